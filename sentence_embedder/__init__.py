@@ -1,0 +1,38 @@
+"""sentence_embedder: a drop-in reimplementation of the ``SentenceTransformer`` class.
+
+The names below are imported when they are first used: ``import sentence_embedder`` costs next to nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sentence_embedder.input_example import InputExample
+    from sentence_embedder.quantization import quantize_embeddings
+    from sentence_embedder.sentence_transformers import SentenceTransformer
+    from sentence_embedder.similarity import SimilarityFunction
+
+__version__ = "0.1.0"
+
+__all__ = ["InputExample", "SentenceTransformer", "SimilarityFunction", "__version__", "quantize_embeddings"]
+
+_HOMES = {
+    "InputExample": "input_example",
+    "SentenceTransformer": "sentence_transformers",
+    "SimilarityFunction": "similarity",
+    "quantize_embeddings": "quantization",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

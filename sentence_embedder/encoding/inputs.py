@@ -1,0 +1,48 @@
+"""What a caller hands to ``encode`` → a list of items."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Set
+from typing import Any
+
+import numpy as np
+
+_ACCEPTED = "a text, a pair of texts, {key: text}, or a collection of them"
+
+
+def as_items(sentences: Any) -> tuple[list[Any], bool]:
+    """The items of a list, tuple, array, Series, column or iterator; a lone text is a list of one.
+
+    Args:
+        sentences: What the caller gave.
+
+    Returns:
+        The items in their order, and whether there was a lone one.
+
+    Raises:
+        TypeError: It is no text and no ordered collection, or one of its rows is missing or is no text.
+
+    Example:
+        >>> as_items("hello")
+        (['hello'], True)
+        >>> as_items(word for word in ("one", "two"))
+        (['one', 'two'], False)
+    """
+    if isinstance(sentences, np.ndarray):
+        sentences = sentences.tolist()
+    if isinstance(sentences, (str, Mapping)):
+        return [sentences], True
+    if isinstance(sentences, (bytes, bytearray, Set)) or not isinstance(sentences, Iterable):
+        raise TypeError(f"encode: expected {_ACCEPTED}, found {type(sentences).__name__}: {sentences!r:.80}")
+    items = list(sentences)
+    for row, item in enumerate(items):
+        if not isinstance(item, str):
+            _check_item(row, item)
+    return items, False
+
+
+def _check_item(row: int, item: Any) -> None:
+    """Raise a TypeError for what would silently become the embedding of a word like "nan"."""
+    is_missing = item is None or (isinstance(item, float) and item != item)
+    if is_missing or type(item).__name__ in ("NAType", "NaTType") or isinstance(item, (bytes, bytearray)):
+        raise TypeError(f"encode: expected a text in row {row}, found {type(item).__name__}: {item!r:.80}")

@@ -1,0 +1,57 @@
+"""EncodeOptions: what a call of ``encode`` asks for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from sentence_embedder.quantization import Precision, check_precision
+
+OutputValue = Literal["sentence_embedding", "token_embeddings"]
+Container = Literal["numpy", "tensor", "list"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodeOptions:
+    """What a call of ``encode`` asks for, checked before any work is done.
+
+    Args:
+        batch_size: How many texts go through the model at once.
+        output_value: ``"sentence_embedding"``, ``"token_embeddings"``, or None for all features.
+        precision: The number format of the result.
+        container: What sentence embeddings are returned in.
+        normalize_embeddings: Whether sentence embeddings are scaled to length 1, after they are cut.
+        truncate_dim: Width to which sentence embeddings are cut; None leaves them.
+        prompt_length: How many tokens of each text are its prompt; None if there is no prompt.
+
+    Raises:
+        ValueError: A value that does not exist, or a combination without a meaning.
+    """
+
+    batch_size: int = 32
+    output_value: OutputValue | None = "sentence_embedding"
+    precision: Precision = "float32"
+    container: Container = "numpy"
+    normalize_embeddings: bool = False
+    truncate_dim: int | None = None
+    prompt_length: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size: expected 1 or more, found {self.batch_size}")
+        if self.output_value is not None and self.output_value not in get_args(OutputValue):
+            expected = [*get_args(OutputValue), None]
+            raise ValueError(f"output_value: expected one of {expected}, found {self.output_value!r}")
+        check_precision(self.precision)
+        if self.output_value is None and self.precision != "float32":
+            raise ValueError(
+                f"precision={self.precision!r}: expected output_value='sentence_embedding' or "
+                "'token_embeddings' with it, found None: all features are returned as they are"
+            )
+
+
+def container_for(*, convert_to_numpy: bool, convert_to_tensor: bool) -> Container:
+    """The container that the two flags ask for: a tensor before an array before a list of tensors."""
+    if convert_to_tensor:
+        return "tensor"
+    return "numpy" if convert_to_numpy else "list"

@@ -1,0 +1,92 @@
+"""The contract of a module: Features in, Features out, and a folder on disk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar, Protocol, TypeVar
+
+from torch import nn
+
+from sentence_embedder.features import Features
+from sentence_embedder.files import read_json, read_weights, write_json, write_weights
+
+_Module = TypeVar("_Module", bound="Module")
+
+
+class ModuleConfig(Protocol):
+    """What a module's record in ``formats`` offers: it is made from a dict and becomes one."""
+
+    @classmethod
+    def from_dict(cls, data: object, where: str = ...) -> Any:
+        """The record of a JSON object."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON object of the record."""
+
+
+class Module(nn.Module):
+    """A module whose settings are one frozen record, saved as ``config.json`` beside its weights if it has any.
+
+    A subclass names the record's class, makes itself from a record, and computes. ``forward`` returns new
+    Features and leaves those that it was given as they are.
+
+    Args:
+        config: The settings.
+    """
+
+    config_class: ClassVar[type[ModuleConfig]]
+    config_file_name: ClassVar[str] = "config.json"
+
+    def __init__(self, config: Any) -> None:
+        super().__init__()
+        self.config = config
+
+    @classmethod
+    def from_config(cls: type[_Module], config: Any) -> _Module:
+        """The module with these settings, its weights not yet loaded."""
+        raise NotImplementedError(f"{cls.__name__}.from_config")
+
+    def forward(self, features: Features) -> Features:
+        """New Features: those given, and what the module makes of them."""
+        raise NotImplementedError(f"{type(self).__name__}.forward")
+
+    def get_config_dict(self) -> dict[str, Any]:
+        """The settings as they are written to disk."""
+        settings: dict[str, Any] = self.config.to_dict()
+        return settings
+
+    def save(self, output_path: str | Path, *, safe_serialization: bool = True) -> None:
+        """Write the settings and weights into a folder, which is made if need be.
+
+        Args:
+            output_path: The folder.
+            safe_serialization: Whether weights are written as safetensors, rather than as the pickle that is
+                all that sentence-transformers 2.7 reads.
+        """
+        folder = Path(output_path)
+        folder.mkdir(parents=True, exist_ok=True)
+        settings = self.get_config_dict()
+        if settings:
+            write_json(folder / self.config_file_name, settings)
+        if self.state_dict():
+            write_weights(folder, self, safe_serialization=safe_serialization)
+
+    @classmethod
+    def load(cls: type[_Module], input_path: str | Path) -> _Module:
+        """The module that a folder holds.
+
+        Raises:
+            FormatError: Its settings are not those of such a module.
+            FileNotFoundError, WeightsError: Its weights are missing, or not those of such a module.
+        """
+        folder = Path(input_path)
+        path = folder / cls.config_file_name
+        settings = read_json(path) if path.exists() else {}
+        module = cls.from_config(cls.config_class.from_dict(settings, str(path)))
+        if module.state_dict():
+            read_weights(folder, module)
+        return module
+
+    def extra_repr(self) -> str:
+        """The settings, inside the parentheses of ``repr``."""
+        return ", ".join(f"{key}={value!r}" for key, value in self.get_config_dict().items())

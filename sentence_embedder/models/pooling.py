@@ -1,0 +1,231 @@
+"""Pooling: from one embedding a token to one embedding a text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sentence_embedder.features import Features
+from sentence_embedder.formats import POOLING_FLAGS, POOLING_MODES, PoolingConfig, PoolingMode
+from sentence_embedder.models.module import Module
+
+
+@dataclass(frozen=True)
+class _Tokens:
+    """Token embeddings of a batch, and which of them count.
+
+    Args:
+        embeddings: Shape (texts, tokens, dim).
+        real: Whether a place holds a token rather than padding, shape (texts, tokens), bool.
+        counted: Likewise, without the tokens of a prompt that is left out.
+        weights_sum: What the sum of weighted token embeddings is divided by, shape (texts,), if a module
+            has weighted them.
+        cls: The embedding of the CLS token, shape (texts, dim), if the model gives it apart.
+    """
+
+    embeddings: Tensor
+    real: Tensor
+    counted: Tensor
+    weights_sum: Tensor | None
+    cls: Tensor | None
+
+    def summed(self, weights: Tensor) -> Tensor:
+        """The sum of the embeddings with weights (texts, tokens), in float32 at least: halves lose digits."""
+        wide = torch.promote_types(self.embeddings.dtype, torch.float32)
+        # where, not only a product: what stands at padding may be NaN, and NaN × 0 is NaN.
+        counted = self.embeddings.where(self.counted.unsqueeze(-1), 0)
+        return (counted * weights.to(wide).unsqueeze(-1)).sum(dim=1)
+
+    def divisor(self, weights: Tensor) -> Tensor:
+        """What the sum is divided by for a mean, shape (texts, 1)."""
+        total = weights.sum(dim=1) if self.weights_sum is None else self.weights_sum
+        return total.unsqueeze(-1).clamp(min=1e-9)
+
+    def at(self, places: Tensor) -> Tensor:
+        """The embedding at one place (texts,) of each text, zero where no token counts: (texts, dim)."""
+        rows = torch.arange(len(places), device=places.device)
+        return self.embeddings[rows, places].where(self.counted.any(dim=1, keepdim=True), 0)
+
+
+def _cls(tokens: _Tokens) -> Tensor:
+    return tokens.at(_first(tokens.counted)) if tokens.cls is None else tokens.cls
+
+
+def _max(tokens: _Tokens) -> Tensor:
+    lowest = torch.finfo(tokens.embeddings.dtype).min
+    highest = tokens.embeddings.where(tokens.counted.unsqueeze(-1), lowest).amax(dim=1)
+    return highest.where(tokens.counted.any(dim=1, keepdim=True), 0)
+
+
+def _mean(tokens: _Tokens) -> Tensor:
+    weights = tokens.counted.float()
+    return tokens.summed(weights) / tokens.divisor(weights)
+
+
+def _mean_sqrt_len(tokens: _Tokens) -> Tensor:
+    weights = tokens.counted.float()
+    return tokens.summed(weights) / tokens.divisor(weights).sqrt()
+
+
+def _weighted_mean(tokens: _Tokens) -> Tensor:
+    # Places are counted from the first real token, so that padding on the left changes nothing.
+    places = torch.arange(1, tokens.real.shape[1] + 1, device=tokens.real.device)
+    weights = ((places - _first(tokens.real).unsqueeze(-1)) * tokens.counted).float()
+    return tokens.summed(weights) / tokens.divisor(weights)
+
+
+def _last_token(tokens: _Tokens) -> Tensor:
+    return tokens.at(tokens.counted.shape[1] - 1 - _first(tokens.counted.flip(1)))
+
+
+def _first(mask: Tensor) -> Tensor:
+    """The first place that is true in each row, 0 where none is: (texts, tokens) → (texts,)."""
+    return mask.int().argmax(dim=1)
+
+
+_MODES: Mapping[PoolingMode, Callable[[_Tokens], Tensor]] = {
+    "cls": _cls,
+    "max": _max,
+    "mean": _mean,
+    "mean_sqrt_len_tokens": _mean_sqrt_len,
+    "weightedmean": _weighted_mean,
+    "lasttoken": _last_token,
+}
+
+
+def _flag(mode: PoolingMode) -> property:
+    return property(lambda pooling: mode in pooling.config.pooling_modes, doc=f"Whether {mode} is a mode.")
+
+
+class Pooling(Module):
+    """One embedding a text, out of the embeddings of its tokens.
+
+    Modes: ``cls``: that of the first token; ``max``: the highest value of each dimension; ``mean``: the
+    average; ``mean_sqrt_len_tokens``: the sum over the square root of the number of tokens;
+    ``weightedmean``: the average with weights 1, 2, 3 … (Muennighoff 2022, https://arxiv.org/abs/2202.08904);
+    ``lasttoken``: that of the last token. Padding never counts, on whichever side it stands. The results of
+    several modes are concatenated. A text of which no token counts has the embedding zero.
+
+    Args:
+        word_embedding_dimension: Width of the token embeddings.
+        pooling_mode: One mode, or several joined in the order given; takes precedence over the flags.
+        pooling_mode_cls_token: A flag for ``cls``, like the five that follow for their modes. Results of
+            modes given by flags stand in the order cls, max, mean, mean_sqrt_len_tokens, weightedmean,
+            lasttoken.
+        pooling_mode_max_tokens: See above.
+        pooling_mode_mean_tokens: See above; true if no mode is given at all.
+        pooling_mode_mean_sqrt_len_tokens: See above.
+        pooling_mode_weightedmean_tokens: See above.
+        pooling_mode_lasttoken: See above.
+        include_prompt: Whether the tokens of a prompt count (INSTRUCTOR models leave them out).
+
+    Raises:
+        ValueError: There is no such mode.
+    """
+
+    config_class = PoolingConfig
+    config: PoolingConfig
+
+    POOLING_MODES: tuple[PoolingMode, ...] = POOLING_MODES
+
+    pooling_mode_cls_token = _flag("cls")
+    pooling_mode_max_tokens = _flag("max")
+    pooling_mode_mean_tokens = _flag("mean")
+    pooling_mode_mean_sqrt_len_tokens = _flag("mean_sqrt_len_tokens")
+    pooling_mode_weightedmean_tokens = _flag("weightedmean")
+    pooling_mode_lasttoken = _flag("lasttoken")
+
+    def __init__(
+        self,
+        word_embedding_dimension: int,
+        pooling_mode: str | Sequence[str] | None = None,
+        pooling_mode_cls_token: bool = False,
+        pooling_mode_max_tokens: bool = False,
+        pooling_mode_mean_tokens: bool = True,
+        pooling_mode_mean_sqrt_len_tokens: bool = False,
+        pooling_mode_weightedmean_tokens: bool = False,
+        pooling_mode_lasttoken: bool = False,
+        include_prompt: bool = True,
+    ) -> None:
+        flags: dict[PoolingMode, bool] = {
+            "cls": pooling_mode_cls_token,
+            "max": pooling_mode_max_tokens,
+            "mean": pooling_mode_mean_tokens,
+            "mean_sqrt_len_tokens": pooling_mode_mean_sqrt_len_tokens,
+            "weightedmean": pooling_mode_weightedmean_tokens,
+            "lasttoken": pooling_mode_lasttoken,
+        }
+        if pooling_mode is None:
+            modes: tuple[Any, ...] = tuple(mode for mode in POOLING_MODES if flags[mode]) or ("mean",)
+        else:
+            named = (pooling_mode,) if isinstance(pooling_mode, str) else pooling_mode
+            modes = tuple(mode.lower() for mode in named)
+        super().__init__(
+            PoolingConfig(
+                word_embedding_dimension=word_embedding_dimension,
+                pooling_modes=modes,
+                include_prompt=include_prompt,
+            )
+        )
+
+    @classmethod
+    def from_config(cls, config: PoolingConfig) -> Pooling:
+        """The module with these settings."""
+        module = cls(config.word_embedding_dimension)
+        module.config = config
+        return module
+
+    @property
+    def include_prompt(self) -> bool:
+        """Whether the tokens of a prompt count."""
+        return self.config.include_prompt
+
+    @include_prompt.setter
+    def include_prompt(self, include_prompt: bool) -> None:
+        self.config = replace(self.config, include_prompt=include_prompt)
+
+    @property
+    def pooling_output_dimension(self) -> int:
+        """Width of the embedding: that of a token times the number of modes."""
+        return self.config.word_embedding_dimension * len(self.config.pooling_modes)
+
+    def get_sentence_embedding_dimension(self) -> int:
+        """Width of the embedding."""
+        return self.pooling_output_dimension
+
+    def get_pooling_mode_str(self) -> str:
+        """The modes, joined by ``+``, in the order in which config.json lists them."""
+        return "+".join(mode for mode in POOLING_FLAGS if mode in self.config.pooling_modes)
+
+    def extra_repr(self) -> str:
+        """The settings, inside the parentheses of ``repr``."""
+        modes = "+".join(self.config.pooling_modes)
+        return f"{self.config.word_embedding_dimension}, {modes!r}, include_prompt={self.include_prompt}"
+
+    def forward(self, features: Features) -> Features:
+        """Adds ``sentence_embedding`` (texts, dim), from ``token_embeddings`` and ``attention_mask``."""
+        tokens = self._tokens(features)
+        pooled = [_MODES[mode](tokens).to(tokens.embeddings.dtype) for mode in self.config.pooling_modes]
+        return {**features, "sentence_embedding": torch.cat(pooled, dim=-1)}
+
+    def _tokens(self, features: Features) -> _Tokens:
+        embeddings: Tensor = features["token_embeddings"]
+        mask = features.get("attention_mask")
+        real = torch.ones_like(embeddings[..., 0], dtype=torch.bool) if mask is None else mask.bool()
+        counted = real
+        if not self.include_prompt and "prompt_length" in features:
+            places = torch.arange(real.shape[1], device=real.device)
+            # One number for the batch, or one a text: a data loader makes tensors of numbers.
+            prompt_length = torch.as_tensor(features["prompt_length"], device=real.device).reshape(-1, 1)
+            counted = real & (places >= _first(real).unsqueeze(-1) + prompt_length)
+        return _Tokens(
+            embeddings=embeddings,
+            real=real,
+            counted=counted,
+            weights_sum=features.get("token_weights_sum"),
+            cls=features.get("cls_token_embeddings"),
+        )

@@ -1,0 +1,352 @@
+"""Transformer: from texts to one embedding a token, with a model and tokenizer of Hugging Face transformers."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import logging
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from sentence_embedder.features import Features, TokenizedTexts
+from sentence_embedder.files import WeightsError, read_json, write_json, write_weights
+from sentence_embedder.formats import TRANSFORMER_CONFIG_NAMES, TransformerConfig
+
+logger = logging.getLogger(__name__)
+
+_TEXTS_AT_ONCE = 1024
+_NO_LIMIT = int(1e20)
+"""Tokenizers without a limit of their own report one above this."""
+
+_quieting = threading.RLock()
+
+
+class Transformer(nn.Module):
+    """A transformer of any architecture that ``AutoModel`` loads, and its tokenizer.
+
+    Args:
+        model_name_or_path: A folder, or the name of a model on the Hugging Face Hub.
+        max_seq_length: Longest input in tokens, special tokens included; what is longer is cut. By default
+            the lower of the limits of model and tokenizer.
+        model_args: Keyword arguments for ``AutoModel.from_pretrained``. Weights are computed in float32
+            whatever they were saved in, unless this has a ``dtype``.
+        cache_dir: Folder for downloads.
+        tokenizer_args: Keyword arguments for ``AutoTokenizer.from_pretrained``.
+        do_lower_case: Lower the text before it is tokenised.
+        tokenizer_name_or_path: The tokenizer, if it is elsewhere.
+        config_args: Keyword arguments for ``AutoConfig.from_pretrained``.
+
+    Raises:
+        WeightsError: The checkpoint lacks weights that the embeddings depend on.
+    """
+
+    def __init__(
+        self,
+        model_name_or_path: str,
+        max_seq_length: int | None = None,
+        model_args: Mapping[str, Any] | None = None,
+        cache_dir: str | None = None,
+        tokenizer_args: Mapping[str, Any] | None = None,
+        do_lower_case: bool = False,
+        tokenizer_name_or_path: str | None = None,
+        *,
+        config_args: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self._config = TransformerConfig()
+        self.do_lower_case = do_lower_case
+        name = str(model_name_or_path)
+        with _quiet_transformers():
+            self.auto_model: Any = _load_model(name, cache_dir, model_args or {}, config_args or {})
+            self.tokenizer: Any = _load_tokenizer(tokenizer_name_or_path or name, cache_dir, tokenizer_args or {})
+        self.max_seq_length = (
+            _own_limit(self.auto_model.config, self.tokenizer) if max_seq_length is None else max_seq_length
+        )
+
+    @classmethod
+    def load(
+        cls,
+        input_path: str | Path,
+        *,
+        model_args: Mapping[str, Any] | None = None,
+        tokenizer_args: Mapping[str, Any] | None = None,
+        config_args: Mapping[str, Any] | None = None,
+    ) -> Transformer:
+        """The transformer that a folder holds, with its settings.
+
+        Args:
+            input_path: The folder.
+            model_args: As for the constructor; takes precedence over what the folder says, like the two
+                that follow.
+            tokenizer_args: See above.
+            config_args: See above.
+        """
+        folder = Path(input_path)
+        config = _read_config(folder)
+        transformer = cls(
+            str(folder),
+            max_seq_length=config.max_seq_length,
+            model_args={**config.model_args, **(model_args or {})},
+            tokenizer_args={**config.tokenizer_args, **(tokenizer_args or {})},
+            do_lower_case=config.do_lower_case,
+            tokenizer_name_or_path=config.tokenizer_name_or_path,
+            config_args={**config.config_args, **(config_args or {})},
+        )
+        transformer._config = config
+        return transformer
+
+    def save(self, output_path: str | Path, *, safe_serialization: bool = True) -> None:
+        """Write model, tokenizer and settings into a folder, which is made if need be.
+
+        Args:
+            output_path: The folder.
+            safe_serialization: Whether weights are written as safetensors, rather than as a pickle.
+        """
+        folder = Path(output_path)
+        folder.mkdir(parents=True, exist_ok=True)
+        with _quiet_transformers():
+            if safe_serialization:
+                self.auto_model.save_pretrained(folder)
+            else:
+                config = copy.deepcopy(self.auto_model.config)
+                config.architectures = [type(self.auto_model).__name__]
+                config.save_pretrained(folder)
+                write_weights(folder, self.auto_model, safe_serialization=False)
+            self.tokenizer.save_pretrained(folder)
+        _make_tokenizer_portable(folder)
+        write_json(folder / TRANSFORMER_CONFIG_NAMES[0], self.get_config_dict())
+
+    def get_config_dict(self) -> dict[str, Any]:
+        """The settings as they are written to disk."""
+        # The tokenizer is saved beside the model, wherever it came from.
+        return replace(
+            self._config,
+            max_seq_length=self.max_seq_length,
+            do_lower_case=self.do_lower_case,
+            tokenizer_name_or_path=None,
+        ).to_dict()
+
+    def get_word_embedding_dimension(self) -> int:
+        """Width of the token embeddings."""
+        width: int = self.auto_model.config.hidden_size
+        return width
+
+    def tokenize(self, texts: Sequence[Any]) -> Features:
+        """The features of a batch of texts, padded to the longest.
+
+        Args:
+            texts: Each a text, a pair of texts, or ``{key: text}``.
+
+        Returns:
+            ``input_ids``, ``attention_mask`` and whatever else the tokenizer makes, int64 tensors of shape
+            (texts, tokens); ``text_keys`` if the texts came with keys.
+        """
+        batch = [texts] if isinstance(texts, str) else texts
+        return self.tokenize_ahead(batch).batch(range(len(batch)))
+
+    def tokenize_ahead(self, texts: Sequence[Any]) -> TokenizedTexts:
+        """The token ids of any number of texts, cut to the longest input, not yet padded.
+
+        The tokenizer is asked for neither padding nor tensors, always in the same words: its state changes
+        only when ``max_seq_length`` does, so threads can share it.
+        """
+        keys, firsts, seconds = _as_columns(texts)
+        columns: dict[str, list[NDArray[np.int32]]] = {"input_ids": []}
+        for start in range(0, len(texts), _TEXTS_AT_ONCE):
+            chunk = slice(start, start + _TEXTS_AT_ONCE)
+            encoded = self.tokenizer(
+                self._cleaned(firsts[chunk]),
+                None if seconds is None else self._cleaned(seconds[chunk]),
+                padding=False,
+                **self._truncation(),
+                return_attention_mask=False,
+            )
+            for name, rows in encoded.items():
+                columns.setdefault(name, []).extend(np.array(row, dtype=np.int32) for row in rows)
+        return TokenizedTexts(
+            columns=columns,
+            pad_values={
+                **dict.fromkeys(columns, 0),
+                "input_ids": self.tokenizer.pad_token_id or 0,
+                "token_type_ids": getattr(self.tokenizer, "pad_token_type_id", 0),
+            },
+            padding_side=self.tokenizer.padding_side,
+            text_keys=keys,
+        )
+
+    def prompt_length(self, prompt: str) -> int:
+        """How many tokens a prompt takes at the start of a text.
+
+        The token that the tokenizer may put behind the prompt when it stands alone is not counted: in a text
+        it stands behind the whole text.
+        """
+        (text,) = self._cleaned([prompt])
+        encoded = self.tokenizer(text, padding=False, **self._truncation(), return_special_tokens_mask=True)
+        added: list[int] = encoded["special_tokens_mask"]
+        return len(added) - 1 if added and added[-1] else len(added)
+
+    def forward(self, features: Features) -> Features:
+        """Adds ``token_embeddings`` (texts, tokens, dim) and, if the model gives them, ``all_layer_embeddings``."""
+        accepted = _input_names(type(self.auto_model))
+        inputs = {
+            name: value
+            for name, value in features.items()
+            if name in ("input_ids", "attention_mask", "token_type_ids", "inputs_embeds", "position_ids")
+            and (accepted is None or name in accepted)
+        }
+        output = self.auto_model(**inputs, return_dict=True)
+        made = {"token_embeddings": output[0]}
+        if self.auto_model.config.output_hidden_states:
+            made["all_layer_embeddings"] = output.hidden_states
+        return {**features, **made}
+
+    def __repr__(self) -> str:
+        settings = ", ".join(f"{key}={value!r}" for key, value in self.get_config_dict().items())
+        return f"Transformer({settings}, architecture={type(self.auto_model).__name__!r})"
+
+    def _cleaned(self, texts: Sequence[str]) -> list[str]:
+        stripped = [text.strip() for text in texts]
+        return [text.lower() for text in stripped] if self.do_lower_case else stripped
+
+    def _truncation(self) -> dict[str, Any]:
+        limit = self.tokenizer.model_max_length if self.max_seq_length is None else self.max_seq_length
+        unlimited = limit is None or limit > _NO_LIMIT
+        return {"truncation": False} if unlimited else {"truncation": "longest_first", "max_length": limit}
+
+
+def _as_columns(texts: Sequence[Any]) -> tuple[list[str] | None, list[str], list[str] | None]:
+    """Texts, pairs and ``{key: text}`` as columns: keys, first texts, second texts.
+
+    Raises:
+        ValueError: An item is none of these, or items of different kinds are mixed.
+    """
+    keys: list[str] = []
+    firsts: list[str] = []
+    seconds: list[str] = []
+    for row, item in enumerate(texts):
+        if isinstance(item, str):
+            firsts.append(item)
+        elif isinstance(item, Mapping) and len(item) == 1:
+            ((key, text),) = item.items()
+            keys.append(str(key))
+            firsts.append(str(text))
+        elif isinstance(item, (list, tuple)) and len(item) == 2:
+            firsts.append(str(item[0]))
+            seconds.append(str(item[1]))
+        elif isinstance(item, (Mapping, list, tuple)):
+            raise ValueError(f"row {row}: expected a text, a pair of texts or {{key: text}}, found {item!r:.80}")
+        else:
+            firsts.append(str(item))
+    for kind, given in (("pairs of texts", seconds), ("{key: text}", keys)):
+        if given and len(given) != len(firsts):
+            raise ValueError(
+                f"expected {kind} in every row or in none, found them in {len(given)} of {len(firsts)}"
+            )
+    return keys or None, firsts, seconds or None
+
+
+def _load_model(
+    name: str, cache_dir: str | None, model_args: Mapping[str, Any], config_args: Mapping[str, Any]
+) -> Any:
+    from transformers import AutoConfig, AutoModel
+
+    # Repositories are given with the weights' arguments; the configuration comes from the same place.
+    place = {key: model_args[key] for key in ("token", "revision", "trust_remote_code") if key in model_args}
+    config = AutoConfig.from_pretrained(name, cache_dir=cache_dir, **{**place, **config_args})
+    dtype = {} if {"dtype", "torch_dtype"} & model_args.keys() else {"dtype": torch.float32}
+    model, loaded = AutoModel.from_pretrained(
+        name, config=config, cache_dir=cache_dir, output_loading_info=True, **{**dtype, **model_args}
+    )
+    # Nothing here reads the pooler: checkpoints of language models come without one.
+    missing = sorted(key for key in loaded["missing_keys"] if "pooler." not in key)
+    if missing:
+        raise WeightsError(f"{name}: expected all weights of a {type(model).__name__}, found none for {missing}")
+    return model.eval()
+
+
+def _load_tokenizer(name: str, cache_dir: str | None, tokenizer_args: Mapping[str, Any]) -> Any:
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(name, cache_dir=cache_dir, **tokenizer_args)
+
+
+def _own_limit(config: Any, tokenizer: Any) -> int | None:
+    """The lower of the model's and the tokenizer's limit, if both have one."""
+    positions = getattr(config, "max_position_embeddings", None)
+    limit = getattr(tokenizer, "model_max_length", None)
+    return None if positions is None or limit is None or positions < 1 else min(positions, limit)
+
+
+def _read_config(folder: Path) -> TransformerConfig:
+    paths = [folder / name for name in TRANSFORMER_CONFIG_NAMES]
+    path = next((path for path in paths if path.exists()), None)
+    config = TransformerConfig() if path is None else TransformerConfig.from_dict(read_json(path), str(path))
+    return replace(
+        config,
+        model_args=_without_trust(config.model_args),
+        tokenizer_args=_without_trust(config.tokenizer_args),
+        config_args=_without_trust(config.config_args),
+    )
+
+
+def _without_trust(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """What a file says must not decide whether the code beside it runs."""
+    return {key: value for key, value in arguments.items() if key != "trust_remote_code"}
+
+
+_accepted_names: dict[type, frozenset[str] | None] = {}
+
+
+def _input_names(model_class: type[nn.Module]) -> frozenset[str] | None:
+    """The names that a model's ``forward`` takes; None if it takes any, as wrappers do."""
+    if model_class not in _accepted_names:
+        parameters = inspect.signature(model_class.forward).parameters.values()
+        named = frozenset(p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD))
+        _accepted_names[model_class] = named if "input_ids" in named else None
+    return _accepted_names[model_class]
+
+
+@contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    """Without transformers' progress bars and its table of unused weights; what matters is said here.
+
+    The switches are the process's: the lock keeps a second thread from taking them for its own.
+    """
+    from transformers.utils import logging as transformers_logging
+
+    log: Any = transformers_logging
+    with _quieting:
+        verbosity, has_bars = log.get_verbosity(), log.is_progress_bar_enabled()
+        log.set_verbosity_error()
+        log.disable_progress_bar()
+        try:
+            yield
+        finally:
+            log.set_verbosity(verbosity)
+            if has_bars:
+                log.enable_progress_bar()
+
+
+def _make_tokenizer_portable(folder: Path) -> None:
+    """Spell a tokenizer's files in the way that readers of all ages understand; they mean the same."""
+    settings_path, tokenizer_path = folder / "tokenizer_config.json", folder / "tokenizer.json"
+    settings = read_json(settings_path)
+    if settings.get("tokenizer_class") == "TokenizersBackend":  # the name of transformers 5
+        write_json(settings_path, {**settings, "tokenizer_class": "PreTrainedTokenizerFast"})
+    if not tokenizer_path.exists():
+        return
+    tokenizer = read_json(tokenizer_path)
+    merges = tokenizer["model"].get("merges") or []
+    # tokenizers before 0.20 read a merge as "a b", not as ["a", "b"]; a part with a space only fits the latter.
+    if all(isinstance(merge, list) and not any(" " in part for part in merge) for merge in merges) and merges:
+        tokenizer["model"]["merges"] = [" ".join(merge) for merge in merges]
+        write_json(tokenizer_path, tokenizer)

@@ -1,0 +1,135 @@
+"""Embeddings in fewer bits: one byte, or one bit, a dimension."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+logger = logging.getLogger(__name__)
+
+Precision = Literal["float32", "int8", "uint8", "binary", "ubinary"]
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+CALIBRATED_PRECISIONS: tuple[Precision, ...] = ("int8", "uint8")
+"""The precisions that spread each dimension's own range over 256 steps."""
+
+_WELL_CALIBRATED = 100
+
+
+def check_precision(precision: str) -> None:
+    """Raise a ValueError unless there is such a precision."""
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision: expected one of {list(PRECISIONS)}, found {precision!r}")
+
+
+def check_calibration(precision: str, rows: int) -> None:
+    """Raise a ValueError where the range of each dimension would have to be read off a single embedding."""
+    if precision in CALIBRATED_PRECISIONS and rows == 1:
+        raise ValueError(
+            f"{precision} needs the range of each dimension, and one embedding has none: encode in float32, then "
+            "call quantize_embeddings with ranges= (shape (2, dim): minima, maxima) or calibration_embeddings="
+        )
+
+
+def as_numpy(embeddings: Tensor | NDArray[Any] | Sequence[Any]) -> NDArray[Any]:
+    """The embeddings as one array on the CPU; bfloat16, which numpy lacks, becomes float32."""
+    if isinstance(embeddings, Tensor):
+        on_cpu = embeddings.detach().cpu()
+        return (on_cpu.float() if on_cpu.dtype == torch.bfloat16 else on_cpu).numpy()
+    if isinstance(embeddings, np.ndarray):
+        return embeddings
+    return np.array([as_numpy(row) if isinstance(row, Tensor) else row for row in embeddings])
+
+
+def quantize_embeddings(
+    embeddings: Tensor | NDArray[Any] | Sequence[Any],
+    precision: Precision,
+    ranges: NDArray[Any] | None = None,
+    calibration_embeddings: Tensor | NDArray[Any] | Sequence[Any] | None = None,
+) -> NDArray[Any]:
+    """Embeddings in a smaller number format.
+
+    Args:
+        embeddings: Shape (texts, dim), or (dim,) for one; floats.
+        precision: ``"float32"``; ``"int8"`` and ``"uint8"``: the range of each dimension in 256 steps, what
+            lies outside it at its ends; ``"binary"`` and ``"ubinary"``: a bit a dimension, set where the
+            value is above 0, eight to a byte (int8 or uint8), the last byte of a row filled with zeros.
+        ranges: Minimum and maximum of each dimension, shape (2, dim), for int8 and uint8.
+        calibration_embeddings: Embeddings to read the ranges off, shape (n, dim), if there are no
+            ``ranges``; by default the embeddings themselves.
+
+    Returns:
+        Shape (texts, dim), or (texts, ⌈dim / 8⌉) for the binary precisions.
+
+    Raises:
+        ValueError: The precision is unknown, the embeddings are quantised already, or the ranges would have
+            to be read off a single embedding.
+
+    Example:
+        >>> quantize_embeddings(np.array([[0.5, -0.5, 1.0]]), "ubinary")
+        array([[160]], dtype=uint8)
+    """
+    check_precision(precision)
+    values = as_numpy(embeddings)
+    if values.dtype in (np.int8, np.uint8):
+        raise ValueError(f"embeddings to quantise: expected floats, found {values.dtype}: quantised already?")
+    if precision == "float32":
+        return values.astype(np.float32)
+    if precision in CALIBRATED_PRECISIONS:
+        if ranges is None:
+            ranges = _ranges_of(values if calibration_embeddings is None else calibration_embeddings, precision)
+        return _in_steps(values, np.asarray(ranges, dtype=np.float32), precision)
+    return _in_bits(values, precision)
+
+
+def _ranges_of(calibration: Tensor | NDArray[Any] | Sequence[Any], precision: Precision) -> NDArray[Any]:
+    values = np.atleast_2d(as_numpy(calibration))
+    check_calibration(precision, len(values))
+    if len(values) == 0:
+        return np.zeros((2, values.shape[1]), dtype=np.float32)
+    if len(values) < _WELL_CALIBRATED:
+        logger.warning(
+            "%s ranges are read off %d embeddings only; pass ranges= or calibration_embeddings= (%d or more) to "
+            "quantize_embeddings for a steadier result",
+            precision,
+            len(values),
+            _WELL_CALIBRATED,
+        )
+    return np.stack([values.min(axis=0), values.max(axis=0)])
+
+
+def _in_steps(values: NDArray[Any], ranges: NDArray[np.float32], precision: Precision) -> NDArray[Any]:
+    if ranges.shape != (2, values.shape[-1]):
+        raise ValueError(f"ranges: expected minima and maxima, shape (2, {values.shape[-1]}), found {ranges.shape}")
+    minima, maxima = ranges
+    steps = (maxima - minima) / 255
+    # A dimension without a range would divide by zero; any step will do, as all its values are the minimum.
+    steps = np.where(steps == 0, np.float32(1), steps)
+    levels = np.clip(np.floor((values - minima) / steps), 0, 255)
+    quantized: NDArray[Any] = levels.astype(np.uint8) if precision == "uint8" else (levels - 128).astype(np.int8)
+    return quantized
+
+
+def _in_bits(values: NDArray[Any], precision: Precision) -> NDArray[Any]:
+    packed = np.packbits(values > 0, axis=-1)
+    # Byte b as int8 is b − 128: flipping the highest bit and reading the byte as signed does just that.
+    return packed if precision == "ubinary" else (packed ^ 0x80).view(np.int8)
+
+
+def quantize_matrices(matrices: Sequence[Tensor | NDArray[Any]], precision: Precision) -> list[NDArray[Any]]:
+    """Matrices of different heights, quantised with one range a dimension over all of them.
+
+    Args:
+        matrices: Each of shape (rows, dim): the token embeddings of texts, say.
+        precision: As for ``quantize_embeddings``.
+    """
+    if not matrices:
+        return []
+    arrays = [as_numpy(matrix) for matrix in matrices]
+    joint = quantize_embeddings(np.concatenate(arrays), precision)
+    return np.split(joint, np.cumsum([len(array) for array in arrays])[:-1])

@@ -1,0 +1,581 @@
+"""SentenceTransformer: the class that turns text into vectors."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from sentence_embedder import __version__, hub, saved_model
+from sentence_embedder.devices import get_device_name, module_device
+from sentence_embedder.encoding.collector import collector_for
+from sentence_embedder.encoding.engine import (
+    BatchSource,
+    TokenizedOnDemand,
+    TokenizesAhead,
+    encode_all,
+    text_length,
+)
+from sentence_embedder.encoding.inputs import as_items
+from sentence_embedder.encoding.options import EncodeOptions, OutputValue, container_for
+from sentence_embedder.features import Features
+from sentence_embedder.formats import ModelConfig, ModuleEntry
+from sentence_embedder.input_example import InputExample
+from sentence_embedder.model_card import CardFacts, render
+from sentence_embedder.models import Pooling, Transformer
+from sentence_embedder.progress import progress_bar
+from sentence_embedder.prompts import (
+    DOCUMENT_PROMPT_NAMES,
+    QUERY_PROMPT_NAMES,
+    apply_prompt,
+    check_prompt_name,
+    first_named,
+    resolve_prompt,
+)
+from sentence_embedder.quantization import Precision
+from sentence_embedder.saved_model import SavedModel
+from sentence_embedder.similarity import Embeddings, SimilarityFunction
+
+logger = logging.getLogger(__name__)
+
+_API_LEVEL = "2.7.0"
+"""The version of sentence-transformers whose files are written."""
+
+_INSTRUCTOR_MODELS = tuple(f"hkunlp/instructor-{size}" for size in ("base", "large", "xl"))
+"""Models whose instructions are not pooled, which their files do not say."""
+
+_Result = TypeVar("_Result")
+
+
+class SentenceTransformer(nn.Sequential):
+    """A chain of modules that turns texts into embeddings.
+
+    As an ``nn.Sequential`` it can be indexed, sliced, iterated, moved and trained. Called with Features it
+    sends them through its modules; ``encode`` is for texts.
+
+    Args:
+        model_name_or_path: A model folder, or the name of a model on the Hugging Face Hub, where a name
+            without an owner belongs to ``sentence-transformers``. A transformer that is no
+            sentence-transformers model gets a mean pooling, or last-token pooling if it is causal.
+        modules: Modules to make a model of, instead: the first has ``tokenize``, and one makes
+            ``sentence_embedding``.
+        device: Where to compute: ``"cuda"``, ``"cpu"``, ``"mps"`` …; by default the best there is.
+        prompts: Name → text that can be put before texts; replaces the prompts of a loaded model.
+        default_prompt_name: The prompt that ``encode`` uses when it is given none.
+        cache_folder: Where downloads are kept; by default where the environment variable
+            ``SENTENCE_TRANSFORMERS_HOME`` says, or else in the Hub's own cache.
+        trust_remote_code: Whether code in the model's repository may run.
+        revision: Branch, tag or commit of the model on the Hub.
+        token: Token for private models; True for the one stored on this machine.
+        use_auth_token: The older name of ``token``.
+        truncate_dim: Width to which ``encode`` cuts embeddings.
+        similarity_fn_name: What ``similarity`` computes: ``"cosine"`` (the default), ``"dot"``,
+            ``"euclidean"`` or ``"manhattan"``.
+        local_files_only: Whether nothing may be fetched.
+        model_kwargs: Keyword arguments for ``AutoModel.from_pretrained``, such as ``{"dtype": "float16"}``;
+            without a ``dtype`` weights are computed in float32.
+        tokenizer_kwargs: Keyword arguments for ``AutoTokenizer.from_pretrained``.
+        config_kwargs: Keyword arguments for ``AutoConfig.from_pretrained``.
+        processor_kwargs: The newer name of ``tokenizer_kwargs``.
+        backend: What computes; only ``"torch"`` is there.
+
+    Raises:
+        FileNotFoundError: There is no such folder, or a file is missing in it.
+        HubError: The Hub has no such model, or does not give it, or cannot be reached. An ``OSError``.
+        FormatError: A file of the model does not hold what it should. A ``ValueError``.
+        ValueError: An argument has a value that does not exist.
+
+    Example:
+        >>> model = SentenceTransformer("all-MiniLM-L6-v2")  # doctest: +SKIP
+        >>> model.encode(["one sentence", "another"]).shape  # doctest: +SKIP
+        (2, 384)
+    """
+
+    def __init__(
+        self,
+        model_name_or_path: str | None = None,
+        modules: Iterable[nn.Module] | None = None,
+        device: str | torch.device | None = None,
+        prompts: dict[str, str] | None = None,
+        default_prompt_name: str | None = None,
+        cache_folder: str | None = None,
+        trust_remote_code: bool = False,
+        revision: str | None = None,
+        token: bool | str | None = None,
+        use_auth_token: bool | str | None = None,
+        truncate_dim: int | None = None,
+        *,
+        similarity_fn_name: str | SimilarityFunction | None = None,
+        local_files_only: bool = False,
+        model_kwargs: Mapping[str, Any] | None = None,
+        tokenizer_kwargs: Mapping[str, Any] | None = None,
+        config_kwargs: Mapping[str, Any] | None = None,
+        processor_kwargs: Mapping[str, Any] | None = None,
+        backend: Literal["torch"] = "torch",
+    ) -> None:
+        if backend != "torch":
+            raise ValueError(f"backend: expected 'torch', found {backend!r}")
+        saved = SavedModel(modules=_named(modules))
+        if model_name_or_path:
+            if modules is not None:
+                logger.warning("model_name_or_path and modules were both given: modules is ignored")
+            source = hub.ModelSource(
+                name=str(model_name_or_path),
+                revision=revision,
+                token=_token(token, use_auth_token),
+                cache_folder=cache_folder,
+                local_files_only=local_files_only,
+            )
+            saved = _load(
+                source,
+                trust_remote_code=trust_remote_code,
+                model_args=model_kwargs or {},
+                tokenizer_args={**(processor_kwargs or {}), **(tokenizer_kwargs or {})},
+                config_args=config_kwargs or {},
+            )
+        super().__init__()
+        for name, module in saved.modules.items():
+            self.add_module(name, module)
+        self._entries: Mapping[str, ModuleEntry] = saved.entries
+        self._model_config = saved.config
+        self._model_card_text = saved.card
+        self.prompts: dict[str, str] = dict(saved.config.prompts if prompts is None else prompts)
+        self.default_prompt_name = default_prompt_name or saved.config.default_prompt_name
+        if self.default_prompt_name is not None:
+            check_prompt_name(self.prompts, self.default_prompt_name, "default_prompt_name")
+            logger.info("prompt %r is put before every text by default", self.default_prompt_name)
+        self.truncate_dim = saved.config.truncate_dim if truncate_dim is None else truncate_dim
+        self._similarity_fn_name: str | None = None
+        if saved.config.similarity_fn_name in SimilarityFunction.possible_values():
+            self.similarity_fn_name = saved.config.similarity_fn_name
+        if similarity_fn_name is not None:
+            self.similarity_fn_name = similarity_fn_name
+        if model_name_or_path in _INSTRUCTOR_MODELS:
+            self.set_pooling_include_prompt(False)
+        self.to(torch.device(device or get_device_name()))
+
+    # ── Texts to vectors ──────────────────────────────────────────────────────────────────────────────────
+
+    def encode(
+        self,
+        sentences: Any,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        batch_size: int = 32,
+        show_progress_bar: bool | None = None,
+        output_value: OutputValue | None = "sentence_embedding",
+        precision: Precision = "float32",
+        convert_to_numpy: bool = True,
+        convert_to_tensor: bool = False,
+        device: str | torch.device | None = None,
+        normalize_embeddings: bool = False,
+        *,
+        truncate_dim: int | None = None,
+    ) -> Any:
+        """The embeddings of texts.
+
+        Args:
+            sentences: A text, or a list, tuple, array, Series, column or iterator of texts. In place of a
+                text there can be a pair of texts, or ``{key: text}``.
+            prompt_name: Name of the prompt to put before each text.
+            prompt: The prompt itself; ``prompt_name`` is then ignored.
+            batch_size: How many texts go through the model at once.
+            show_progress_bar: Whether progress is shown; by default if this module's logger is at INFO or
+                DEBUG.
+            output_value: ``"sentence_embedding"``; ``"token_embeddings"``: a list of tensors (tokens, dim), one
+                a text; None: a list of dicts with all features.
+            precision: ``"float32"``, ``"int8"``, ``"uint8"``, ``"binary"`` or ``"ubinary"``; see
+                ``quantize_embeddings``.
+            convert_to_numpy: Whether sentence embeddings are returned as an array, rather than as a list of
+                tensors.
+            convert_to_tensor: Whether they are returned as one tensor instead.
+            device: Where to compute. If it is another device than the model's, the model moves there.
+            normalize_embeddings: Whether sentence embeddings are scaled to length 1.
+            truncate_dim: Width to which sentence embeddings are cut, before they are scaled; by default the
+                model's ``truncate_dim``.
+
+        Returns:
+            An array (texts, dim), float32 unless the model or ``precision`` says otherwise, in the order of
+            the texts; (dim,) for a lone text. A model in training mode is left in evaluation mode.
+
+        Raises:
+            TypeError: What was given is no text, or a row of it is missing.
+            ValueError: An option has a value that does not exist, or a combination without a meaning.
+        """
+        items, is_single = as_items(sentences)
+        prompt = resolve_prompt(
+            self.prompts, prompt=prompt, prompt_name=prompt_name, default_prompt_name=self.default_prompt_name
+        )
+        options = EncodeOptions(
+            batch_size=batch_size,
+            output_value=output_value,
+            precision=precision,
+            container=container_for(convert_to_numpy=convert_to_numpy, convert_to_tensor=convert_to_tensor),
+            normalize_embeddings=normalize_embeddings,
+            truncate_dim=self.truncate_dim if truncate_dim is None else truncate_dim,
+            prompt_length=self._prompt_length(prompt) if prompt else None,
+        )
+        device = self._ready_on(device)
+        dimension = self._dimension_cut_to(options.truncate_dim)
+        collector = collector_for(len(items), options, dimension=dimension, device=device)
+        shown = _shows_progress() if show_progress_bar is None else show_progress_bar
+        rows = encode_all(
+            self,
+            self._batches_of(apply_prompt(prompt, items)),
+            options,
+            device=device,
+            collector=collector,
+            progress=progress_bar(len(items), unit="sentence", shown=shown, description="Encoding"),
+        )
+        return rows[0] if is_single else rows
+
+    def encode_query(self, sentences: Any, *args: Any, **kwargs: Any) -> Any:
+        """``encode`` for queries: with the prompt named ``query``, if the model has one and none is given."""
+        return self._encode_with_one_of(QUERY_PROMPT_NAMES, sentences, *args, **kwargs)
+
+    def encode_document(self, sentences: Any, *args: Any, **kwargs: Any) -> Any:
+        """``encode`` for documents: with the first prompt of the name ``document``, ``passage`` or ``corpus``, if
+        the model has one and none is given.
+        """
+        return self._encode_with_one_of(DOCUMENT_PROMPT_NAMES, sentences, *args, **kwargs)
+
+    def _encode_with_one_of(
+        self,
+        names: Sequence[str],
+        sentences: Any,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Any:
+        if prompt is None and prompt_name is None:
+            prompt_name = first_named(self.prompts, names)
+        return self.encode(sentences, prompt_name, prompt, *args, **kwargs)
+
+    def tokenize(self, texts: Sequence[Any]) -> Features:
+        """The Features of a batch of texts, as the first module makes them, on the CPU.
+
+        Args:
+            texts: Each a text, a pair of texts, or ``{key: text}``.
+        """
+        features: Features = self._first_module().tokenize(texts)
+        return features
+
+    def _batches_of(self, texts: Sequence[Any]) -> BatchSource:
+        """The texts, tokenised all at once, or batch by batch where somebody has their own ``tokenize``."""
+        first = self._first_module()
+        is_stock = type(self).tokenize is SentenceTransformer.tokenize
+        if isinstance(first, Transformer):
+            is_stock = is_stock and type(first).tokenize is Transformer.tokenize
+        if is_stock and isinstance(first, TokenizesAhead):
+            return first.tokenize_ahead(texts)
+        return TokenizedOnDemand(self.tokenize, texts)
+
+    def _prompt_length(self, prompt: str) -> int | None:
+        """How many tokens a prompt takes at the start of a text; None if the first module makes no tokens."""
+        first = self._first_module()
+        if isinstance(first, Transformer):
+            return first.prompt_length(prompt)
+        features = self.tokenize([prompt])
+        return features["input_ids"].shape[-1] if "input_ids" in features else None
+
+    def _ready_on(self, device: str | torch.device | None) -> torch.device:
+        """The device to compute on, with the model there and in evaluation mode; changes only what must change."""
+        if any(module.training for module in self.modules()):
+            self.eval()
+        if device is not None and torch.device(device) != self.device:
+            self.to(torch.device(device))
+        return self.device
+
+    # ── Comparing vectors ─────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def similarity_fn_name(self) -> str:
+        """What ``similarity`` computes: ``"cosine"``, ``"dot"``, ``"euclidean"`` or ``"manhattan"``."""
+        return self._similarity_fn_name or SimilarityFunction.COSINE.value
+
+    @similarity_fn_name.setter
+    def similarity_fn_name(self, name: str | SimilarityFunction) -> None:
+        self._similarity_fn_name = SimilarityFunction.parse(name).value
+
+    def similarity(self, embeddings1: Embeddings, embeddings2: Embeddings) -> Tensor:
+        """The similarity of every pair: (n, dim) and (m, dim) → (n, m); distances are negative."""
+        return SimilarityFunction.to_similarity_fn(self.similarity_fn_name)(embeddings1, embeddings2)
+
+    def similarity_pairwise(self, embeddings1: Embeddings, embeddings2: Embeddings) -> Tensor:
+        """The similarity row by row: (n, dim) twice → (n,); distances are negative."""
+        return SimilarityFunction.to_similarity_pairwise_fn(self.similarity_fn_name)(embeddings1, embeddings2)
+
+    # ── What the model is ─────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def device(self) -> torch.device:
+        """The device that the model is on; the CPU if it has neither parameters nor buffers."""
+        return module_device(self)
+
+    @property
+    def _target_device(self) -> torch.device:
+        """The older name of ``device``; setting it moves the model."""
+        return self.device
+
+    @_target_device.setter
+    def _target_device(self, device: str | torch.device) -> None:
+        self.to(torch.device(device))
+
+    @property
+    def tokenizer(self) -> Any:
+        """The tokenizer of the first module."""
+        return self._first_module().tokenizer
+
+    @tokenizer.setter
+    def tokenizer(self, tokenizer: Any) -> None:
+        self._first_module().tokenizer = tokenizer
+
+    @property
+    def max_seq_length(self) -> int | None:
+        """The longest input in tokens; what is longer is cut."""
+        limit: int | None = self._first_module().max_seq_length
+        return limit
+
+    @max_seq_length.setter
+    def max_seq_length(self, limit: int | None) -> None:
+        self._first_module().max_seq_length = limit
+
+    def get_max_seq_length(self) -> int | None:
+        """The longest input in tokens; None if the first module has no limit."""
+        return getattr(self._first_module(), "max_seq_length", None)
+
+    def get_sentence_embedding_dimension(self) -> int | None:
+        """Width of the embeddings that ``encode`` returns; None if no module knows it."""
+        return self._dimension_cut_to(self.truncate_dim)
+
+    def get_embedding_dimension(self) -> int | None:
+        """The newer name of ``get_sentence_embedding_dimension``."""
+        return self.get_sentence_embedding_dimension()
+
+    def _dimension_cut_to(self, truncate_dim: int | None) -> int | None:
+        for module in reversed(self):
+            of_module: Any = getattr(module, "get_sentence_embedding_dimension", None)
+            if callable(of_module):
+                width: int | None = of_module()
+                break
+        else:
+            width = None
+        if truncate_dim is None or width is None:
+            return truncate_dim if width is None else width
+        return len(range(width)[:truncate_dim])
+
+    def get_sentence_features(self, *features: Any) -> Any:
+        """What the first module's ``get_sentence_features`` says."""
+        return self._first_module().get_sentence_features(*features)
+
+    def get_backend(self) -> str:
+        """What computes: ``"torch"``."""
+        return "torch"
+
+    def _first_module(self) -> Any:
+        """The module that tokenises."""
+        if len(self) == 0:
+            raise ValueError("this SentenceTransformer has no modules: give it the name of a model, or modules=")
+        return self[0]
+
+    def _last_module(self) -> nn.Module:
+        """The module that has the last word."""
+        last: nn.Module = self[len(self) - 1]
+        return last
+
+    def _text_length(self, item: Any) -> int:
+        """How many characters an item has, over all its texts."""
+        return text_length(item)
+
+    def __getitem__(self, idx: Any) -> Any:
+        """A module by its place, or for a slice a model of some of the modules, with the same settings."""
+        if not isinstance(idx, slice):
+            return super().__getitem__(idx)
+        part = type(self).__new__(type(self))
+        nn.Module.__init__(part)
+        own = {name: value for name, value in self.__dict__.items() if name not in part.__dict__}
+        part.__dict__.update({**own, "prompts": dict(self.prompts)})
+        part.training = self.training
+        for name, module in list(self._modules.items())[idx]:
+            part.add_module(name, module)
+        return part
+
+    # ── Settings ──────────────────────────────────────────────────────────────────────────────────────────
+
+    @contextmanager
+    def truncate_sentence_embeddings(self, truncate_dim: int | None) -> Iterator[None]:
+        """Within this context ``encode`` cuts embeddings to so many values; None leaves them whole.
+
+        Example:
+            >>> with model.truncate_sentence_embeddings(16):  # doctest: +SKIP
+            ...     model.encode("hello there").shape
+            (16,)
+        """
+        before = self.truncate_dim
+        self.truncate_dim = truncate_dim
+        try:
+            yield
+        finally:
+            self.truncate_dim = before
+
+    def set_pooling_include_prompt(self, include_prompt: bool) -> None:
+        """Say whether the tokens of a prompt are pooled, to the first Pooling if there is one."""
+        for module in self:
+            if isinstance(module, Pooling):
+                module.include_prompt = include_prompt
+                break
+
+    # ── Training and judging ──────────────────────────────────────────────────────────────────────────────
+
+    def smart_batching_collate(self, batch: Sequence[InputExample]) -> tuple[list[Features], Tensor]:
+        """Examples → the input of a loss.
+
+        Args:
+            batch: Examples with the same number of texts.
+
+        Returns:
+            The Features of the first texts of all examples, of the second ones, and so on; and the labels.
+
+        Raises:
+            ValueError: An example has more texts than another.
+        """
+        counts = {len(example.texts or ()) for example in batch}
+        if len(counts) > 1:
+            raise ValueError(f"expected examples with the same number of texts, found {sorted(counts)}")
+        columns = zip(*(example.texts or () for example in batch), strict=True)
+        labels = torch.from_numpy(np.array([example.label for example in batch]))
+        return [self.tokenize(list(column)) for column in columns], labels
+
+    def evaluate(self, evaluator: Callable[..., _Result], output_path: str | None = None) -> _Result:
+        """What an evaluator says of the model.
+
+        Args:
+            evaluator: Called with the model and the path.
+            output_path: Folder for what the evaluator writes; made if need be.
+        """
+        if output_path is not None:
+            Path(output_path).mkdir(parents=True, exist_ok=True)
+        return evaluator(self, output_path)
+
+    # ── Files ─────────────────────────────────────────────────────────────────────────────────────────────
+
+    @staticmethod
+    def load(input_path: str) -> SentenceTransformer:
+        """The model that a folder holds."""
+        return SentenceTransformer(input_path)
+
+    def save(
+        self,
+        path: str | Path,
+        model_name: str | None = None,
+        create_model_card: bool = True,
+        train_datasets: list[str] | None = None,
+        safe_serialization: bool = True,
+    ) -> None:
+        """Write the model into a folder that every version of sentence-transformers reads.
+
+        Args:
+            path: The folder, made if need be.
+            model_name: The name of the model in its card.
+            create_model_card: Whether a README.md is written: the one that the model was loaded with, or
+                else a new one.
+            train_datasets: Names of data sets for a new card.
+            safe_serialization: Whether weights are written as safetensors. If not, they are pickles, the
+                only form that sentence-transformers 2.7 reads of modules other than the Transformer.
+        """
+        folder = Path(path)
+        model = SavedModel(
+            modules=dict(self.named_children()),
+            config=self._config_to_save(),
+            entries=self._entries,
+            card=self._card(model_name or folder.name, train_datasets or ()) if create_model_card else None,
+        )
+        saved_model.save(folder, model, safe_serialization=safe_serialization)
+
+    def save_pretrained(
+        self,
+        path: str | Path,
+        model_name: str | None = None,
+        create_model_card: bool = True,
+        train_datasets: list[str] | None = None,
+        safe_serialization: bool = True,
+    ) -> None:
+        """The newer name of ``save``."""
+        self.save(path, model_name, create_model_card, train_datasets, safe_serialization)
+
+    def _config_to_save(self) -> ModelConfig:
+        return ModelConfig(
+            prompts=self.prompts,
+            default_prompt_name=self.default_prompt_name,
+            similarity_fn_name=self._similarity_fn_name or self._model_config.similarity_fn_name,
+            truncate_dim=self.truncate_dim,
+            model_type=self._model_config.model_type,
+            versions={
+                "sentence_transformers": _API_LEVEL,
+                "transformers": version("transformers"),
+                "pytorch": version("torch"),
+                "sentence_embedder": __version__,
+            },
+            extra=self._model_config.extra,
+        )
+
+    def _card(self, name: str, datasets: Sequence[str]) -> str:
+        return self._model_card_text or render(
+            CardFacts(
+                name=name,
+                architecture=repr(self),
+                dimension=self.get_sentence_embedding_dimension(),
+                max_seq_length=self.get_max_seq_length(),
+                similarity=self.similarity_fn_name,
+                prompts=self.prompts,
+                datasets=datasets,
+            )
+        )
+
+
+def _named(modules: Iterable[nn.Module] | None) -> dict[str, nn.Module]:
+    if isinstance(modules, Mapping):
+        return dict(modules)
+    return {str(place): module for place, module in enumerate(modules or ())}
+
+
+def _token(token: bool | str | None, use_auth_token: bool | str | None) -> bool | str | None:
+    if use_auth_token is None:
+        return token
+    if token is not None:
+        raise ValueError("token and use_auth_token were both given: give token alone")
+    warnings.warn("use_auth_token is the older name of token", FutureWarning, stacklevel=3)
+    return use_auth_token
+
+
+def _load(
+    source: hub.ModelSource,
+    *,
+    trust_remote_code: bool,
+    model_args: Mapping[str, Any],
+    tokenizer_args: Mapping[str, Any],
+    config_args: Mapping[str, Any],
+) -> SavedModel:
+    logger.info("loading %s", source.name)
+    folder = hub.locate(source, saved_model.incomplete_folders)
+    # Explicit in every call: where it is left out, transformers asks on the terminal.
+    trust = {"trust_remote_code": trust_remote_code}
+    return saved_model.load(
+        folder,
+        model_args={**trust, **model_args},
+        tokenizer_args={**trust, **tokenizer_args},
+        config_args={**trust, **config_args},
+    )
+
+
+def _shows_progress() -> bool:
+    return logger.getEffectiveLevel() in (logging.INFO, logging.DEBUG)

@@ -1,0 +1,90 @@
+"""What all tests share: no network, tiny models, and the real MiniLM."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+# Before anything imports huggingface_hub, which reads them once: a cache of our own, and no telemetry.
+os.environ["HF_HOME"] = os.path.join(os.path.dirname(__file__), ".no-such-cache")  # noqa: PTH118, PTH120
+os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+import pytest
+import torch
+
+from sentence_embedder import SentenceTransformer
+from tests.minilm import minilm_folder
+from tests.tiny_models import TINY_MODELS, write_model, write_transformer
+
+torch.set_num_threads(1)  # tests run side by side
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Every attempt to reach another machine fails; the list says which there were."""
+    attempts: list[Any] = []
+    connect = socket.socket.connect
+
+    def guarded(self: socket.socket, address: Any) -> None:
+        if self.family == socket.AF_UNIX or address[0] in ("127.0.0.1", "::1"):
+            return connect(self, address)
+        attempts.append(address)
+        raise OSError(f"a test reached for the network: {address}")
+
+    def lookup(host: Any, *_args: Any, **_kwargs: Any) -> Any:
+        attempts.append(host)
+        raise OSError(f"a test reached for the network: {host}")
+
+    monkeypatch.setattr(socket.socket, "connect", guarded)
+    monkeypatch.setattr(socket, "getaddrinfo", lookup)
+    return attempts
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No setting of the machine's reaches a test."""
+    for name in ("SENTENCE_TRANSFORMERS_HOME", "HF_TOKEN", "HF_ENDPOINT"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(autouse=True)
+def log_levels() -> Iterator[None]:
+    """What a test does to the loggers ends with it."""
+    logger = logging.getLogger("sentence_embedder.sentence_transformers")
+    before = logger.level
+    yield
+    logger.setLevel(before)
+
+
+@pytest.fixture(scope="session")
+def tiny_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Name of a tiny model → its folder, in the form of sentence-transformers 2.7."""
+    root = tmp_path_factory.mktemp("tiny")
+    for name, model in TINY_MODELS.items():
+        write_model(root / name, model)
+    return {name: root / name for name in TINY_MODELS}
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A plain BERT checkpoint of transformers."""
+    folder = tmp_path_factory.mktemp("checkpoint") / "bert"
+    write_transformer(folder, TINY_MODELS["bert"])
+    return folder
+
+
+@pytest.fixture
+def model(tiny_folders: dict[str, Path]) -> SentenceTransformer:
+    """A tiny BERT with mean pooling, a test's own."""
+    return SentenceTransformer(str(tiny_folders["bert"]), device="cpu")
+
+
+@pytest.fixture(scope="session")
+def minilm() -> SentenceTransformer:
+    """The real all-MiniLM-L6-v2; tests leave it as it is."""
+    return SentenceTransformer(str(minilm_folder()), device="cpu")

@@ -1,0 +1,33 @@
+"""The environments in which a sentence-transformers is installed, and how it is asked there."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+VERSIONS = ("2.7", "6.2")
+
+
+def python_of(version: str) -> Path:
+    """The interpreter of the environment with that version of sentence-transformers."""
+    return ROOT / f".venv-reference-{version}" / "bin" / "python"
+
+
+def record(version: str, folder: Path, out: Path, *options: str | Path) -> None:
+    """Let that version embed with a model folder; see ``record.py``.
+
+    Raises:
+        RuntimeError: It failed; what it printed is in the message.
+    """
+    command = [python_of(version), "-W", "ignore", Path(__file__).with_name("record.py"), folder, out, *options]
+    done = subprocess.run(
+        [str(part) for part in command],
+        env={**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise RuntimeError(f"sentence-transformers {version} failed on {folder}:\n{done.stderr[-3000:]}")
