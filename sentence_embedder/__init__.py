@@ -8,13 +8,13 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from sentence_embedder.version import __version__
+
 if TYPE_CHECKING:
     from sentence_embedder.input_example import InputExample
     from sentence_embedder.quantization import quantize_embeddings
     from sentence_embedder.sentence_transformers import SentenceTransformer
     from sentence_embedder.similarity import SimilarityFunction
-
-__version__ = "0.1.0"
 
 __all__ = ["InputExample", "SentenceTransformer", "SimilarityFunction", "__version__", "quantize_embeddings"]
 

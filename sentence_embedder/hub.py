@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+logger = logging.getLogger(__name__)
+
+_MODULES_NAME = "modules.json"
 _NEEDED = ("*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken", "*.py", "README.md")
 _SAFE_WEIGHTS = ("*model.safetensors", "*model-?????-of-?????.safetensors")
 _PICKLED_WEIGHTS = ("pytorch_model.bin", "pytorch_model-?????-of-?????.bin")
@@ -106,20 +112,17 @@ def _fetch(source: ModelSource, incomplete_folders: IncompleteFolders) -> Path:
     from huggingface_hub import constants
 
     offline = source.local_files_only or constants.HF_HUB_OFFLINE
-    cached = _cached_folder(source, offline=offline)
-    if cached is not None and not incomplete_folders(cached):
-        return cached
-    if offline:
-        found = "a part of it" if cached else "nothing"
-        raise HubError(
-            f"{source.name}: expected the whole model in the cache, found {found}: load it once without "
-            "local_files_only and HF_HUB_OFFLINE, or give the path of a model folder"
-        )
-    folder = _download(source, [*_NEEDED, *_SAFE_WEIGHTS])
-    lacking = incomplete_folders(folder)
-    if lacking:
-        _download(source, [f"{place}/{name}".lstrip("/") for place in lacking for name in _PICKLED_WEIGHTS])
-    return folder
+    with _as_hub_errors(source):
+        cached = _cached_folder(source, offline=offline)
+        if cached is not None and not incomplete_folders(cached):
+            return cached
+        if not offline:
+            return _download(source, incomplete_folders)
+    found = "a part of it" if cached else "nothing"
+    raise HubError(
+        f"{source.name}: expected the whole model in the cache, found {found}: load it once without "
+        "local_files_only and HF_HUB_OFFLINE, or give the path of a model folder"
+    )
 
 
 def _cached_folder(source: ModelSource, *, offline: bool) -> Path | None:
@@ -131,7 +134,7 @@ def _cached_folder(source: ModelSource, *, offline: bool) -> Path | None:
             source.name, file_name, cache_dir=_cache_folder(source), revision=source.revision
         )
 
-    modules = cached_path("modules.json")
+    modules = cached_path(_MODULES_NAME)
     if isinstance(modules, str):
         return Path(modules).parent
     # Without modules.json it may be a plain transformer, or a model of which another program fetched the
@@ -142,24 +145,47 @@ def _cached_folder(source: ModelSource, *, offline: bool) -> Path | None:
     return Path(config).parent if isinstance(config, str) else None
 
 
+def _download(source: ModelSource, incomplete_folders: IncompleteFolders) -> Path:
+    from huggingface_hub import errors, hf_hub_download, snapshot_download
+
+    place: dict[str, Any] = {
+        "repo_id": source.name,
+        "revision": source.revision,
+        "cache_dir": _cache_folder(source),
+        "token": source.token,
+    }
+    try:
+        # Asked for by itself: without a network a snapshot is what happens to be in the cache, this an error.
+        hf_hub_download(filename=_MODULES_NAME, **place)
+    except errors.LocalEntryNotFoundError:
+        raise
+    except errors.EntryNotFoundError:
+        logger.info("%s has no modules.json", source.name)
+    folder = Path(snapshot_download(allow_patterns=[*_NEEDED, *_SAFE_WEIGHTS], ignore_patterns=[*_COPIES], **place))
+    lacking = incomplete_folders(folder)
+    if lacking:
+        pickled = [f"{name}/{weights}".lstrip("/") for name in lacking for weights in _PICKLED_WEIGHTS]
+        snapshot_download(allow_patterns=pickled, **place)
+        lacking = incomplete_folders(folder)
+    if lacking:
+        names = ", ".join(name or "the model folder itself" for name in lacking)
+        raise HubError(f"{source.name}: expected a model on the Hub, found no settings or no weights in {names}")
+    return folder
+
+
 def _cache_folder(source: ModelSource) -> str | None:
     return source.cache_folder or os.getenv("SENTENCE_TRANSFORMERS_HOME")
 
 
-def _download(source: ModelSource, patterns: Sequence[str]) -> Path:
-    from huggingface_hub import errors, snapshot_download
+@contextmanager
+def _as_hub_errors(source: ModelSource) -> Iterator[None]:
+    """Every error of the client as a HubError that says what to do."""
+    from huggingface_hub import errors
 
     try:
-        return Path(
-            snapshot_download(
-                source.name,
-                revision=source.revision,
-                cache_dir=_cache_folder(source),
-                token=source.token,
-                allow_patterns=list(patterns),
-                ignore_patterns=list(_COPIES),
-            )
-        )
+        yield
+    except HubError:
+        raise
     except errors.GatedRepoError as error:
         reason = "its owner must grant access: ask for it on the model's page, then pass token="
         raise HubError(f"{source.name}: {reason}") from error

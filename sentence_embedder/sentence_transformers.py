@@ -10,11 +10,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sentence_embedder import __version__, hub, saved_model
+from sentence_embedder import hub, saved_model
 from sentence_embedder.devices import get_device_name, module_device
 from sentence_embedder.encoding.collector import collector_for
 from sentence_embedder.encoding.engine import (
@@ -42,7 +41,8 @@ from sentence_embedder.prompts import (
 )
 from sentence_embedder.quantization import Precision
 from sentence_embedder.saved_model import SavedModel
-from sentence_embedder.similarity import Embeddings, SimilarityFunction
+from sentence_embedder.similarity import Embeddings, SimilarityFunction, as_tensor
+from sentence_embedder.version import __version__
 
 logger = logging.getLogger(__name__)
 
@@ -452,7 +452,7 @@ class SentenceTransformer(nn.Sequential):
         if len(counts) > 1:
             raise ValueError(f"expected examples with the same number of texts, found {sorted(counts)}")
         columns = zip(*(example.texts or () for example in batch), strict=True)
-        labels = torch.from_numpy(np.array([example.label for example in batch]))
+        labels = as_tensor([example.label for example in batch])
         return [self.tokenize(list(column)) for column in columns], labels
 
     def evaluate(self, evaluator: Callable[..., _Result], output_path: str | None = None) -> _Result:

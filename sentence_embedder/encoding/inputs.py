@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -32,7 +32,7 @@ def as_items(sentences: Any) -> tuple[list[Any], bool]:
         sentences = sentences.tolist()
     if isinstance(sentences, (str, Mapping)):
         return [sentences], True
-    if isinstance(sentences, (bytes, bytearray, Set)) or not isinstance(sentences, Iterable):
+    if isinstance(sentences, (bytes, bytearray, set, frozenset)) or not isinstance(sentences, Iterable):
         raise TypeError(f"encode: expected {_ACCEPTED}, found {type(sentences).__name__}: {sentences!r:.80}")
     items = list(sentences)
     for row, item in enumerate(items):

@@ -2,32 +2,24 @@
 
 from __future__ import annotations
 
-import copy
 import inspect
-import logging
-import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import nn
 
 from sentence_embedder.features import Features, TokenizedTexts
-from sentence_embedder.files import WeightsError, read_json, write_json, write_weights
+from sentence_embedder.files import read_json, write_json
 from sentence_embedder.formats import TRANSFORMER_CONFIG_NAMES, TransformerConfig
-
-logger = logging.getLogger(__name__)
+from sentence_embedder.models.checkpoint import load_model, load_tokenizer, save_model, save_tokenizer
 
 _TEXTS_AT_ONCE = 1024
 _NO_LIMIT = int(1e20)
 """Tokenizers without a limit of their own report one above this."""
-
-_quieting = threading.RLock()
 
 
 class Transformer(nn.Module):
@@ -65,9 +57,8 @@ class Transformer(nn.Module):
         self._config = TransformerConfig()
         self.do_lower_case = do_lower_case
         name = str(model_name_or_path)
-        with _quiet_transformers():
-            self.auto_model: Any = _load_model(name, cache_dir, model_args or {}, config_args or {})
-            self.tokenizer: Any = _load_tokenizer(tokenizer_name_or_path or name, cache_dir, tokenizer_args or {})
+        self.auto_model: Any = load_model(name, cache_dir, model_args or {}, config_args or {})
+        self.tokenizer: Any = load_tokenizer(tokenizer_name_or_path or name, cache_dir, tokenizer_args or {})
         self.max_seq_length = (
             _own_limit(self.auto_model.config, self.tokenizer) if max_seq_length is None else max_seq_length
         )
@@ -113,16 +104,8 @@ class Transformer(nn.Module):
         """
         folder = Path(output_path)
         folder.mkdir(parents=True, exist_ok=True)
-        with _quiet_transformers():
-            if safe_serialization:
-                self.auto_model.save_pretrained(folder)
-            else:
-                config = copy.deepcopy(self.auto_model.config)
-                config.architectures = [type(self.auto_model).__name__]
-                config.save_pretrained(folder)
-                write_weights(folder, self.auto_model, safe_serialization=False)
-            self.tokenizer.save_pretrained(folder)
-        _make_tokenizer_portable(folder)
+        save_model(folder, self.auto_model, safe_serialization=safe_serialization)
+        save_tokenizer(folder, self.tokenizer)
         write_json(folder / TRANSFORMER_CONFIG_NAMES[0], self.get_config_dict())
 
     def get_config_dict(self) -> dict[str, Any]:
@@ -254,31 +237,6 @@ def _as_columns(texts: Sequence[Any]) -> tuple[list[str] | None, list[str], list
     return keys or None, firsts, seconds or None
 
 
-def _load_model(
-    name: str, cache_dir: str | None, model_args: Mapping[str, Any], config_args: Mapping[str, Any]
-) -> Any:
-    from transformers import AutoConfig, AutoModel
-
-    # Repositories are given with the weights' arguments; the configuration comes from the same place.
-    place = {key: model_args[key] for key in ("token", "revision", "trust_remote_code") if key in model_args}
-    config = AutoConfig.from_pretrained(name, cache_dir=cache_dir, **{**place, **config_args})
-    dtype = {} if {"dtype", "torch_dtype"} & model_args.keys() else {"dtype": torch.float32}
-    model, loaded = AutoModel.from_pretrained(
-        name, config=config, cache_dir=cache_dir, output_loading_info=True, **{**dtype, **model_args}
-    )
-    # Nothing here reads the pooler: checkpoints of language models come without one.
-    missing = sorted(key for key in loaded["missing_keys"] if "pooler." not in key)
-    if missing:
-        raise WeightsError(f"{name}: expected all weights of a {type(model).__name__}, found none for {missing}")
-    return model.eval()
-
-
-def _load_tokenizer(name: str, cache_dir: str | None, tokenizer_args: Mapping[str, Any]) -> Any:
-    from transformers import AutoTokenizer
-
-    return AutoTokenizer.from_pretrained(name, cache_dir=cache_dir, **tokenizer_args)
-
-
 def _own_limit(config: Any, tokenizer: Any) -> int | None:
     """The lower of the model's and the tokenizer's limit, if both have one."""
     positions = getattr(config, "max_position_embeddings", None)
@@ -313,40 +271,3 @@ def _input_names(model_class: type[nn.Module]) -> frozenset[str] | None:
         named = frozenset(p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD))
         _accepted_names[model_class] = named if "input_ids" in named else None
     return _accepted_names[model_class]
-
-
-@contextmanager
-def _quiet_transformers() -> Iterator[None]:
-    """Without transformers' progress bars and its table of unused weights; what matters is said here.
-
-    The switches are the process's: the lock keeps a second thread from taking them for its own.
-    """
-    from transformers.utils import logging as transformers_logging
-
-    log: Any = transformers_logging
-    with _quieting:
-        verbosity, has_bars = log.get_verbosity(), log.is_progress_bar_enabled()
-        log.set_verbosity_error()
-        log.disable_progress_bar()
-        try:
-            yield
-        finally:
-            log.set_verbosity(verbosity)
-            if has_bars:
-                log.enable_progress_bar()
-
-
-def _make_tokenizer_portable(folder: Path) -> None:
-    """Spell a tokenizer's files in the way that readers of all ages understand; they mean the same."""
-    settings_path, tokenizer_path = folder / "tokenizer_config.json", folder / "tokenizer.json"
-    settings = read_json(settings_path)
-    if settings.get("tokenizer_class") == "TokenizersBackend":  # the name of transformers 5
-        write_json(settings_path, {**settings, "tokenizer_class": "PreTrainedTokenizerFast"})
-    if not tokenizer_path.exists():
-        return
-    tokenizer = read_json(tokenizer_path)
-    merges = tokenizer["model"].get("merges") or []
-    # tokenizers before 0.20 read a merge as "a b", not as ["a", "b"]; a part with a space only fits the latter.
-    if all(isinstance(merge, list) and not any(" " in part for part in merge) for merge in merges) and merges:
-        tokenizer["model"]["merges"] = [" ".join(merge) for merge in merges]
-        write_json(tokenizer_path, tokenizer)

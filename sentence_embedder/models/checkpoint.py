@@ -1,0 +1,110 @@
+"""A checkpoint of Hugging Face transformers: model and tokenizer, loaded and saved quietly."""
+
+from __future__ import annotations
+
+import copy
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sentence_embedder.files import WeightsError, read_json, write_json, write_weights
+
+_quieting = threading.RLock()
+
+
+def load_model(
+    name: str, cache_dir: str | None, model_args: Mapping[str, Any], config_args: Mapping[str, Any]
+) -> Any:
+    """The model of a checkpoint, in evaluation mode; computed in float32 unless the arguments have a ``dtype``.
+
+    Args:
+        name: A folder, or a name on the Hub.
+        cache_dir: Folder for downloads.
+        model_args: Keyword arguments for ``AutoModel.from_pretrained``.
+        config_args: Keyword arguments for ``AutoConfig.from_pretrained``.
+
+    Raises:
+        WeightsError: The checkpoint lacks weights that the embeddings depend on.
+    """
+    from transformers import AutoConfig, AutoModel
+
+    # Repositories are given with the weights' arguments; the configuration comes from the same place.
+    place = {key: model_args[key] for key in ("token", "revision", "trust_remote_code") if key in model_args}
+    dtype = {} if {"dtype", "torch_dtype"} & model_args.keys() else {"dtype": torch.float32}
+    with _quiet_transformers():
+        config = AutoConfig.from_pretrained(name, cache_dir=cache_dir, **{**place, **config_args})
+        model, loaded = AutoModel.from_pretrained(
+            name, config=config, cache_dir=cache_dir, output_loading_info=True, **{**dtype, **model_args}
+        )
+    # Nothing here reads the pooler: checkpoints of language models come without one.
+    missing = sorted(key for key in loaded["missing_keys"] if "pooler." not in key)
+    if missing:
+        raise WeightsError(f"{name}: expected all weights of a {type(model).__name__}, found none for {missing}")
+    return model.eval()
+
+
+def load_tokenizer(name: str, cache_dir: str | None, tokenizer_args: Mapping[str, Any]) -> Any:
+    """The tokenizer of a checkpoint; arguments as for ``load_model``."""
+    from transformers import AutoTokenizer
+
+    with _quiet_transformers():
+        return AutoTokenizer.from_pretrained(name, cache_dir=cache_dir, **tokenizer_args)
+
+
+def save_model(folder: Path, model: Any, *, safe_serialization: bool = True) -> None:
+    """Write a model's configuration and weights, as safetensors or as a pickle."""
+    with _quiet_transformers():
+        if safe_serialization:
+            model.save_pretrained(folder)
+        else:
+            config = copy.deepcopy(model.config)
+            config.architectures = [type(model).__name__]
+            config.save_pretrained(folder)
+            write_weights(folder, model, safe_serialization=False)
+
+
+def save_tokenizer(folder: Path, tokenizer: Any) -> None:
+    """Write a tokenizer, spelt so that readers of all ages understand it."""
+    with _quiet_transformers():
+        tokenizer.save_pretrained(folder)
+    _make_tokenizer_portable(folder)
+
+
+@contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    """Without transformers' progress bars and its table of unused weights; what matters is said here.
+
+    The switches are the process's: the lock keeps a second thread from taking them for its own.
+    """
+    from transformers.utils import logging as transformers_logging
+
+    log: Any = transformers_logging
+    with _quieting:
+        verbosity, has_bars = log.get_verbosity(), log.is_progress_bar_enabled()
+        log.set_verbosity_error()
+        log.disable_progress_bar()
+        try:
+            yield
+        finally:
+            log.set_verbosity(verbosity)
+            if has_bars:
+                log.enable_progress_bar()
+
+
+def _make_tokenizer_portable(folder: Path) -> None:
+    settings_path, tokenizer_path = folder / "tokenizer_config.json", folder / "tokenizer.json"
+    settings = read_json(settings_path)
+    if settings.get("tokenizer_class") == "TokenizersBackend":  # the name of transformers 5
+        write_json(settings_path, {**settings, "tokenizer_class": "PreTrainedTokenizerFast"})
+    if not tokenizer_path.exists():
+        return
+    tokenizer = read_json(tokenizer_path)
+    merges = tokenizer["model"].get("merges") or []
+    # tokenizers before 0.20 read a merge as "a b", not as ["a", "b"]; a part with a space only fits the latter.
+    if all(isinstance(merge, list) and not any(" " in part for part in merge) for merge in merges) and merges:
+        tokenizer["model"]["merges"] = [" ".join(merge) for merge in merges]
+        write_json(tokenizer_path, tokenizer)

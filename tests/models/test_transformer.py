@@ -1,0 +1,273 @@
+"""Transformer: tokenising, and the forward pass of models of Hugging Face transformers."""
+
+from __future__ import annotations
+
+import copy
+import json
+import logging
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from sentence_embedder.models import Transformer
+from tests.tiny_models import TINY_MODELS
+
+TEXTS = ["the cat sat on the mat", "", "hello"]
+
+
+@pytest.fixture(scope="module")
+def transformers(tiny_folders: dict[str, Path]) -> dict[str, Transformer]:
+    """Name of a tiny model → its Transformer, which no test changes."""
+    return {name: Transformer.load(folder) for name, folder in tiny_folders.items()}
+
+
+class TestTokenize:
+    """Texts to token ids."""
+
+    @pytest.mark.parametrize("name", TINY_MODELS)
+    def test_the_tokenizers_own_padding(self, name: str, transformers: dict[str, Transformer]) -> None:
+        """Ids, masks and padding are those that the tokenizer makes when it pads by itself."""
+        transformer = transformers[name]
+        tokenizer = copy.deepcopy(transformer.tokenizer)  # what pads changes the tokenizer's state
+        expected = tokenizer(TEXTS, padding=True, return_tensors="pt", truncation=True, max_length=24)
+
+        features = transformer.tokenize(TEXTS)
+
+        assert features.keys() == expected.keys()
+        for key, tensor in expected.items():
+            assert torch.equal(features[key], tensor), key
+
+    def test_long_texts_are_cut(self, transformers: dict[str, Transformer]) -> None:
+        """No text has more tokens than max_seq_length, of which the last is still the closing one."""
+        ids = transformers["bert"].tokenize(["cat " * 100, "the"])["input_ids"]
+
+        assert ids.shape == (2, 24)
+        assert ids[0, -1] == transformers["bert"].tokenizer.sep_token_id
+
+    def test_many_texts_at_once(self, transformers: dict[str, Transformer]) -> None:
+        """Texts are tokenised in chunks, in their order."""
+        texts = [str(number) for number in range(2500)]
+
+        tokenized = transformers["bert"].tokenize_ahead(texts)
+
+        assert len(tokenized.lengths) == 2500
+        for row in (0, 1023, 1024, 2499):
+            assert (
+                tokenized.columns["input_ids"][row].tolist()
+                == transformers["bert"].tokenizer(texts[row])["input_ids"]
+            )
+
+    def test_no_texts(self, transformers: dict[str, Transformer]) -> None:
+        """No texts make a batch of none."""
+        assert transformers["bert"].tokenize([])["input_ids"].shape[0] == 0
+
+    def test_a_lone_text_is_one_text(self, transformers: dict[str, Transformer]) -> None:
+        """A text that is not in a list is not taken for a list of letters."""
+        assert torch.equal(
+            transformers["bert"].tokenize("cat")["input_ids"], transformers["bert"].tokenize(["cat"])["input_ids"]
+        )
+
+    def test_keys_travel_along(self, transformers: dict[str, Transformer]) -> None:
+        """``{key: text}`` gives the text's tokens, and the key as a feature."""
+        features = transformers["bert"].tokenize([{"query": "cat"}, {"document": "dog"}])
+
+        assert features["text_keys"] == ["query", "document"]
+        assert torch.equal(features["input_ids"], transformers["bert"].tokenize(["cat", "dog"])["input_ids"])
+
+    @pytest.mark.parametrize(
+        ("rows", "message"),
+        [
+            (["a", ("b", "c", "d")], r"row 1: expected a text, a pair of texts or \{key: text\}, found \('b'"),
+            ([["a"]], "row 0: expected"),
+            ([{}], "row 0: expected"),
+            ([{"a": "b", "c": "d"}], "row 0: expected"),
+            (["a", ("b", "c")], "expected pairs of texts in every row or in none, found them in 1 of 2"),
+            (["a", {"b": "c"}], r"expected \{key: text\} in every row or in none, found them in 1 of 2"),
+        ],
+    )
+    def test_what_is_no_text(self, rows: list[Any], message: str, transformers: dict[str, Transformer]) -> None:
+        """What is neither a text nor a pair, or a mixture, is an error that names the row; nothing is dropped."""
+        with pytest.raises(ValueError, match=message):
+            transformers["bert"].tokenize(rows)
+
+    @pytest.mark.parametrize("name", ["bert", "roberta", "decoder", "decoder-all-modes"])
+    def test_a_prompt_takes_the_tokens_that_it_has_in_a_text(
+        self, name: str, transformers: dict[str, Transformer]
+    ) -> None:
+        """The length of a prompt is that of what a prompted text and a plain one do not share."""
+        transformer = transformers[name]
+        prompted, plain = transformer.tokenize_ahead(["query:?", "?"]).columns["input_ids"]
+
+        opening = 1 if plain[0] == prompted[0] and name in ("bert", "roberta") else 0
+        assert transformer.prompt_length("query: ") == len(prompted) - len(plain) + opening
+
+    def test_the_state_of_the_tokenizer_stays(self, transformers: dict[str, Transformer]) -> None:
+        """After the first call no call changes the tokenizer: threads can share it."""
+        transformer = transformers["bert"]
+        transformer.tokenize(TEXTS)
+        backend = transformer.tokenizer.backend_tokenizer
+        before = (backend.truncation, backend.padding)
+
+        transformer.tokenize(["cat"])
+        transformer.prompt_length("query: ")
+        transformer.tokenize_ahead(TEXTS * 3)
+
+        assert (backend.truncation, backend.padding) == before
+        assert before[1] is None
+
+
+class TestLimits:
+    """max_seq_length."""
+
+    @pytest.mark.parametrize(
+        ("positions", "tokenizer_limit", "expected"),
+        [(64, 48, 48), (64, 512, 64), (64, None, 64), (-1, 48, None)],
+    )
+    def test_by_default_the_lower_limit(
+        self, positions: int, tokenizer_limit: int | None, expected: int | None, checkpoint: Path
+    ) -> None:
+        """Without a saved limit it is the lower one of model and tokenizer, if both have one."""
+        from sentence_embedder.models.transformer import _own_limit
+
+        class Config:
+            max_position_embeddings = positions
+
+        class Tokenizer:
+            model_max_length = int(1e30) if tokenizer_limit is None else tokenizer_limit
+
+        assert _own_limit(Config(), Tokenizer()) == expected
+        assert Transformer(str(checkpoint)).max_seq_length == 48
+
+    def test_no_limit(self, transformers: dict[str, Transformer]) -> None:
+        """Where neither has a limit nothing is cut."""
+        transformer = copy.deepcopy(transformers["decoder"])
+        transformer.max_seq_length = None
+        transformer.tokenizer.model_max_length = int(1e30)
+
+        assert transformer.tokenize(["a" * 200])["input_ids"].shape[1] == 201
+
+    def test_lower_case(self, transformers: dict[str, Transformer]) -> None:
+        """With do_lower_case a text is lowered before it is tokenised."""
+        lowering, plain = transformers["roberta"], transformers["decoder-all-modes"]
+
+        assert torch.equal(lowering.tokenize(["CAT"])["input_ids"], lowering.tokenize(["cat"])["input_ids"])
+        assert not torch.equal(plain.tokenize(["CAT"])["input_ids"], plain.tokenize(["cat"])["input_ids"])
+
+
+class Wrapper(nn.Module):
+    """A model inside another, as adapters wrap it."""
+
+    def __init__(self, inner: Any) -> None:
+        super().__init__()
+        self.inner = inner
+        self.config = inner.config
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """What the inner model says."""
+        return self.inner(*args, **kwargs)
+
+
+class TestForward:
+    """Token ids to token embeddings."""
+
+    @pytest.mark.parametrize("name", TINY_MODELS)
+    def test_it_is_the_models_own(self, name: str, transformers: dict[str, Transformer]) -> None:
+        """Token embeddings are the last hidden state of the model, and the features given stay as they are."""
+        transformer = transformers[name]
+        features = transformer.tokenize(TEXTS[:1])
+        given = dict(features)
+
+        output = transformer({**features, "prompt_length": 1, "text_keys": ["a"]})
+
+        expected = transformer.auto_model(**features).last_hidden_state
+        assert torch.equal(output["token_embeddings"], expected)
+        assert output["text_keys"] == ["a"]
+        assert features == given
+
+    def test_features_that_a_model_does_not_take(self, transformers: dict[str, Transformer]) -> None:
+        """A feature that the model's forward does not name is not given to it."""
+        features = transformers["distilbert"].tokenize(["cat"])
+        types = torch.zeros_like(features["input_ids"])
+
+        output = transformers["distilbert"]({**features, "token_type_ids": types})
+
+        assert torch.equal(output["token_embeddings"], transformers["distilbert"](features)["token_embeddings"])
+
+    def test_another_model_can_be_put_in(self, transformers: dict[str, Transformer]) -> None:
+        """auto_model can be replaced, by a wrapper that takes any arguments, say."""
+        transformer = copy.deepcopy(transformers["bert"])
+        features = transformer.tokenize(["the cat"])
+        expected = transformer(features)["token_embeddings"]
+
+        transformer.auto_model = Wrapper(transformer.auto_model)
+
+        assert torch.equal(transformer(features)["token_embeddings"], expected)
+
+
+class TestFiles:
+    """Settings in the folder."""
+
+    def test_arguments_in_the_file(self, checkpoint: Path, tmp_path: Path) -> None:
+        """Arguments in the settings file are used, those of the caller before them, and trust is never taken
+        from a file.
+        """
+        for path in checkpoint.iterdir():
+            (tmp_path / path.name).write_bytes(path.read_bytes())
+        settings = {
+            "max_seq_length": 12,
+            "model_args": {"dtype": "float16", "trust_remote_code": True},
+            "tokenizer_args": {"padding_side": "left"},
+        }
+        (tmp_path / "sentence_bert_config.json").write_text(json.dumps(settings))
+
+        from_file = Transformer.load(tmp_path)
+        from_caller = Transformer.load(tmp_path, model_args={"dtype": "bfloat16"})
+
+        assert next(from_file.parameters()).dtype == torch.float16
+        assert next(from_caller.parameters()).dtype == torch.bfloat16
+        assert (from_file.max_seq_length, from_file.tokenizer.padding_side) == (12, "left")
+        assert "trust_remote_code" not in json.dumps(from_file.get_config_dict())
+
+    def test_the_tokenizer_is_spelt_for_old_readers(
+        self, transformers: dict[str, Transformer], tmp_path: Path
+    ) -> None:
+        """A saved tokenizer has the class name and the merges that tokenizers of 2024 read, and means the same."""
+        transformers["roberta"].save(tmp_path)
+
+        settings = json.loads((tmp_path / "tokenizer_config.json").read_text())
+        merges = json.loads((tmp_path / "tokenizer.json").read_text())["model"]["merges"]
+        assert settings["tokenizer_class"] == "PreTrainedTokenizerFast"
+        assert merges[:2] == ["t h", "th e"]
+        features = Transformer.load(tmp_path).tokenize(TEXTS)
+        assert torch.equal(features["input_ids"], transformers["roberta"].tokenize(TEXTS)["input_ids"])
+
+    def test_the_switches_of_transformers_are_put_back(self, tiny_folders: dict[str, Path]) -> None:
+        """Loading in many threads leaves transformers' progress bars and verbosity as they were."""
+        from transformers.utils import logging as transformers_logging
+
+        log: Any = transformers_logging
+        before = (log.get_verbosity(), log.is_progress_bar_enabled())
+        loaded: list[Any] = []
+
+        def load(folder: Path) -> None:
+            loaded.append(Transformer.load(folder).tokenize(["cat"]))
+
+        threads = [threading.Thread(target=load, args=(folder,)) for folder in tiny_folders.values()]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(timeout=120)
+
+        assert len(loaded) == len(tiny_folders)
+        assert (log.get_verbosity(), log.is_progress_bar_enabled()) == before
+        assert before[0] <= logging.WARNING
+
+    def test_width(self, transformers: dict[str, Transformer]) -> None:
+        """The width of token embeddings is known."""
+        assert {transformer.get_word_embedding_dimension() for transformer in transformers.values()} == {32}
+        assert np.prod(transformers["bert"](transformers["bert"].tokenize(["a"]))["token_embeddings"].shape) == 96

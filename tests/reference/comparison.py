@@ -1,0 +1,92 @@
+"""Compares what ``encode`` returns here with what a sentence-transformers returned."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from itertools import product
+from typing import Any
+
+import numpy as np
+
+from sentence_embedder import SentenceTransformer
+from tests.reference.cases import PROMPT, Case, cases, run, texts_for
+
+TOLERANCE = 1e-5
+CONTAINERS: tuple[dict[str, Any], ...] = ({}, {"convert_to_tensor": True}, {"convert_to_numpy": False})
+RECORDED_BATCH_SIZE = 32
+
+Array = np.ndarray[Any, Any]
+
+
+class Comparison:
+    """Compares results with recorded ones: floats to the tolerance, steps and bits one by one.
+
+    Where the batches are not those of the recording, two kinds of steps are decided by the last bit of a
+    float, in the reference as here, and are not counted: the top of a dimension's range, which falls on step
+    254 or 255, and dimensions that are constant but for rounding.
+    """
+
+    def __init__(self, recorded: Mapping[str, Array]) -> None:
+        self._recorded = recorded
+        self.arrays = self.steps = self.differing = 0
+
+    def compare(self, case: Case, place: int, ours: Array, *, batch_size: int) -> None:
+        """Compare the array of a case, or of one of its texts."""
+        theirs = self._recorded[f"{case}#{place}"]
+        if case.output_value == "token_embeddings":
+            theirs = theirs[-len(ours) :]  # theirs keep padding that stands on the left
+        assert ours.dtype == theirs.dtype, case
+        assert ours.shape == theirs.shape, case
+        self.arrays += 1
+        if case.precision == "float32":
+            np.testing.assert_allclose(ours, theirs, rtol=TOLERANCE, atol=TOLERANCE, err_msg=str(case))
+        elif "binary" in case.precision:
+            self._count(np.unpackbits((ours ^ theirs).view(np.uint8), axis=-1))
+        else:
+            apart = np.abs(ours.astype(int) - theirs.astype(int))
+            top = np.maximum(ours, theirs) == np.iinfo(ours.dtype).max
+            if batch_size != RECORDED_BATCH_SIZE:
+                floats = self._recorded[f"{replace(case, precision='float32')}#{place}"]
+                apart[:, np.ptp(floats, axis=0) < TOLERANCE] = 0
+                assert apart[top].max(initial=0) <= 1, case
+                apart[top] = 0
+            self._count(apart)
+
+    def _count(self, apart: Array) -> None:
+        assert apart.max(initial=0) <= 1
+        self.steps += apart.size
+        self.differing += int(apart.sum())
+
+    def check(self) -> None:
+        """At most one step in 10,000 may differ."""
+        assert self.differing <= self.steps / 10_000, f"{self.differing} of {self.steps} steps differ"
+
+
+def compare_grid(
+    model: SentenceTransformer, recorded: Mapping[str, Array], calls: Iterable[tuple[int, dict[str, Any]]]
+) -> int:
+    """Compare every case that was recorded.
+
+    Args:
+        model: The model, which has ``PROMPT`` under the name ``query``.
+        recorded: Case and place → array, as ``record.py`` writes them.
+        calls: Batch sizes, with the arguments that choose a container.
+
+    Returns:
+        How many arrays were compared.
+    """
+    counts_padding = model.tokenizer.padding_side == "left"
+    comparison = Comparison(recorded)
+    for case, (batch_size, container) in product(cases(), list(calls)):
+        # The reference counts padding on the left as tokens when it quantises token embeddings.
+        is_quantized = case.output_value == "token_embeddings" and case.precision != "float32"
+        if f"{case}#0" not in recorded or (is_quantized and counts_padding):
+            continue
+        arguments: dict[str, Any] = {"batch_size": batch_size, **container}
+        if case.prompt == PROMPT and batch_size == 3:
+            arguments |= {"prompt": None, "prompt_name": "query"}
+        for place, ours in enumerate(run(model, case, texts_for(case), **arguments)):
+            comparison.compare(case, place, ours, batch_size=batch_size)
+    comparison.check()
+    return comparison.arrays

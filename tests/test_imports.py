@@ -1,0 +1,141 @@
+"""The structure: which file may import which, and what importing the class costs."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import sentence_embedder
+
+PACKAGE = Path(sentence_embedder.__file__).parent
+NAME = PACKAGE.name
+
+FACADE, ENGINES, CHAIN, LEAVES = 4, 3, 2, 1
+LAYERS = {
+    FACADE: ("sentence_transformers",),
+    ENGINES: ("encoding", "saved_model", "hub", "model_card"),
+    CHAIN: ("models",),
+    LEAVES: (
+        "devices",
+        "features",
+        "files",
+        "formats",
+        "input_example",
+        "progress",
+        "prompts",
+        "quantization",
+        "retrieval",
+        "similarity",
+        "util",
+        "version",
+    ),
+}
+LAYER_OF = {part: layer for layer, parts in LAYERS.items() for part in parts}
+BETWEEN_ENGINES = {("saved_model", "hub")}
+"""The only imports from one engine to another; those of a folder from its own files aside."""
+
+RUNTIME = {"huggingface_hub", "numpy", "safetensors", "torch", "tqdm", "transformers"}
+OUTSIDE_THEIR_HOME = {"huggingface_hub": "hub", "transformers": "models.checkpoint", "tqdm": "progress"}
+"""Packages that one file alone may import."""
+
+
+def _modules() -> dict[str, ast.Module]:
+    """Dotted name inside the package → its syntax tree."""
+    trees = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        parts = path.relative_to(PACKAGE).with_suffix("").parts
+        name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+        trees[name] = ast.parse(path.read_text(encoding="utf-8"))
+    return trees
+
+
+def _imports(tree: ast.AST) -> Iterator[str]:
+    """The dotted names that a file imports, wherever the statement stands."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports inside the package are absolute"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+MODULES = _modules()
+EDGES = [
+    (importer, imported.removeprefix(f"{NAME}."))
+    for importer, tree in MODULES.items()
+    if importer  # the package itself only names where its names are
+    for imported in _imports(tree)
+    if imported.startswith(f"{NAME}.")
+]
+
+
+def test_every_file_has_its_layer() -> None:
+    """Each file of the package stands in one layer."""
+    parts = {name.partition(".")[0] for name in MODULES} - {""}
+
+    assert parts == set(LAYER_OF)
+
+
+@pytest.mark.parametrize(("importer", "imported"), EDGES, ids=lambda name: str(name))
+def test_imports_point_down(importer: str, imported: str) -> None:
+    """A file imports from lower layers, leaves from leaves, engines from each other only where it is allowed."""
+    source, target = importer.partition(".")[0], imported.partition(".")[0]
+    above, below = LAYER_OF[source], LAYER_OF[target]
+
+    is_down = above > below
+    is_among_leaves = above == below == LEAVES
+    assert is_down or is_among_leaves or source == target or (source, target) in BETWEEN_ENGINES
+
+
+def test_there_is_no_cycle() -> None:
+    """No file imports itself by way of others."""
+    files = {importer: set[str]() for importer in MODULES}
+    for importer, imported in EDGES:
+        files[importer].add(imported if imported in MODULES else imported.rpartition(".")[0])
+    while files:
+        free = {name for name, targets in files.items() if not (targets & files.keys()) - {name}}
+        assert free, f"a cycle among {sorted(files)}"
+        files = {name: targets - free for name, targets in files.items() if name not in free}
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if name])
+def test_foreign_packages_are_those_of_the_runtime_list(name: str) -> None:
+    """A file imports the standard library and the packages that are declared, some of them in one place."""
+    foreign = (
+        {imported.partition(".")[0] for imported in _imports(MODULES[name])} - {NAME} - sys.stdlib_module_names
+    )
+
+    assert foreign <= RUNTIME
+    for package, home in OUTSIDE_THEIR_HOME.items():
+        assert package not in foreign or name == home
+
+
+def _imported_by(statement: str) -> set[str]:
+    """The packages that a statement imports, in a fresh process."""
+    program = f"import sys, json\n{statement}\nprint(json.dumps(sorted(sys.modules)))"
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, check=True
+    )
+    return {name.partition(".")[0] for name in json.loads(done.stdout)}
+
+
+def test_the_package_alone_imports_nothing_heavy() -> None:
+    """``import sentence_embedder`` imports no package but itself."""
+    before, after = _imported_by("pass"), _imported_by("import sentence_embedder")
+
+    assert after - before - sys.stdlib_module_names == {"sentence_embedder"}
+
+
+def test_the_class_imports_no_transformers() -> None:
+    """Importing the class takes torch, numpy and safetensors; what loads a model is imported when one is loaded."""
+    of_torch = _imported_by("import torch, numpy")
+
+    imported = _imported_by("from sentence_embedder import SentenceTransformer")
+
+    assert imported - of_torch - sys.stdlib_module_names <= {"sentence_embedder", "safetensors"}

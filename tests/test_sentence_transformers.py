@@ -1,0 +1,764 @@
+"""SentenceTransformer, from the outside."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import pickle
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from sentence_embedder import InputExample, SentenceTransformer, SimilarityFunction
+from sentence_embedder.features import Features
+from sentence_embedder.models import Dense, Normalize, Pooling, Transformer
+from sentence_embedder.util import cos_sim
+from tests.tiny_models import WORDS
+
+TEXTS = ["the cat sat", "hello world", "a long sentence about the two vectors of a query", "kitten", ""]
+LOGGER = "sentence_embedder.sentence_transformers"
+
+texts = st.lists(st.sampled_from(WORDS), max_size=9).map(" ".join)
+
+
+@pytest.fixture(scope="module")
+def shared(tiny_folders: dict[str, Path]) -> SentenceTransformer:
+    """A tiny BERT that no test changes."""
+    return SentenceTransformer(str(tiny_folders["bert"]), device="cpu")
+
+
+def _same(ours: Any, theirs: Any, tolerance: float = 1e-5) -> None:
+    np.testing.assert_allclose(np.asarray(ours), np.asarray(theirs), rtol=tolerance, atol=tolerance)
+
+
+class TestEncode:
+    """Texts to vectors."""
+
+    @settings(max_examples=25, deadline=None)
+    @given(st.data())
+    def test_order_is_restored_for_any_permutation(self, shared: SentenceTransformer, data: st.DataObject) -> None:
+        """The embeddings of a permutation of texts are that permutation of the embeddings."""
+        rows = data.draw(st.lists(texts, min_size=1, max_size=12))
+        order = data.draw(st.permutations(range(len(rows))))
+
+        _same(shared.encode([rows[place] for place in order], batch_size=4), shared.encode(rows)[list(order)])
+
+    @settings(max_examples=25, deadline=None)
+    @given(rows=st.lists(texts, min_size=1, max_size=12), batch_size=st.integers(1, 13))
+    def test_the_batch_size_does_not_matter(
+        self, shared: SentenceTransformer, rows: list[str], batch_size: int
+    ) -> None:
+        """Whatever else is in the batch, a text has the same embedding, to 1e-5."""
+        alone = np.stack([shared.encode(row) for row in rows])
+
+        _same(shared.encode(rows, batch_size=batch_size), alone)
+
+    @settings(max_examples=25, deadline=None)
+    @given(rows=st.lists(texts, min_size=1, max_size=4), width=st.integers(1, 40), normalized=st.booleans())
+    def test_truncation_is_a_prefix_before_scaling(
+        self, shared: SentenceTransformer, rows: list[str], width: int, normalized: bool
+    ) -> None:
+        """truncate_dim cuts the embedding, and only then is it scaled to length 1."""
+        prefix = shared.encode(rows)[:, :width]
+        expected = prefix / np.linalg.norm(prefix, axis=1, keepdims=True) if normalized else prefix
+
+        _same(shared.encode(rows, truncate_dim=width, normalize_embeddings=normalized), expected)
+
+    @pytest.mark.parametrize(
+        "collection",
+        [
+            tuple(TEXTS),
+            np.array(TEXTS),
+            np.array(TEXTS, dtype=object),
+            pd.Series(TEXTS),
+            pd.Series(TEXTS, index=[7, 3, 99, -1, 0]),
+            pd.Series(TEXTS, index=list("abcde")),
+            OrderedDict.fromkeys(TEXTS).keys(),
+        ],
+        ids=["tuple", "str array", "object array", "Series", "gaps", "letters", "keys"],
+    )
+    def test_collections_of_texts(self, shared: SentenceTransformer, collection: Any) -> None:
+        """Any ordered collection of texts will do."""
+        _same(shared.encode(collection), shared.encode(TEXTS))
+
+    def test_generators(self, shared: SentenceTransformer) -> None:
+        """So will a generator."""
+        _same(shared.encode(text for text in TEXTS), shared.encode(TEXTS))
+
+    @pytest.mark.parametrize("text", ["the cat", "", np.array("the cat")], ids=repr)
+    def test_a_lone_text_has_one_vector(self, shared: SentenceTransformer, text: Any) -> None:
+        """A text that is not in a collection gives a vector, not a matrix."""
+        embedding = shared.encode(text)
+
+        assert embedding.shape == (32,)
+        _same(embedding, shared.encode([str(text)])[0])
+
+    def test_lone_texts_in_other_outputs(self, shared: SentenceTransformer) -> None:
+        """A lone text gives a lone tensor, matrix or dict."""
+        tensor = shared.encode("the cat", convert_to_tensor=True)
+        tokens = shared.encode("the cat", output_value="token_embeddings")
+        features = shared.encode("the cat", output_value=None)
+
+        assert tensor.shape == (32,)
+        assert tokens.shape == (4, 32)
+        assert features["input_ids"].shape == (4,)
+
+    def test_numbers_are_texts(self, shared: SentenceTransformer) -> None:
+        """Numbers among the texts are read as they are printed."""
+        _same(shared.encode(["1", 2, 3.5]), shared.encode(["1", "2", "3.5"]))
+
+    def test_keys_do_not_change_a_text(self, shared: SentenceTransformer) -> None:
+        """``{key: text}`` is the text, alone or in a list, for a model that has one way for all texts."""
+        rows = [{"query": text} for text in TEXTS]
+
+        _same(shared.encode(rows), shared.encode(TEXTS))
+        _same(shared.encode({"query": "the cat"}), shared.encode("the cat"))
+
+    def test_pairs_are_encoded_together(self, shared: SentenceTransformer) -> None:
+        """A pair is one input, its second text marked by token type."""
+        features = shared.encode([("the cat", "hello world")], output_value=None)[0]
+
+        assert features["token_type_ids"].tolist() == [0, 0, 0, 0, 1, 1, 1]
+        _same(shared.encode([["the cat", "hello world"]]), features["sentence_embedding"][None])
+
+    def test_no_texts(self, shared: SentenceTransformer) -> None:
+        """No texts have no embeddings, of the width that they would have."""
+        assert shared.encode([]).shape == (0, 32)
+        assert shared.encode([], truncate_dim=7).shape == (0, 7)
+        assert shared.encode([], convert_to_tensor=True).shape == (0, 32)
+        assert shared.encode([], convert_to_numpy=False) == []
+        assert shared.encode([], output_value="token_embeddings") == []
+        assert shared.encode([], output_value=None, prompt="query: ") == []
+        assert shared.encode([], precision="int8").dtype == np.int8
+        assert shared.encode([], precision="ubinary").shape == (0, 4)
+
+    def test_containers(self, shared: SentenceTransformer) -> None:
+        """An array by default; a tensor or a list of tensors where asked for, a tensor before an array."""
+        array = shared.encode(TEXTS)
+        tensor = shared.encode(TEXTS, convert_to_tensor=True, convert_to_numpy=True)
+        rows = shared.encode(TEXTS, convert_to_numpy=False)
+
+        assert isinstance(array, np.ndarray)
+        assert array.dtype == np.float32
+        assert isinstance(tensor, Tensor)
+        assert isinstance(rows, list)
+        assert all(isinstance(row, Tensor) for row in rows)
+        _same(tensor, array)
+        _same(torch.stack(rows), array)
+
+    def test_tensors_can_be_trained_on(self, shared: SentenceTransformer) -> None:
+        """Embeddings are ordinary tensors: another layer can be trained on them."""
+        layer = nn.Linear(32, 2)
+
+        layer(shared.encode(TEXTS, convert_to_tensor=True)).sum().backward()
+
+        assert layer.weight.grad is not None
+
+    @pytest.mark.parametrize("side", ["bert", "decoder"])
+    def test_token_embeddings_have_no_padding(self, side: str, tiny_folders: dict[str, Path]) -> None:
+        """A text's token embeddings are those of its tokens, on whichever side others are padded."""
+        model = SentenceTransformer(str(tiny_folders[side]), device="cpu")
+
+        together = model.encode(TEXTS[:4], output_value="token_embeddings")
+
+        for text, tokens in zip(TEXTS, together, strict=False):
+            _same(tokens, model.encode(text, output_value="token_embeddings"))
+            assert len(tokens) == model.tokenize([text])["attention_mask"].sum()
+
+    def test_all_features(self, shared: SentenceTransformer) -> None:
+        """output_value=None gives every feature of every text, and what belongs to the batch, whole."""
+        rows = shared.encode(TEXTS, output_value=None, prompt="query: ", truncate_dim=8)
+
+        assert [row["sentence_embedding"].shape for row in rows] == [(8,)] * len(TEXTS)
+        assert {row["prompt_length"] for row in rows} == {3}
+        assert [row["attention_mask"].sum() for row in rows] == [
+            len(shared.tokenizer(f"query: {text}".strip())["input_ids"]) for text in TEXTS
+        ]
+
+    def test_hidden_states_are_split_by_text(self, tiny_folders: dict[str, Path]) -> None:
+        """With output_hidden_states each text has its own embedding of each layer."""
+        folder = str(tiny_folders["bert"])
+        model = SentenceTransformer(folder, device="cpu", config_kwargs={"output_hidden_states": True})
+
+        layers = model.encode("the cat", output_value=None)["all_layer_embeddings"]
+
+        assert [tuple(layer.shape) for layer in layers] == [(4, 32)] * 3
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"batch_size": 0}, "batch_size: expected 1 or more, found 0"),
+            ({"precision": "int4"}, "precision: expected one of .*'ubinary'.*found 'int4'"),
+            ({"output_value": "logits"}, "output_value: expected one of .*found 'logits'"),
+            ({"output_value": None, "precision": "int8"}, "found None"),
+            ({"prompt_name": "passage"}, r"prompt_name='passage': .*found \['document', 'query'\]"),
+        ],
+    )
+    def test_options_are_checked_before_any_work(
+        self,
+        shared: SentenceTransformer,
+        options: dict[str, Any],
+        message: str,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """What does not exist is refused before a text is touched, with what does."""
+        monkeypatch.setattr(type(shared), "forward", None)
+
+        with pytest.raises(ValueError, match=message):
+            shared.encode(TEXTS, **options)
+
+    def test_one_text_in_int8_is_an_error_that_names_the_remedy(self, shared: SentenceTransformer) -> None:
+        """One embedding has no range to be spread over: its int8 values would mean nothing."""
+        with pytest.raises(ValueError, match="quantize_embeddings with ranges="):
+            shared.encode("the cat", precision="int8")
+
+    @pytest.mark.parametrize(("row", "shown"), [(None, "NoneType"), (float("nan"), "float"), (pd.NA, "NAType")])
+    def test_a_missing_text_is_an_error_that_names_its_row(
+        self, shared: SentenceTransformer, row: Any, shown: str
+    ) -> None:
+        """A missing text is not embedded as the word "None"."""
+        with pytest.raises(TypeError, match=f"row 2, found {shown}"):
+            shared.encode(["a", "b", row])
+
+    def test_nothing_is_changed(self, model: SentenceTransformer) -> None:
+        """A call leaves texts, prompts and modes of the model as they were."""
+        rows, state = list(TEXTS), copy.deepcopy(model.state_dict())
+        before = {name: value for name, value in vars(model).items() if not name.startswith("_")}
+        model.eval()
+
+        model.encode(rows, prompt_name="query", truncate_dim=3, precision="int8", output_value="token_embeddings")
+
+        assert rows == TEXTS
+        assert {name: value for name, value in vars(model).items() if not name.startswith("_")} == {
+            **before,
+            "training": False,
+        }
+        assert all(torch.equal(state[name], tensor) for name, tensor in model.state_dict().items())
+
+    def test_dropout_is_off(self, tiny_folders: dict[str, Path]) -> None:
+        """A model in training mode, or with a module in it, encodes without dropout."""
+        model = SentenceTransformer(str(tiny_folders["bert-chain"]), device="cpu")
+        expected = model.encode(TEXTS)
+
+        model.train()
+        _same(model.encode(TEXTS), expected)
+        model[4].train()
+        _same(model.encode(TEXTS), expected)
+
+        assert not any(module.training for module in model.modules())
+
+    def test_threads_share_a_model(self, shared: SentenceTransformer) -> None:
+        """Threads with different options get what they would get alone."""
+        calls: list[dict[str, Any]] = [
+            {"batch_size": 2},
+            {"prompt_name": "query", "normalize_embeddings": True},
+            {"truncate_dim": 5},
+            {"convert_to_tensor": True, "prompt": "the "},
+        ] * 4
+        alone = [shared.encode(TEXTS, **call) for call in calls]
+        together: list[Any] = [None] * len(calls)
+
+        def work(place: int) -> None:
+            for _ in range(5):
+                together[place] = shared.encode(TEXTS, **calls[place])
+
+        threads = [threading.Thread(target=work, args=(place,)) for place in range(len(calls))]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(timeout=60)
+
+        for ours, expected in zip(together, alone, strict=True):
+            _same(ours, expected)
+
+    def test_device_moves_the_model(self, model: SentenceTransformer) -> None:
+        """encode(device=…) computes there, and the model stays there."""
+        with pytest.raises(RuntimeError, match="meta"):
+            model.encode(TEXTS, device="meta")
+
+        assert model.device == torch.device("meta")
+
+    def test_halves(self, tiny_folders: dict[str, Path]) -> None:
+        """A half-precision model gives half-precision arrays; bfloat16, which numpy lacks, becomes float32."""
+        model = SentenceTransformer(str(tiny_folders["bert"]), device="cpu")
+        expected = model.encode(TEXTS)
+
+        half, brain = model.half().encode(TEXTS), model.bfloat16().encode(TEXTS)
+
+        assert half.dtype == np.float16
+        assert brain.dtype == np.float32
+        _same(half, expected, 0.05)
+        _same(brain, expected, 0.2)
+
+
+class TestProgress:
+    """The progress bar."""
+
+    def test_it_counts_sentences(self, shared: SentenceTransformer, capsys: pytest.CaptureFixture[str]) -> None:
+        """It counts sentences, not batches, and estimates the time."""
+        shared.encode(["the cat"] * 40, batch_size=8, show_progress_bar=True)
+
+        shown = capsys.readouterr().err
+        assert "40/40" in shown
+        assert "sentences/s" in shown
+
+    @pytest.mark.parametrize(
+        ("level", "is_shown"), [(logging.INFO, True), (logging.DEBUG, True), (logging.WARNING, False)]
+    )
+    def test_the_log_level_decides(
+        self, shared: SentenceTransformer, level: int, is_shown: bool, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """It is shown by default where the logger is at INFO or DEBUG."""
+        logging.getLogger(LOGGER).setLevel(level)
+
+        shared.encode(TEXTS)
+
+        assert bool(capsys.readouterr().err) is is_shown
+
+
+class TestPrompts:
+    """Prompts."""
+
+    def test_a_prompt_stands_before_each_text(self, shared: SentenceTransformer) -> None:
+        """A prompt is put before the text, by itself or by its name."""
+        expected = shared.encode([f"query:{text}" for text in TEXTS])
+
+        _same(shared.encode(TEXTS, prompt="query:"), expected)
+        _same(shared.encode(TEXTS, prompt_name="query"), expected)
+        _same(shared.encode(TEXTS, "query"), expected)
+
+    def test_a_prompt_goes_before_its_name(
+        self, shared: SentenceTransformer, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """If both are given the prompt is taken, and a log line says so."""
+        ours = shared.encode(TEXTS, prompt="the ", prompt_name="query")
+
+        _same(ours, shared.encode(TEXTS, prompt="the "))
+        assert "prompt_name='query' is ignored" in caplog.text
+
+    def test_the_default_prompt(self, tiny_folders: dict[str, Path], shared: SentenceTransformer) -> None:
+        """The default prompt is used where none is given, and an empty one turns it off."""
+        model = SentenceTransformer(str(tiny_folders["bert"]), device="cpu", default_prompt_name="query")
+
+        _same(model.encode(TEXTS), shared.encode(TEXTS, prompt_name="query"))
+        _same(model.encode(TEXTS, prompt=""), shared.encode(TEXTS))
+
+    def test_a_default_prompt_that_is_missing(self, tiny_folders: dict[str, Path]) -> None:
+        """A default prompt that does not exist is an error when the model is made."""
+        with pytest.raises(ValueError, match="default_prompt_name='passage'"):
+            SentenceTransformer(str(tiny_folders["bert"]), device="cpu", default_prompt_name="passage")
+
+    def test_pairs_and_keys(self, shared: SentenceTransformer) -> None:
+        """Of a pair the first text gets the prompt, of ``{key: text}`` the text."""
+        pairs = shared.encode([("the cat", "a dog")], prompt="query: ")
+        keyed = shared.encode([{"title": "the cat"}], prompt="query: ")
+
+        _same(pairs, shared.encode([("query: the cat", "a dog")]))
+        _same(keyed, shared.encode(["query: the cat"]))
+
+    def test_the_prompt_can_be_left_out_of_the_pooling(self, model: SentenceTransformer) -> None:
+        """With include_prompt false the embedding is the mean of the tokens behind the prompt."""
+        tokens = model.encode("the cat", prompt="query: ", output_value="token_embeddings")
+
+        model.set_pooling_include_prompt(False)
+
+        _same(model.encode("the cat", prompt="query: "), tokens[3:].mean(0))
+        _same(model.encode("the cat"), model.encode("the cat", output_value="token_embeddings").mean(0))
+
+    @pytest.mark.parametrize(
+        ("prompts", "query", "document"),
+        [
+            ({}, "", ""),
+            ({"query": "q: ", "passage": "p: "}, "q: ", "p: "),
+            ({"corpus": "c: ", "passage": "p: "}, "", "p: "),
+            ({"document": "d: ", "passage": "p: "}, "", "d: "),
+        ],
+        ids=str,
+    )
+    def test_queries_and_documents(
+        self, model: SentenceTransformer, prompts: dict[str, str], query: str, document: str
+    ) -> None:
+        """encode_query and encode_document take the prompt that is named so, if there is one."""
+        model.prompts = prompts
+
+        _same(model.encode_query(TEXTS), model.encode(TEXTS, prompt=query))
+        _same(model.encode_document(TEXTS), model.encode(TEXTS, prompt=document))
+        _same(model.encode_query(TEXTS, prompt="the "), model.encode(TEXTS, prompt="the "))
+
+
+class TestTruncation:
+    """Truncation."""
+
+    def test_attribute_context_and_argument(self, model: SentenceTransformer) -> None:
+        """The argument goes before the attribute, and a context sets the attribute and puts it back."""
+        whole = model.encode(TEXTS)
+        model.truncate_dim = 16
+
+        _same(model.encode(TEXTS), whole[:, :16])
+        _same(model.encode(TEXTS, truncate_dim=4), whole[:, :4])
+        with model.truncate_sentence_embeddings(8):
+            _same(model.encode(TEXTS), whole[:, :8])
+            with model.truncate_sentence_embeddings(None):
+                _same(model.encode(TEXTS), whole)
+        assert model.truncate_dim == 16
+
+    def test_the_context_ends_with_an_exception(self, model: SentenceTransformer) -> None:
+        """An exception in the context puts the attribute back, too."""
+        with pytest.raises(KeyError), model.truncate_sentence_embeddings(8):
+            raise KeyError
+
+        assert model.truncate_dim is None
+
+    @pytest.mark.parametrize(("width", "expected"), [(None, 32), (8, 8), (64, 32), (0, 0), (-2, 30)])
+    def test_the_dimension_that_is_told_is_that_of_encode(
+        self, model: SentenceTransformer, width: int | None, expected: int
+    ) -> None:
+        """get_sentence_embedding_dimension is the width of what encode returns."""
+        model.truncate_dim = width
+
+        assert model.get_sentence_embedding_dimension() == expected
+        assert model.get_embedding_dimension() == expected
+        assert model.encode(TEXTS).shape == (len(TEXTS), expected)
+
+
+class TestSimilarity:
+    """Comparing."""
+
+    def test_cosine_is_the_default(self, shared: SentenceTransformer) -> None:
+        """Without a word the similarity is the cosine."""
+        embeddings = shared.encode(TEXTS)
+
+        assert shared.similarity_fn_name == "cosine"
+        _same(shared.similarity(embeddings, embeddings), cos_sim(embeddings, embeddings))
+        _same(shared.similarity_pairwise(embeddings, embeddings), np.ones(len(TEXTS)))
+
+    @pytest.mark.parametrize("name", ["dot", SimilarityFunction.MANHATTAN, "euclidean"])
+    def test_another_one_can_be_chosen(self, tiny_folders: dict[str, Path], name: str, tmp_path: Path) -> None:
+        """Another one is chosen in the constructor or later, and saved with the model."""
+        chosen = SentenceTransformer(str(tiny_folders["bert"]), device="cpu", similarity_fn_name=name)
+        value = SimilarityFunction(name).value
+
+        chosen.save(tmp_path)
+
+        assert chosen.similarity_fn_name == value
+        assert SentenceTransformer(str(tmp_path), device="cpu").similarity_fn_name == value
+
+    def test_an_unknown_one(self, model: SentenceTransformer) -> None:
+        """One that does not exist is an error that lists those that do."""
+        with pytest.raises(ValueError, match=r"\['cosine', 'dot', 'euclidean', 'manhattan'\], found 'jaccard'"):
+            model.similarity_fn_name = "jaccard"
+
+
+class TestModule:
+    """What it is as a module of torch."""
+
+    def test_it_is_a_sequence_of_modules(self, shared: SentenceTransformer) -> None:
+        """It can be indexed, iterated and counted."""
+        assert isinstance(shared, nn.Sequential)
+        assert isinstance(shared[0], Transformer)
+        assert isinstance(shared[-1], Pooling)
+        assert list(shared) == [shared[0], shared[1]]
+        assert shared._first_module() is shared[0]
+        assert shared._last_module() is shared[1]
+        assert {name.partition(".")[0] for name in shared.state_dict()} == {"0"}
+
+    def test_a_slice_is_a_model(self, tiny_folders: dict[str, Path]) -> None:
+        """A slice is a model of some of the modules, with the same settings."""
+        whole = SentenceTransformer(str(tiny_folders["bert-chain"]), device="cpu", default_prompt_name="query")
+
+        part = whole[:2]
+
+        assert isinstance(part, SentenceTransformer)
+        assert len(part) == 2
+        assert part[0] is whole[0]
+        assert part.default_prompt_name == "query"
+        tokens = whole.encode("the cat", output_value="token_embeddings")
+        _same(part.encode("the cat"), torch.cat([tokens[0], tokens.max(0).values]))
+        part.prompts["other"] = "x"
+        assert "other" not in whole.prompts
+
+    def test_features_go_through_the_modules(self, shared: SentenceTransformer) -> None:
+        """Called with features it gives features, with gradients, and leaves those that it was given alone."""
+        features = shared.tokenize(TEXTS)
+        given = dict(features)
+
+        output = shared(features)
+        output["sentence_embedding"].sum().backward()
+
+        assert features.keys() == given.keys()
+        assert all(features[name] is given[name] for name in given)
+        _same(output["sentence_embedding"].detach(), shared.encode(TEXTS))
+        assert next(shared.parameters()).grad is not None
+        shared.zero_grad()
+
+    @pytest.mark.parametrize("again", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])  # noqa: S301
+    def test_copies(self, shared: SentenceTransformer, again: Any) -> None:
+        """A deep copy, and what comes out of a pickle, is the same model with weights of its own."""
+        other = again(shared)
+
+        _same(other.encode(TEXTS, prompt_name="query"), shared.encode(TEXTS, prompt_name="query"), 0)
+        with torch.no_grad():
+            next(other.parameters()).zero_()
+        assert next(shared.parameters()).any()
+
+    def test_weights_move_to_another_model(self, tiny_folders: dict[str, Path]) -> None:
+        """state_dict and load_state_dict carry the weights over."""
+        source = SentenceTransformer(str(tiny_folders["bert-chain"]), device="cpu")
+        target = SentenceTransformer(str(tiny_folders["bert-chain"]), device="cpu")
+        with torch.no_grad():
+            for parameter in source.parameters():
+                parameter.mul_(1.1)
+
+        target.load_state_dict(source.state_dict())
+
+        _same(target.encode(TEXTS), source.encode(TEXTS), 0)
+
+    def test_no_modules(self) -> None:
+        """A model can be made without modules; it says so when it is used."""
+        empty = SentenceTransformer()
+
+        assert len(empty) == 0
+        assert empty.device == torch.device("cpu")
+        with pytest.raises(ValueError, match="no modules"):
+            empty.encode(TEXTS)
+
+    def test_names_of_modules(self, shared: SentenceTransformer) -> None:
+        """Modules are numbered, unless they come with names."""
+        numbered = SentenceTransformer(modules=[shared[0], shared[1]], device="cpu")
+        named = SentenceTransformer(modules=OrderedDict(encoder=shared[0], pooling=shared[1]), device="cpu")
+
+        assert [name for name, _ in numbered.named_children()] == ["0", "1"]
+        assert [name for name, _ in named.named_children()] == ["encoder", "pooling"]
+        _same(named.encode(TEXTS), numbered.encode(TEXTS), 0)
+
+    def test_settings_of_the_first_module(self, model: SentenceTransformer) -> None:
+        """max_seq_length and tokenizer are those of the first module, and can be set."""
+        assert model.max_seq_length == model.get_max_seq_length() == 24
+
+        model.max_seq_length = 4
+
+        assert model[0].max_seq_length == 4
+        assert model.tokenize(["the cat sat on the mat"])["input_ids"].shape == (1, 4)
+        assert model.tokenizer is model[0].tokenizer
+        model.tokenizer = tokenizer = copy.deepcopy(model.tokenizer)
+        assert model[0].tokenizer is tokenizer
+
+    def test_the_older_name_of_the_device(self, model: SentenceTransformer) -> None:
+        """_target_device is the device; setting it moves the model."""
+        model._target_device = torch.device("meta")
+
+        assert model._target_device == model.device == torch.device("meta")
+
+    def test_repr_shows_the_modules_and_their_settings(self, shared: SentenceTransformer) -> None:
+        """A model is printed in a few lines."""
+        assert repr(shared).splitlines() == [
+            "SentenceTransformer(",
+            "  (0): Transformer(max_seq_length=24, do_lower_case=False, architecture='BertModel')",
+            "  (1): Pooling(32, 'mean', include_prompt=True)",
+            ")",
+        ]
+
+
+class BagOfLetters(nn.Module):
+    """A first module in the style of 2.7: no parameters, features made and changed in place."""
+
+    def tokenize(self, texts: Sequence[str]) -> Features:
+        """How often each letter stands in each text."""
+        counts = [[text.count(letter) for letter in "abcdefgh"] for text in texts]
+        return {"counts": torch.tensor(counts, dtype=torch.float32)}
+
+    def forward(self, features: Features) -> Features:
+        """The counts as an embedding."""
+        features["sentence_embedding"] = features["counts"]
+        return features
+
+
+class Shouting(SentenceTransformer):
+    """A model whose subclass has its own tokenize."""
+
+    def tokenize(self, texts: Sequence[Any]) -> Features:
+        """Tokenises other words."""
+        return super().tokenize([f"the {text}" for text in texts])
+
+
+class OwnTokenizer(Transformer):
+    """A Transformer whose subclass has its own tokenize."""
+
+    def tokenize(self, texts: Sequence[Any]) -> Features:
+        """Tokenises other words."""
+        return super().tokenize([f"the {text}" for text in texts])
+
+
+class TestForeignModules:
+    """Modules and subclasses of others."""
+
+    def test_a_module_without_parameters(self) -> None:
+        """A module of the user's own, without parameters or a tokenizer, can encode."""
+        model = SentenceTransformer(modules=[BagOfLetters(), Normalize()], device="cpu")
+
+        embeddings = model.encode(["bag", "a head"], batch_size=1, prompt="a")
+
+        counts = np.array([[2, 1, 0, 0, 0, 0, 1, 0], [3, 0, 0, 1, 1, 0, 0, 1]], dtype=np.float32)
+        _same(embeddings, counts / np.linalg.norm(counts, axis=1, keepdims=True))
+        assert model.get_sentence_embedding_dimension() is None
+        assert model.get_max_seq_length() is None
+        assert model.encode([], truncate_dim=3).shape == (0, 3)
+
+    def test_a_subclass_with_its_own_tokenize(self, tiny_folders: dict[str, Path]) -> None:
+        """What a subclass overrides is what encode calls."""
+        folder = str(tiny_folders["bert"])
+        expected = SentenceTransformer(folder, device="cpu").encode([f"the {text}" for text in TEXTS])
+        own = SentenceTransformer(modules=[OwnTokenizer(folder, max_seq_length=24), Pooling(32)], device="cpu")
+
+        _same(Shouting(folder, device="cpu").encode(TEXTS), expected)
+        _same(own.encode(TEXTS), expected)
+
+    def test_hooks_fire(self, model: SentenceTransformer) -> None:
+        """encode calls the model, so that its hooks fire, once a batch."""
+        calls = []
+        model.register_forward_hook(lambda _module, _given, output: calls.append(output))
+
+        model.encode(TEXTS, batch_size=2)
+
+        assert len(calls) == 3
+
+    def test_no_sentence_embedding(self, shared: SentenceTransformer) -> None:
+        """A chain that makes no sentence embedding says what is missing."""
+        model = SentenceTransformer(modules=[shared[0]], device="cpu")
+
+        with pytest.raises(ValueError, match="a Pooling makes one"):
+            model.encode(TEXTS)
+        assert len(model.encode(TEXTS, output_value="token_embeddings")) == len(TEXTS)
+
+
+class TestTrainingInput:
+    """What a loss and an evaluator are given."""
+
+    def test_collate(self, shared: SentenceTransformer) -> None:
+        """Examples become the features of their first texts, of their second texts, and their labels."""
+        batch = [
+            InputExample(texts=["the cat", "a dog sat"], label=0.5),
+            InputExample(texts=["hello", "world"], label=1.0),
+        ]
+
+        (firsts, seconds), labels = shared.smart_batching_collate(batch)
+
+        assert torch.equal(firsts["input_ids"], shared.tokenize(["the cat", "hello"])["input_ids"])
+        assert torch.equal(seconds["input_ids"], shared.tokenize(["a dog sat", "world"])["input_ids"])
+        assert labels.tolist() == [0.5, 1.0]
+
+    @pytest.mark.parametrize(
+        ("labels", "dtype"),
+        [([0, 1], torch.int64), ([0.5, 1.0], torch.float32), ([np.ones(3, np.float32)] * 2, torch.float32)],
+        ids=["classes", "scores", "vectors"],
+    )
+    def test_labels(self, shared: SentenceTransformer, labels: list[Any], dtype: torch.dtype) -> None:
+        """Labels are classes, scores or vectors, in the types that losses expect."""
+        batch = [InputExample(texts=["the cat"], label=label) for label in labels]
+
+        _, tensor = shared.smart_batching_collate(batch)
+
+        assert tensor.dtype == dtype
+        assert tensor.shape[0] == 2
+
+    def test_ragged_examples(self, shared: SentenceTransformer) -> None:
+        """Examples with different numbers of texts are an error, not cut."""
+        batch = [InputExample(texts=["a", "b"]), InputExample(texts=["a"])]
+
+        with pytest.raises(ValueError, match=r"the same number of texts, found \[1, 2\]"):
+            shared.smart_batching_collate(batch)
+
+    def test_evaluate(self, shared: SentenceTransformer, tmp_path: Path) -> None:
+        """An evaluator is called with the model and a folder that exists, and its result is returned."""
+        folder = tmp_path / "deep" / "eval"
+
+        def evaluator(model: SentenceTransformer, output_path: str | None = None) -> dict[str, Any]:
+            exists = output_path is not None and Path(output_path).is_dir()
+            return {"score": model.encode("the cat").shape[0], "path": output_path, "exists": exists}
+
+        assert shared.evaluate(evaluator) == {"score": 32, "path": None, "exists": False}
+        assert shared.evaluate(evaluator, str(folder)) == {"score": 32, "path": str(folder), "exists": True}
+
+
+class TestConstructor:
+    """Arguments of the constructor."""
+
+    def test_the_older_name_of_the_token(self, tiny_folders: dict[str, Path]) -> None:
+        """use_auth_token is accepted with a warning, but not beside token."""
+        folder = str(tiny_folders["bert"])
+
+        with pytest.warns(FutureWarning, match="older name of token"):
+            SentenceTransformer(folder, device="cpu", use_auth_token="hf_x")  # noqa: S106
+        with pytest.raises(ValueError, match="token and use_auth_token were both given"):
+            SentenceTransformer(folder, device="cpu", token="hf_x", use_auth_token="hf_y")  # noqa: S106
+
+    def test_prompts_replace_those_of_the_model(self, tiny_folders: dict[str, Path]) -> None:
+        """Prompts that are given replace the saved ones; the dict that was given stays the caller's."""
+        given = {"passage": "p: "}
+
+        model = SentenceTransformer(str(tiny_folders["bert"]), device="cpu", prompts=given)
+
+        assert model.prompts == given
+        assert model.prompts is not given
+
+    def test_other_backends_are_refused(self, tiny_folders: dict[str, Path]) -> None:
+        """A backend that is not there is an error."""
+        with pytest.raises(ValueError, match="backend: expected 'torch', found 'onnx'"):
+            SentenceTransformer(str(tiny_folders["bert"]), backend="onnx")  # type: ignore[arg-type]
+
+    def test_arguments_for_transformers(self, tiny_folders: dict[str, Path]) -> None:
+        """Weights, tokenizer and configuration are loaded with the arguments that are given for them."""
+        model = SentenceTransformer(
+            str(tiny_folders["bert"]),
+            device="cpu",
+            model_kwargs={"dtype": "float16"},
+            processor_kwargs={"padding_side": "left"},
+            config_kwargs={"output_attentions": True},
+        )
+
+        assert next(model.parameters()).dtype == torch.float16
+        assert model.tokenizer.padding_side == "left"
+        assert model[0].auto_model.config.output_attentions
+
+    def test_name_and_modules(self, tiny_folders: dict[str, Path], caplog: pytest.LogCaptureFixture) -> None:
+        """If both a name and modules are given, the name counts, and a log line says so."""
+        model = SentenceTransformer(str(tiny_folders["bert"]), modules=[Dense(2, 2)], device="cpu")
+
+        assert isinstance(model[0], Transformer)
+        assert "modules is ignored" in caplog.text
+
+    def test_loading_is_quiet(
+        self, tiny_folders: dict[str, Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        """Loading, encoding and saving print nothing."""
+        model = SentenceTransformer(str(tiny_folders["bert-chain"]), device="cpu")
+        model.encode(TEXTS)
+        model.save(tmp_path)
+
+        captured = capfd.readouterr()
+        assert captured.out == captured.err == ""
+
+
+@pytest.fixture
+def threads() -> Iterator[int]:
+    """How many threads torch uses, put back afterwards."""
+    before = torch.get_num_threads()
+    yield before
+    torch.set_num_threads(before)
+
+
+def test_the_number_of_threads_is_the_callers(shared: SentenceTransformer, threads: int) -> None:
+    """encode leaves torch's number of threads as it was."""
+    shared.encode(TEXTS * 20)
+
+    assert torch.get_num_threads() == threads
