@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-# Before anything imports huggingface_hub, which reads them once: a cache of our own, and no telemetry.
-os.environ["HF_HOME"] = os.path.join(os.path.dirname(__file__), ".no-such-cache")  # noqa: PTH118, PTH120
+# Before anything imports huggingface_hub, which reads them once: an empty cache, and no telemetry.
+_hub_home = tempfile.TemporaryDirectory(prefix="hub-")
+os.environ["HF_HOME"] = _hub_home.name
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
