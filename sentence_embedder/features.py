@@ -30,13 +30,13 @@ class TokenizedTexts:
         columns: Name of a feature → for each text its numbers, an int array of shape (tokens,).
         pad_values: Name of a feature → the number that fills the shorter texts of a batch.
         padding_side: The side on which the shorter texts are filled.
-        text_keys: For each text the key under which it came, if the texts came as ``{key: text}``.
+        text_keys: For each text the key under which it came, None for one without; if any came with one.
     """
 
     columns: Mapping[str, Sequence[NDArray[np.int32]]]
     pad_values: Mapping[str, int]
     padding_side: PaddingSide = "right"
-    text_keys: Sequence[str] | None = None
+    text_keys: Sequence[str | None] | None = None
 
     @property
     def lengths(self) -> NDArray[np.int64]:

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import logging
+import glob
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from pathlib import Path
+from fnmatch import fnmatch
+from pathlib import Path, PurePosixPath
 from typing import Any
-
-logger = logging.getLogger(__name__)
 
 _MODULES_NAME = "modules.json"
 _NEEDED = ("*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken", "*.py", "README.md")
 _SAFE_WEIGHTS = ("*model.safetensors", "*model-?????-of-?????.safetensors")
-_PICKLED_WEIGHTS = ("pytorch_model.bin", "pytorch_model-?????-of-?????.bin")
+_PICKLED_WEIGHTS = ("*pytorch_model.bin", "*pytorch_model-?????-of-?????.bin")
 _COPIES = ("onnx/*", "openvino/*", "coreml/*", "*/onnx/*", "*/openvino/*")
 """Folders with the same model in forms that are not read here."""
+
+_SECONDS_TO_ANSWER = 10.0
 
 _LANGUAGE_MODELS = frozenset(
     [
@@ -146,31 +147,43 @@ def _cached_folder(source: ModelSource, *, offline: bool) -> Path | None:
 
 
 def _download(source: ModelSource, incomplete_folders: IncompleteFolders) -> Path:
-    from huggingface_hub import errors, hf_hub_download, snapshot_download
+    from huggingface_hub import HfApi, snapshot_download
 
-    place: dict[str, Any] = {
-        "repo_id": source.name,
-        "revision": source.revision,
-        "cache_dir": _cache_folder(source),
-        "token": source.token,
-    }
-    try:
-        # Asked for by itself: without a network a snapshot is what happens to be in the cache, this an error.
-        hf_hub_download(filename=_MODULES_NAME, **place)
-    except errors.LocalEntryNotFoundError:
-        raise
-    except errors.EntryNotFoundError:
-        logger.info("%s has no modules.json", source.name)
-    folder = Path(snapshot_download(allow_patterns=[*_NEEDED, *_SAFE_WEIGHTS], ignore_patterns=[*_COPIES], **place))
+    place: dict[str, Any] = {"repo_id": source.name, "revision": source.revision, "token": source.token}
+    # Asked first, and once: without a network the downloads below retry for long, or give what happens to be
+    # in the cache.
+    info = HfApi().model_info(**place, timeout=_SECONDS_TO_ANSWER)
+    place["cache_dir"] = _cache_folder(source)
+    files = [file.rfilename for file in info.siblings or ()]
+    if _MODULES_NAME not in files:
+        _remember_absence(_MODULES_NAME, place)
+    folder = Path(snapshot_download(**place, allow_patterns=[glob.escape(name) for name in _needed(files)]))
     lacking = incomplete_folders(folder)
-    if lacking:
-        pickled = [f"{name}/{weights}".lstrip("/") for name in lacking for weights in _PICKLED_WEIGHTS]
-        snapshot_download(allow_patterns=pickled, **place)
-        lacking = incomplete_folders(folder)
     if lacking:
         names = ", ".join(name or "the model folder itself" for name in lacking)
         raise HubError(f"{source.name}: expected a model on the Hub, found no settings or no weights in {names}")
     return folder
+
+
+def _needed(files: Sequence[str]) -> list[str]:
+    """Those files of a repository that loading reads: pickles only of folders without safetensors."""
+
+    def matching(patterns: Sequence[str]) -> list[str]:
+        return [name for name in files if any(fnmatch(name, pattern) for pattern in patterns)]
+
+    copies = set(matching(_COPIES))
+    safe = matching(_SAFE_WEIGHTS)
+    with_safe_weights = {PurePosixPath(name).parent for name in safe}
+    pickled = [name for name in matching(_PICKLED_WEIGHTS) if PurePosixPath(name).parent not in with_safe_weights]
+    return [name for name in (*matching(_NEEDED), *safe, *pickled) if name not in copies]
+
+
+def _remember_absence(file_name: str, place: Mapping[str, Any]) -> None:
+    """Let the cache know that a repository lacks a file, so that the next load need not ask."""
+    from huggingface_hub import errors, hf_hub_download
+
+    with suppress(errors.EntryNotFoundError):
+        hf_hub_download(filename=file_name, **place)
 
 
 def _cache_folder(source: ModelSource) -> str | None:
@@ -196,6 +209,6 @@ def _as_hub_errors(source: ModelSource) -> Iterator[None]:
         raise HubError(f"{source.name}: {reason}; nor is there a folder of that name") from error
     except errors.HFValidationError as error:
         raise HubError(f"{source.name}: neither a folder nor a name that the Hub allows") from error
-    except OSError as error:
+    except (OSError, errors.HTTPError) as error:  # type: ignore[attr-defined]  # httpx's, and the client's own
         reason = "the Hub did not give it; is there a network? local_files_only=True uses what is in the cache"
         raise HubError(f"{source.name}: {reason} ({type(error).__name__})") from error

@@ -67,8 +67,8 @@ def quantize_embeddings(
         Shape (texts, dim), or (texts, ⌈dim / 8⌉) for the binary precisions.
 
     Raises:
-        ValueError: The precision is unknown, the embeddings are quantised already, or the ranges would have
-            to be read off a single embedding.
+        ValueError: The precision is unknown, the embeddings are quantised already or not finite, or the ranges
+            would have to be read off a single embedding.
 
     Example:
         >>> quantize_embeddings(np.array([[0.5, -0.5, 1.0]]), "ubinary")
@@ -80,6 +80,10 @@ def quantize_embeddings(
         raise ValueError(f"embeddings to quantise: expected floats, found {values.dtype}: quantised already?")
     if precision == "float32":
         return values.astype(np.float32)
+    finite = np.isfinite(values)
+    if not finite.all():
+        row = int(np.argwhere(~finite)[0, 0])
+        raise ValueError(f"embeddings to quantise: expected finite numbers, found {values[row]} in row {row}")
     if precision in CALIBRATED_PRECISIONS:
         if ranges is None:
             ranges = _ranges_of(values if calibration_embeddings is None else calibration_embeddings, precision)

@@ -107,8 +107,7 @@ def load(
 
 
 def save(folder: Path, model: SavedModel, *, safe_serialization: bool = True) -> None:
-    """Write a model into a folder, which is made if need be, so that every version of sentence-transformers
-    from 2.0 on reads it.
+    """Write a model into a folder, which is made if need be, so that sentence-transformers 2.7 and later read it.
 
     Args:
         folder: The folder.

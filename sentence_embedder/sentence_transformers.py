@@ -258,6 +258,8 @@ class SentenceTransformer(nn.Sequential):
     ) -> Any:
         if prompt is None and prompt_name is None:
             prompt_name = first_named(self.prompts, names)
+            # Without a prompt of its own it takes none: the default one is for texts of no known kind.
+            prompt = "" if prompt_name is None else None
         return self.encode(sentences, prompt_name, prompt, *args, **kwargs)
 
     def tokenize(self, texts: Sequence[Any]) -> Features:
@@ -481,7 +483,7 @@ class SentenceTransformer(nn.Sequential):
         train_datasets: list[str] | None = None,
         safe_serialization: bool = True,
     ) -> None:
-        """Write the model into a folder that every version of sentence-transformers reads.
+        """Write the model into a folder that sentence-transformers 2.7 and later read.
 
         Args:
             path: The folder, made if need be.

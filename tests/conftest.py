@@ -1,5 +1,7 @@
 """What all tests share: no network, tiny models, and the real MiniLM."""
 
+# ruff: noqa: E402 (the environment comes before the imports that read it)
+
 from __future__ import annotations
 
 import logging

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -12,6 +13,10 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 COMMIT = "a" * 40
+
+_ROUTE = re.compile(
+    r"(api/models/)?(?P<name>[^/]+/[^/]+)(/(?P<kind>revision|tree|resolve)/(?P<revision>[^/]+)(/(?P<file>.+))?)?"
+)
 
 
 class HubServer(ThreadingHTTPServer):
@@ -64,21 +69,18 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self) -> None:
         path = unquote(urlsplit(self.path).path).lstrip("/")
         self.server.requests.append(f"{self.command} {path}")
-        is_api = path.startswith("api/models/")
-        name, _, rest = (path.removeprefix("api/models/") if is_api else path).partition(
-            "/revision/" if "/revision/" in path else "/tree/" if "/tree/" in path else "/resolve/"
-        )
+        found = _ROUTE.fullmatch(path)
+        name, kind, revision, file_name = found.group("name", "kind", "revision", "file") if found else ("",) * 4
         folder = self.server.repositories.get(name)
-        revision, _, file_name = rest.partition("/")
         if folder is None:
             return self._send(404, {"error": "Repository not found"}, {"X-Error-Code": "RepoNotFound"})
-        if revision not in ("main", COMMIT):
+        if revision not in (None, "main", COMMIT):
             return self._send(404, {"error": "Invalid rev id"}, {"X-Error-Code": "RevisionNotFound"})
         files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
-        if "/revision/" in path:
+        if kind in (None, "revision"):
             siblings = [{"rfilename": file} for file in files]
             return self._send(200, {"id": name, "sha": COMMIT, "private": False, "siblings": siblings})
-        if "/tree/" in path:
+        if kind == "tree":
             rows = [
                 {"type": "file", "path": file, "size": path.stat().st_size, "oid": _digest(path)}
                 for file, path in files.items()

@@ -43,6 +43,10 @@ def as_items(sentences: Any) -> tuple[list[Any], bool]:
 
 def _check_item(row: int, item: Any) -> None:
     """Raise a TypeError for what would silently become the embedding of a word like "nan"."""
-    is_missing = item is None or (isinstance(item, float) and item != item)
-    if is_missing or type(item).__name__ in ("NAType", "NaTType") or isinstance(item, (bytes, bytearray)):
+    if isinstance(item, (list, tuple, Mapping)):
+        for text in item.values() if isinstance(item, Mapping) else item:
+            _check_item(row, text)
+    is_nan = isinstance(item, (float, np.floating, np.datetime64)) and item != item
+    is_missing = item is None or is_nan or type(item).__name__ in ("NAType", "NaTType")
+    if is_missing or isinstance(item, (bytes, bytearray)):
         raise TypeError(f"encode: expected a text in row {row}, found {type(item).__name__}: {item!r:.80}")

@@ -18,6 +18,7 @@ from sentence_embedder.formats import TRANSFORMER_CONFIG_NAMES, TransformerConfi
 from sentence_embedder.models.checkpoint import load_model, load_tokenizer, save_model, save_tokenizer
 
 _TEXTS_AT_ONCE = 1024
+_NO_TOKENS = np.empty(0, dtype=np.int32)
 _NO_LIMIT = int(1e20)
 """Tokenizers without a limit of their own report one above this."""
 
@@ -143,18 +144,23 @@ class Transformer(nn.Module):
         only when ``max_seq_length`` does, so threads can share it.
         """
         keys, firsts, seconds = _as_columns(texts)
-        columns: dict[str, list[NDArray[np.int32]]] = {"input_ids": []}
-        for start in range(0, len(texts), _TEXTS_AT_ONCE):
-            chunk = slice(start, start + _TEXTS_AT_ONCE)
-            encoded = self.tokenizer(
-                self._cleaned(firsts[chunk]),
-                None if seconds is None else self._cleaned(seconds[chunk]),
-                padding=False,
-                **self._truncation(),
-                return_attention_mask=False,
-            )
-            for name, rows in encoded.items():
-                columns.setdefault(name, []).extend(np.array(row, dtype=np.int32) for row in rows)
+        columns: dict[str, list[NDArray[np.int32]]] = {"input_ids": [_NO_TOKENS] * len(firsts)}
+        # The tokenizer takes texts or pairs, not a mixture.
+        for is_pair in (False, True):
+            rows = [row for row, second in enumerate(seconds) if (second is not None) is is_pair]
+            for start in range(0, len(rows), _TEXTS_AT_ONCE):
+                chunk = rows[start : start + _TEXTS_AT_ONCE]
+                encoded = self.tokenizer(
+                    self._cleaned([firsts[row] for row in chunk]),
+                    self._cleaned([seconds[row] or "" for row in chunk]) if is_pair else None,
+                    padding=False,
+                    **self._truncation(),
+                    return_attention_mask=False,
+                )
+                for name, ids in encoded.items():
+                    column = columns.setdefault(name, [_NO_TOKENS] * len(firsts))
+                    for row, numbers in zip(chunk, ids, strict=True):
+                        column[row] = np.array(numbers, dtype=np.int32)
         return TokenizedTexts(
             columns=columns,
             pad_values={
@@ -163,7 +169,7 @@ class Transformer(nn.Module):
                 "token_type_ids": getattr(self.tokenizer, "pad_token_type_id", 0),
             },
             padding_side=self.tokenizer.padding_side,
-            text_keys=keys,
+            text_keys=keys if any(key is not None for key in keys) else None,
         )
 
     def prompt_length(self, prompt: str) -> int:
@@ -206,35 +212,27 @@ class Transformer(nn.Module):
         return {"truncation": False} if unlimited else {"truncation": "longest_first", "max_length": limit}
 
 
-def _as_columns(texts: Sequence[Any]) -> tuple[list[str] | None, list[str], list[str] | None]:
-    """Texts, pairs and ``{key: text}`` as columns: keys, first texts, second texts.
+def _as_columns(texts: Sequence[Any]) -> tuple[list[str | None], list[str], list[str | None]]:
+    """Texts, pairs and ``{key: text}`` as columns: keys, first texts, second texts; None where there is none.
 
     Raises:
-        ValueError: An item is none of these, or items of different kinds are mixed.
+        ValueError: An item is none of these.
     """
-    keys: list[str] = []
+    keys: list[str | None] = []
     firsts: list[str] = []
-    seconds: list[str] = []
+    seconds: list[str | None] = []
     for row, item in enumerate(texts):
-        if isinstance(item, str):
-            firsts.append(item)
-        elif isinstance(item, Mapping) and len(item) == 1:
-            ((key, text),) = item.items()
-            keys.append(str(key))
-            firsts.append(str(text))
+        key, first, second = None, item, None
+        if isinstance(item, Mapping) and len(item) == 1:
+            ((key, first),) = item.items()
         elif isinstance(item, (list, tuple)) and len(item) == 2:
-            firsts.append(str(item[0]))
-            seconds.append(str(item[1]))
+            first, second = item
         elif isinstance(item, (Mapping, list, tuple)):
             raise ValueError(f"row {row}: expected a text, a pair of texts or {{key: text}}, found {item!r:.80}")
-        else:
-            firsts.append(str(item))
-    for kind, given in (("pairs of texts", seconds), ("{key: text}", keys)):
-        if given and len(given) != len(firsts):
-            raise ValueError(
-                f"expected {kind} in every row or in none, found them in {len(given)} of {len(firsts)}"
-            )
-    return keys or None, firsts, seconds or None
+        keys.append(None if key is None else str(key))
+        firsts.append(str(first))
+        seconds.append(None if second is None else str(second))
+    return keys, firsts, seconds
 
 
 def _own_limit(config: Any, tokenizer: Any) -> int | None:

@@ -1,0 +1,60 @@
+"""The documentation: what it shows is what happens."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sentence_embedder import hub
+from tests.minilm import minilm_folder
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+MODEL_NAME = "all-MiniLM-L6-v2"
+
+_BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def blocks_of(page: Path) -> list[str]:
+    """The Python blocks of a page, each moved down to its own line of it, for tracebacks."""
+    text = page.read_text(encoding="utf-8")
+    return ["\n" * text.count("\n", 0, match.start(1)) + match[1] for match in _BLOCK.finditer(text)]
+
+
+@pytest.fixture
+def model_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one name that the pages load means the real model's folder; every other is looked for as ever."""
+    locate = hub.locate
+
+    def of_the_pages(source: hub.ModelSource, *arguments: Any) -> Path:
+        name = str(minilm_folder()) if source.name == MODEL_NAME else source.name
+        return locate(replace(source, name=name), *arguments)
+
+    monkeypatch.setattr(hub, "locate", of_the_pages)
+
+
+@pytest.mark.usefixtures("model_by_name")
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks_of(page)], ids=lambda page: str(page.name))
+def test_every_code_block_runs(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_network: Sequence[Any]
+) -> None:
+    """Every Python block of the docs runs, after those above it on its page, without a network."""
+    monkeypatch.chdir(tmp_path)
+    namespace: dict[str, Any] = {"__name__": "__main__"}
+
+    for block in blocks_of(page):
+        exec(compile(block, str(page), "exec"), namespace)  # noqa: S102
+
+    assert not no_network
+
+
+def test_the_pages_that_teach_have_code() -> None:
+    """The README, the front page and the quickstart show code: no change of fence hides it from the test above."""
+    with_code = {page.name for page in PAGES if blocks_of(page)}
+
+    assert {"README.md", "index.md", "quickstart.md"} <= with_code
