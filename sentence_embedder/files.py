@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import struct
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -13,6 +15,11 @@ from torch import nn
 
 SAFE_WEIGHTS_NAME = "model.safetensors"
 PICKLED_WEIGHTS_NAME = "pytorch_model.bin"
+
+_UNREADABLE = (
+    *(SafetensorError, OSError, EOFError, RuntimeError),
+    *(ValueError, KeyError, IndexError, AttributeError, TypeError, struct.error),  # of a pickle that was cut
+)
 
 
 class WeightsError(ValueError):
@@ -50,12 +57,19 @@ def read_weights(folder: Path, module: nn.Module) -> None:
     path = safe if safe.exists() else pickled
     if not path.exists():
         raise FileNotFoundError(f"{folder}: expected weights in {safe.name} or {pickled.name}, found neither")
+    name = type(module).__name__
     try:
         weights = load_file(safe) if path == safe else torch.load(path, map_location="cpu", weights_only=True)
+    except UnpicklingError as error:
+        raise WeightsError(
+            f"{path}: expected the weights of a {name}, found something else than tensors"
+        ) from error
+    except _UNREADABLE as error:
+        raise WeightsError(f"{path}: expected the weights of a {name}, found a broken file: {error}") from error
+    try:
         module.load_state_dict(weights)
-    except (SafetensorError, RuntimeError, TypeError, OSError, EOFError, ValueError) as error:
-        name = type(module).__name__
-        raise WeightsError(f"{path}: expected the weights of a {name}: {error}") from error
+    except (RuntimeError, TypeError) as error:
+        raise WeightsError(f"{path}: expected the weights of a {name}, found others: {error}") from error
 
 
 def write_weights(folder: Path, module: nn.Module, *, safe_serialization: bool = True) -> None:

@@ -1,0 +1,135 @@
+"""Dense, Normalize, LayerNorm and Dropout."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from sentence_embedder.features import Features
+from sentence_embedder.files import read_json, write_json
+from sentence_embedder.formats import FormatError
+from sentence_embedder.models import Dense, Dropout, LayerNorm, Normalize
+from sentence_embedder.models.module import Module
+
+MODULES: dict[str, Callable[[], Module]] = {
+    "dense": lambda: Dense(4, 3),
+    "dense without bias": lambda: Dense(4, 3, bias=False, activation_function=nn.Identity()),
+    "dense of tokens": lambda: Dense(4, 4, module_input_name="token_embeddings", module_output_name="other"),
+    "dense with residual": lambda: Dense(4, 3, use_residual=True),
+    "dense with plain residual": lambda: Dense(4, 4, use_residual=True, activation_function=nn.ReLU()),
+    "normalize": Normalize,
+    "normalize of tokens": lambda: Normalize("token_embeddings"),
+    "layer norm": lambda: LayerNorm(4),
+    "dropout": lambda: Dropout(0.5),
+}
+
+
+@pytest.fixture
+def features() -> Features:
+    """Embeddings of three texts and of their five tokens."""
+    generator = torch.Generator().manual_seed(0)
+    return {
+        "sentence_embedding": torch.randn(3, 4, generator=generator),
+        "token_embeddings": torch.randn(3, 5, 4, generator=generator),
+    }
+
+
+@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize("safe", [True, False])
+def test_save_and_load(name: str, safe: bool, features: Features, tmp_path: Path) -> None:
+    """A module that was saved and loaded does the same, and unknown settings are written back."""
+    module = MODULES[name]().eval()
+    module.save(tmp_path, safe_serialization=safe)
+    settings = {**module.get_config_dict(), "future": [1]}
+    write_json(tmp_path / "config.json", settings)
+
+    again = type(module).load(tmp_path).eval()
+    again.save(tmp_path / "again")
+
+    expected, output = module(features), again(features)
+    assert output.keys() == expected.keys()
+    assert all(torch.equal(output[key], expected[key]) for key in expected)
+    assert read_json(tmp_path / "again" / "config.json") == settings
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_nothing_is_changed(name: str, features: Features) -> None:
+    """The features that are handed in stay as they are."""
+    before = {key: value.clone() for key, value in features.items()}
+
+    MODULES[name]()(features)
+
+    assert features.keys() == before.keys()
+    assert all(torch.equal(features[key], before[key]) for key in before)
+
+
+def test_normalize_has_no_settings_on_disk(tmp_path: Path) -> None:
+    """Normalize writes an empty folder, as 2.7 does, and is loaded from a folder that is not there."""
+    Normalize().save(tmp_path / "2_Normalize")
+
+    assert list((tmp_path / "2_Normalize").iterdir()) == []
+    assert isinstance(Normalize.load(tmp_path / "nothing"), Normalize)
+
+
+def test_lengths_are_one(features: Features) -> None:
+    """Normalize makes vectors of length 1, of texts or of tokens."""
+    texts = Normalize()(features)["sentence_embedding"]
+    tokens = Normalize("token_embeddings", "unit")(features)["unit"]
+
+    assert torch.allclose(texts.norm(dim=-1), torch.ones(3))
+    assert torch.allclose(tokens.norm(dim=-1), torch.ones(3, 5))
+
+
+def test_dense(features: Features) -> None:
+    """Dense is a linear layer and tanh, from the weights that it is given."""
+    weight, bias = torch.arange(8.0).reshape(2, 4) / 10, torch.tensor([0.5, -0.5])
+    dense = Dense(4, 2, init_weight=weight, init_bias=bias)
+
+    output = dense(features)["sentence_embedding"]
+
+    assert torch.allclose(output, torch.tanh(features["sentence_embedding"] @ weight.T + bias))
+    assert dense.get_sentence_embedding_dimension() == 2
+
+
+def test_residual(features: Features) -> None:
+    """The residual adds the input, through weights of its own where widths differ."""
+    given = features["sentence_embedding"]
+    plain, mapped = Dense(4, 4, use_residual=True), Dense(4, 2, use_residual=True)
+
+    assert torch.allclose(plain(features)["sentence_embedding"], torch.tanh(plain.linear(given)) + given)
+    assert mapped.residual is not None
+    expected = torch.tanh(mapped.linear(given)) + mapped.residual(given)
+    assert torch.allclose(mapped(features)["sentence_embedding"], expected)
+
+
+@pytest.mark.parametrize("name", ["subprocess.Popen", "torch.nn.modules.linear.Linear", "os.system", "Tanh"])
+def test_activations_are_those_of_the_table(name: str, tmp_path: Path) -> None:
+    """An activation that is not in the table is refused by name, and nothing is imported."""
+    Dense(4, 3).save(tmp_path)
+    write_json(tmp_path / "config.json", {"in_features": 4, "out_features": 3, "activation_function": name})
+
+    with pytest.raises(FormatError, match=f"activation functions of torch.nn.modules, found '{name}'"):
+        Dense.load(tmp_path)
+
+
+def test_layer_norm(features: Features) -> None:
+    """LayerNorm makes mean 0 and variance 1."""
+    output = LayerNorm(4)(features)["sentence_embedding"]
+
+    assert torch.allclose(output.mean(-1), torch.zeros(3), atol=1e-6)
+    assert torch.allclose(output.var(-1, unbiased=False), torch.ones(3), atol=1e-3)
+
+
+def test_dropout(features: Features) -> None:
+    """Dropout zeroes values in training, and does nothing otherwise."""
+    dropout = Dropout(0.9)
+    many = {"sentence_embedding": torch.ones(100, 100)}
+
+    share = dropout.train()(many)["sentence_embedding"].eq(0).float().mean()
+
+    assert share == pytest.approx(0.9, abs=0.05)
+    assert dropout.eval()(features)["sentence_embedding"] is features["sentence_embedding"]
