@@ -60,7 +60,7 @@ golden: $(VENV)/.test .venv-reference-2.7/.installed .venv-reference-6.2/.instal
 	$(BIN)/python -m tests.reference.golden
 
 docs: $(VENV)/.docs ## build the documentation into site/, strictly
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 clean: ## remove what was built, environments aside
 	rm -rf build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -76,10 +76,8 @@ class SentenceEmbeddings:
         return self._rows if container == "tensor" else list(self._rows.unbind(0))
 
 
-class TokenEmbeddings:
-    """Token embeddings: for each text a tensor (tokens, dim) without padding, on the device of the modules.
-
-    Quantised, they are arrays, with one range a dimension over the tokens of all texts.
+class _PerText:
+    """Results that are one object a text, in a list.
 
     Args:
         count: How many texts there are.
@@ -89,6 +87,17 @@ class TokenEmbeddings:
     def __init__(self, count: int, options: EncodeOptions) -> None:
         self._options = options
         self._rows: list[Any] = [None] * count
+
+    def finish(self) -> Rows:
+        """All results, in the order of the texts."""
+        return self._rows
+
+
+class TokenEmbeddings(_PerText):
+    """Token embeddings: for each text a tensor (tokens, dim) without padding, on the device of the modules.
+
+    Quantised, they are arrays, with one range a dimension over the tokens of all texts.
+    """
 
     def add(self, places: Sequence[int], features: Features) -> None:
         """Take a batch."""
@@ -100,21 +109,12 @@ class TokenEmbeddings:
     def finish(self) -> Rows:
         """All results, in the order of the texts."""
         if self._options.precision == "float32":
-            return self._rows
+            return super().finish()
         return list(quantize_matrices(self._rows, self._options.precision))
 
 
-class AllFeatures:
-    """All features: for each text a dict, its sentence embedding cut but not normalised.
-
-    Args:
-        count: How many texts there are.
-        options: What is asked for.
-    """
-
-    def __init__(self, count: int, options: EncodeOptions) -> None:
-        self._options = options
-        self._rows: list[Any] = [None] * count
+class AllFeatures(_PerText):
+    """All features: for each text a dict, its sentence embedding cut but not normalised."""
 
     def add(self, places: Sequence[int], features: Features) -> None:
         """Take a batch."""
@@ -122,10 +122,6 @@ class AllFeatures:
         features = {**features, "sentence_embedding": cut}
         for row, place in enumerate(places):
             self._rows[place] = {name: _row_of(value, row, len(places)) for name, value in features.items()}
-
-    def finish(self) -> Rows:
-        """All results, in the order of the texts."""
-        return self._rows
 
 
 def collector_for(count: int, options: EncodeOptions, *, dimension: int | None, device: torch.device) -> Collector:
