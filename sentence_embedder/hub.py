@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -70,7 +70,7 @@ class ModelSource:
 
     name: str
     revision: str | None = None
-    token: bool | str | None = None
+    token: bool | str | None = field(default=None, repr=False)
     cache_folder: str | None = None
     local_files_only: bool = False
 
@@ -147,17 +147,20 @@ def _cached_folder(source: ModelSource, *, offline: bool) -> Path | None:
 
 
 def _download(source: ModelSource, incomplete_folders: IncompleteFolders) -> Path:
-    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub import HfApi, errors, hf_hub_download, snapshot_download
 
     place: dict[str, Any] = {"repo_id": source.name, "revision": source.revision, "token": source.token}
     # Asked first, and once: without a network the downloads below retry for long, or give what happens to be
     # in the cache.
     info = HfApi().model_info(**place, timeout=_SECONDS_TO_ANSWER)
-    place["cache_dir"] = _cache_folder(source)
     files = [file.rfilename for file in info.siblings or ()]
-    if _MODULES_NAME not in files:
-        _remember_absence(_MODULES_NAME, place)
-    folder = Path(snapshot_download(**place, allow_patterns=[glob.escape(name) for name in _needed(files)]))
+    place["cache_dir"] = _cache_folder(source)
+    wanted = [glob.escape(name) for name in _needed(files) if name != _MODULES_NAME]
+    folder = Path(snapshot_download(**place, allow_patterns=wanted))
+    # modules.json comes last, or the cache's note that there is none: what an interrupted download leaves
+    # behind is not taken for a model.
+    with nullcontext() if _MODULES_NAME in files else suppress(errors.EntryNotFoundError):
+        hf_hub_download(filename=_MODULES_NAME, **place)
     lacking = incomplete_folders(folder)
     if lacking:
         names = ", ".join(name or "the model folder itself" for name in lacking)
@@ -176,14 +179,6 @@ def _needed(files: Sequence[str]) -> list[str]:
     with_safe_weights = {PurePosixPath(name).parent for name in safe}
     pickled = [name for name in matching(_PICKLED_WEIGHTS) if PurePosixPath(name).parent not in with_safe_weights]
     return [name for name in (*matching(_NEEDED), *safe, *pickled) if name not in copies]
-
-
-def _remember_absence(file_name: str, place: Mapping[str, Any]) -> None:
-    """Let the cache know that a repository lacks a file, so that the next load need not ask."""
-    from huggingface_hub import errors, hf_hub_download
-
-    with suppress(errors.EntryNotFoundError):
-        hf_hub_download(filename=file_name, **place)
 
 
 def _cache_folder(source: ModelSource) -> str | None:

@@ -188,6 +188,8 @@ def _read_entries(folder: Path) -> list[ModuleEntry]:
         place = PurePosixPath(entry.path)
         if place.is_absolute() or ".." in place.parts or "\\" in entry.path or ":" in entry.path:
             raise FormatError(f"{path}: path", "a folder inside the model folder", entry.path)
+        if not entry.name or "." in entry.name or sum(entry.name == other.name for other in entries) > 1:
+            raise FormatError(f"{path}: name", "a name of its own for each module, without dots", entry.name)
     return entries
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from sentence_embedder import SentenceTransformer
-from sentence_embedder.hub import HubError
+from sentence_embedder.hub import HubError, ModelSource
 from tests.hub_server import COMMIT, serving
 
 NAME = "sentence-transformers/tiny"
@@ -121,6 +121,13 @@ class TestCache:
         assert model[1].include_prompt is False
 
 
+def test_a_token_is_not_shown() -> None:
+    """The token is no part of what is printed of a source."""
+    source = ModelSource(name="owner/model", token="hf_secret")  # noqa: S106
+
+    assert "hf_secret" not in repr(source)
+
+
 class TestPaths:
     """Names that are paths."""
 
@@ -212,6 +219,18 @@ class TestServer:
         assert requests
         assert second == first
         assert none == []
+
+    def test_an_interrupted_download(self, load: Any, tiny_folders: dict[str, Path], tmp_path: Path) -> None:
+        """What an interrupted download leaves in the cache is not taken for a model: the rest is fetched."""
+        load({NAME: tiny_folders["bert"]}, "tiny")
+        snapshot = next((tmp_path / "home").rglob("snapshots/*"))
+        for name in ("modules.json", "tokenizer.json"):
+            (snapshot / name).unlink()
+
+        loaded, requests = load({NAME: tiny_folders["bert"]}, "tiny")
+
+        assert loaded["modules"] == 2
+        assert any(request.endswith("tokenizer.json") for request in requests)
 
     def test_a_repository_without_weights(self, load: Any, checkpoint: Path, tmp_path: Path) -> None:
         """A repository that lacks the weights is an error."""

@@ -254,6 +254,14 @@ class TestRefusals:
         with pytest.raises(FormatError, match="path: expected a folder inside the model folder"):
             _load(folder)
 
+    @pytest.mark.parametrize("name", ["", "a.b", "0"])
+    def test_names_of_modules(self, name: str, folder: Path) -> None:
+        """Each module has a name of its own, that torch allows: none takes another's place."""
+        _edit(folder / "modules.json", lambda rows: rows[1].update(name=name))
+
+        with pytest.raises(FormatError, match=f"name: expected a name of its own .* found '{name}'"):
+            _load(folder)
+
     @pytest.mark.parametrize("family", ["SparseEncoder", "CrossEncoder", "MultiVectorEncoder"])
     def test_models_of_another_family(self, family: str, folder: Path) -> None:
         """A model of another family is refused by name."""
