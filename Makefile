@@ -12,9 +12,9 @@ help: ## say what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 $(BIN)/python:
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 
-# torch comes first and by its exact version, or pip takes the newest build with its CUDA packages.
+# torch comes first and by its exact version: of the builds that pip can reach it takes one for the CPU if there is one.
 $(VENV)/.package: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) "$$(grep '^torch==' constraints.txt)"
 	$(PIP) --editable .
@@ -32,7 +32,7 @@ $(VENV)/.docs: $(VENV)/.package
 install: $(VENV)/.package ## install the package into .venv
 
 demo: $(VENV)/.package ## search a small corpus with the real all-MiniLM-L6-v2
-	$(BIN)/python examples/semantic_search.py --model "$$($(BIN)/python examples/fetch_model.py)"
+	model=$$($(BIN)/python examples/fetch_model.py) && $(BIN)/python examples/semantic_search.py --model "$$model"
 
 check: $(VENV)/.test ## formatting, lint, types, layers of imports
 	$(BIN)/ruff format --check .

@@ -73,9 +73,17 @@ def read_weights(folder: Path, module: nn.Module) -> None:
 
 
 def write_weights(folder: Path, module: nn.Module, *, safe_serialization: bool = True) -> None:
-    """Write a module's weights into its folder, as safetensors or as the pickle that 2.7 reads."""
+    """Write a module's weights into its folder, as safetensors or as the pickle that 2.7 reads, and only so."""
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
     if safe_serialization:
         save_file(weights, folder / SAFE_WEIGHTS_NAME, metadata={"format": "pt"})
+        remove_weights(folder, PICKLED_WEIGHTS_NAME)
     else:
         torch.save(weights, folder / PICKLED_WEIGHTS_NAME)
+        remove_weights(folder, SAFE_WEIGHTS_NAME)
+
+
+def remove_weights(folder: Path, name: str) -> None:
+    """Remove the weights of an earlier ``save`` in the other format: a reader would take them for the new ones."""
+    for path in (folder / name, folder / f"{name}.index.json"):
+        path.unlink(missing_ok=True)

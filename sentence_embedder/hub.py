@@ -12,7 +12,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 _MODULES_NAME = "modules.json"
-_NEEDED = ("*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken", "*.py", "README.md")
+_NEEDED = (
+    *("*.json", "*.jinja", "*.py", "README.md"),
+    *("*.txt", "*.model", "*.tiktoken", "*.codes", "*.spm", "*.vocab", "*.tokenizer"),  # of tokenizers
+)
 _SAFE_WEIGHTS = ("*model.safetensors", "*model-?????-of-?????.safetensors")
 _PICKLED_WEIGHTS = ("*pytorch_model.bin", "*pytorch_model-?????-of-?????.bin")
 _COPIES = ("onnx/*", "openvino/*", "coreml/*", "*/onnx/*", "*/openvino/*")
@@ -204,6 +207,6 @@ def _as_hub_errors(source: ModelSource) -> Iterator[None]:
         raise HubError(f"{source.name}: {reason}; nor is there a folder of that name") from error
     except errors.HFValidationError as error:
         raise HubError(f"{source.name}: neither a folder nor a name that the Hub allows") from error
-    except (OSError, errors.HTTPError) as error:  # type: ignore[attr-defined]  # httpx's, and the client's own
+    except (OSError, errors.HTTPError) as error:  # type: ignore[attr-defined]  # of its HTTP client
         reason = "the Hub did not give it; is there a network? local_files_only=True uses what is in the cache"
         raise HubError(f"{source.name}: {reason} ({type(error).__name__})") from error

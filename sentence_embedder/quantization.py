@@ -110,6 +110,9 @@ def _ranges_of(calibration: Tensor | NDArray[Any] | Sequence[Any], precision: Pr
 def _in_steps(values: NDArray[Any], ranges: NDArray[np.float32], precision: Precision) -> NDArray[Any]:
     if ranges.shape != (2, values.shape[-1]):
         raise ValueError(f"ranges: expected minima and maxima, shape (2, {values.shape[-1]}), found {ranges.shape}")
+    if not np.isfinite(ranges).all():
+        dimension = int(np.argwhere(~np.isfinite(ranges))[0, 1])
+        raise ValueError(f"ranges: expected finite minima and maxima, found {ranges[:, dimension]} in {dimension=}")
     minima, maxima = ranges
     steps = (maxima - minima) / 255
     # A dimension without a range would divide by zero; any step will do, as all its values are the minimum.

@@ -172,7 +172,7 @@ class SentenceTransformer(nn.Sequential):
         batch_size: int = 32,
         show_progress_bar: bool | None = None,
         output_value: OutputValue | None = "sentence_embedding",
-        precision: Precision = "float32",
+        precision: Precision | None = "float32",
         convert_to_numpy: bool = True,
         convert_to_tensor: bool = False,
         device: str | torch.device | None = None,
@@ -217,7 +217,7 @@ class SentenceTransformer(nn.Sequential):
         options = EncodeOptions(
             batch_size=batch_size,
             output_value=output_value,
-            precision=precision,
+            precision=precision or "float32",
             container=container_for(convert_to_numpy=convert_to_numpy, convert_to_tensor=convert_to_tensor),
             normalize_embeddings=normalize_embeddings,
             truncate_dim=self.truncate_dim if truncate_dim is None else truncate_dim,
@@ -268,7 +268,11 @@ class SentenceTransformer(nn.Sequential):
         Args:
             texts: Each a text, a pair of texts, or ``{key: text}``.
         """
-        features: Features = self._first_module().tokenize(texts)
+        first = self._first_module()
+        if not hasattr(first, "tokenize"):
+            name = type(first).__name__
+            raise TypeError(f"expected a first module with a tokenize method, a Transformer say, found {name}")
+        features: Features = first.tokenize(texts)
         return features
 
     def _batches_of(self, texts: Sequence[Any]) -> BatchSource:
@@ -287,7 +291,11 @@ class SentenceTransformer(nn.Sequential):
         if isinstance(first, Transformer):
             return first.prompt_length(prompt)
         features = self.tokenize([prompt])
-        return features["input_ids"].shape[-1] if "input_ids" in features else None
+        if "input_ids" not in features:
+            return None
+        ids = features["input_ids"][0].tolist()
+        special_ids = getattr(getattr(first, "tokenizer", None), "all_special_ids", ())
+        return len(ids) - (ids[-1] in special_ids)
 
     def _ready_on(self, device: str | torch.device | None) -> torch.device:
         """The device to compute on, with the model there and in evaluation mode; changes only what must change."""

@@ -46,17 +46,19 @@ def _as_float(embeddings: Embeddings) -> Tensor:
     return tensor if tensor.dtype in (torch.float32, torch.float64) else tensor.float()
 
 
-def _same_dtype(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+def _comparable(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    if a.shape[-1] != b.shape[-1]:
+        raise ValueError(f"expected embeddings of one width, found shapes {tuple(a.shape)} and {tuple(b.shape)}")
     dtype = torch.promote_types(a.dtype, b.dtype)
     return a.to(dtype), b.to(dtype)
 
 
 def _matrices(a: Embeddings, b: Embeddings) -> tuple[Tensor, Tensor]:
-    return _same_dtype(as_matrix(a), as_matrix(b))
+    return _comparable(as_matrix(a), as_matrix(b))
 
 
 def _rows(a: Embeddings, b: Embeddings) -> tuple[Tensor, Tensor]:
-    return _same_dtype(_as_float(a), _as_float(b))
+    return _comparable(_as_float(a), _as_float(b))
 
 
 def normalize_embeddings(embeddings: Tensor) -> Tensor:

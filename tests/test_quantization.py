@@ -142,6 +142,8 @@ def test_no_embeddings() -> None:
         (np.ones((2, 3)), "int8", {"ranges": np.ones((2, 2))}, r"shape \(2, 3\), found \(2, 2\)"),
         (np.array([[1.0, 2.0], [np.nan, 1.0]]), "int8", {}, "found .nan .* in row 1"),
         (np.array([[np.inf, 2.0]]), "binary", {}, "in row 0"),
+        (np.ones((2, 2)), "int8", {"ranges": np.array([[0, 0], [1, np.nan]])}, "ranges: .* in dimension=1"),
+        (np.ones((2, 2)), "uint8", {"calibration_embeddings": np.full((3, 2), np.inf)}, "in dimension=0"),
     ],
 )
 def test_errors(values: Any, precision: Any, arguments: Any, message: str) -> None:

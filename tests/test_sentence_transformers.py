@@ -198,6 +198,9 @@ class TestEncode:
         ("options", "message"),
         [
             ({"batch_size": 0}, "batch_size: expected 1 or more, found 0"),
+            ({"batch_size": None}, "batch_size: expected 1 or more, found None"),
+            ({"batch_size": 2.5}, "found 2.5"),
+            ({"truncate_dim": "4"}, "truncate_dim: expected a whole number or None, found '4'"),
             ({"precision": "int4"}, "precision: expected one of .*'ubinary'.*found 'int4'"),
             ({"output_value": "logits"}, "output_value: expected one of .*found 'logits'"),
             ({"output_value": None, "precision": "int8"}, "found None"),
@@ -583,6 +586,23 @@ class BagOfLetters(nn.Module):
         return features
 
 
+class WrappedTransformer(nn.Module):
+    """A first module of someone else's, that has a tokenizer."""
+
+    def __init__(self, transformer: Transformer) -> None:
+        super().__init__()
+        self.transformer = transformer
+        self.tokenizer = transformer.tokenizer
+
+    def tokenize(self, texts: Sequence[Any]) -> Features:
+        """What the transformer makes of the texts."""
+        return self.transformer.tokenize(texts)
+
+    def forward(self, features: Features) -> Features:
+        """What the transformer makes of the features."""
+        return self.transformer.forward(features)
+
+
 class Shouting(SentenceTransformer):
     """A model whose subclass has its own tokenize."""
 
@@ -631,6 +651,24 @@ class TestForeignModules:
         model.encode(TEXTS, batch_size=2)
 
         assert len(calls) == 3
+
+    def test_the_prompt_of_a_wrapped_transformer(self, tiny_folders: dict[str, Path]) -> None:
+        """A first module that is not ours is asked how long the prompt is by tokenising it."""
+        model = SentenceTransformer(str(tiny_folders["bert"]), device="cpu")
+        model.set_pooling_include_prompt(False)
+        wrapped = SentenceTransformer(modules=[WrappedTransformer(model[0]), model[1]], device="cpu")
+
+        _same(wrapped.encode(TEXTS, prompt="query: "), model.encode(TEXTS, prompt="query: "))
+
+    def test_a_first_module_that_does_not_tokenize(self) -> None:
+        """A first module without tokenize is named."""
+        with pytest.raises(TypeError, match=r"a first module with a tokenize method.* found Normalize"):
+            SentenceTransformer(modules=[Normalize()], device="cpu").encode("a")
+
+    def test_no_token_embeddings(self) -> None:
+        """A chain without tokens says so when it is asked for their embeddings."""
+        with pytest.raises(ValueError, match="expected token_embeddings from the modules, found"):
+            SentenceTransformer(modules=[BagOfLetters()], device="cpu").encode("a", output_value="token_embeddings")
 
     def test_no_sentence_embedding(self, shared: SentenceTransformer) -> None:
         """A chain that makes no sentence embedding says what is missing."""

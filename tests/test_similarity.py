@@ -120,6 +120,13 @@ def test_narrow_formats_are_computed_in_float32(dtype: torch.dtype) -> None:
     assert score.tolist() == [[10015.0]]
 
 
+@pytest.mark.parametrize("function", [cos_sim, dot_score, pairwise_cos_sim, pairwise_angle_sim])
+def test_embeddings_of_different_widths(function: Any) -> None:
+    """Embeddings of different widths cannot be compared: the error shows their shapes."""
+    with pytest.raises(ValueError, match=r"one width, found shapes \(2, 3\) and \(2, 4\)"):
+        function(np.ones((2, 3)), np.ones((2, 4)))
+
+
 def test_mixed_formats() -> None:
     """Single and double precision are compared in double precision."""
     assert dot_score(np.ones((1, 2)), np.ones((1, 2), np.float32)).dtype == torch.float64

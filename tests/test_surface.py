@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -112,6 +114,15 @@ def test_all_names_exist(module: Any) -> None:
     """What a module says it exports is there, in alphabetical order."""
     assert all(hasattr(module, name) for name in module.__all__)
     assert [*module.__all__] == sorted(module.__all__, key=lambda name: (not name[0].isupper(), name))
+
+
+def test_submodules_come_with_the_package() -> None:
+    """``sentence_embedder.util`` and the like need no import of their own."""
+    program = "import sentence_embedder as s; print(s.util.cos_sim([1.0], [1.0]).item(), s.models.Pooling(3))"
+
+    printed = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+
+    assert printed == "1.0 Pooling(3, 'mean', include_prompt=True)\n"
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:

@@ -56,7 +56,7 @@ class SentenceEmbeddings:
 
     def add(self, places: Sequence[int], features: Features) -> None:
         """Take a batch."""
-        rows = truncate_embeddings(_embedding(features), self._options.truncate_dim)
+        rows = truncate_embeddings(_feature(features, "sentence_embedding"), self._options.truncate_dim)
         if self._options.normalize_embeddings:
             rows = normalize_embeddings(rows)
         if len(self._rows) == 0:
@@ -102,7 +102,7 @@ class TokenEmbeddings(_PerText):
     def add(self, places: Sequence[int], features: Features) -> None:
         """Take a batch."""
         for place, tokens, mask in zip(
-            places, features["token_embeddings"], features["attention_mask"], strict=True
+            places, _feature(features, "token_embeddings"), _feature(features, "attention_mask"), strict=True
         ):
             self._rows[place] = tokens[mask.bool()]
 
@@ -118,7 +118,7 @@ class AllFeatures(_PerText):
 
     def add(self, places: Sequence[int], features: Features) -> None:
         """Take a batch."""
-        cut = truncate_embeddings(_embedding(features), self._options.truncate_dim)
+        cut = truncate_embeddings(_feature(features, "sentence_embedding"), self._options.truncate_dim)
         features = {**features, "sentence_embedding": cut}
         for row, place in enumerate(places):
             self._rows[place] = {name: _row_of(value, row, len(places)) for name, value in features.items()}
@@ -131,14 +131,14 @@ def collector_for(count: int, options: EncodeOptions, *, dimension: int | None, 
     return TokenEmbeddings(count, options) if options.output_value else AllFeatures(count, options)
 
 
-def _embedding(features: Features) -> Tensor:
-    if "sentence_embedding" not in features:
+def _feature(features: Features, name: str) -> Tensor:
+    if name not in features:
         raise ValueError(
-            f"expected a sentence_embedding from the modules, found {sorted(features)}: a Pooling makes one "
-            "of token embeddings"
+            f"expected {name} from the modules, found {sorted(features)}: a Transformer makes token_embeddings, "
+            "and of these a Pooling makes one sentence_embedding"
         )
-    embedding: Tensor = features["sentence_embedding"]
-    return embedding
+    feature: Tensor = features[name]
+    return feature
 
 
 def _row_of(value: Any, row: int, count: int) -> Any:

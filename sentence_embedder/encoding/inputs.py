@@ -32,6 +32,11 @@ def as_items(sentences: Any) -> tuple[list[Any], bool]:
         sentences = sentences.tolist()
     if isinstance(sentences, (str, Mapping)):
         return [sentences], True
+    if hasattr(sentences, "columns"):
+        columns = list(sentences.columns)
+        raise TypeError(
+            f"encode: expected one column of texts, found a table: pass one of its columns {columns!r:.80}"
+        )
     if isinstance(sentences, (bytes, bytearray, set, frozenset)) or not isinstance(sentences, Iterable):
         raise TypeError(f"encode: expected {_ACCEPTED}, found {type(sentences).__name__}: {sentences!r:.80}")
     items = list(sentences)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Literal, get_args
 
 from sentence_embedder.quantization import Precision, check_precision
@@ -37,8 +38,10 @@ class EncodeOptions:
     prompt_length: int | None = None
 
     def __post_init__(self) -> None:
-        if self.batch_size < 1:
-            raise ValueError(f"batch_size: expected 1 or more, found {self.batch_size}")
+        if not _is_whole(self.batch_size) or self.batch_size < 1:
+            raise ValueError(f"batch_size: expected 1 or more, found {self.batch_size!r}")
+        if not (self.truncate_dim is None or _is_whole(self.truncate_dim)):
+            raise ValueError(f"truncate_dim: expected a whole number or None, found {self.truncate_dim!r}")
         if self.output_value is not None and self.output_value not in get_args(OutputValue):
             expected = [*get_args(OutputValue), None]
             raise ValueError(f"output_value: expected one of {expected}, found {self.output_value!r}")
@@ -48,6 +51,10 @@ class EncodeOptions:
                 f"precision={self.precision!r}: expected output_value='sentence_embedding' or "
                 "'token_embeddings' with it, found None: all features are returned as they are"
             )
+
+
+def _is_whole(number: object) -> bool:
+    return isinstance(number, Integral)  # numpy's too
 
 
 def container_for(*, convert_to_numpy: bool, convert_to_tensor: bool) -> Container:

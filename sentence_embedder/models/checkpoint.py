@@ -11,7 +11,17 @@ from typing import Any
 
 import torch
 
-from sentence_embedder.files import WeightsError, read_json, write_json, write_weights
+from sentence_embedder.files import (
+    PICKLED_WEIGHTS_NAME,
+    WeightsError,
+    read_json,
+    remove_weights,
+    write_json,
+    write_weights,
+)
+
+_ENCODERS = {"t5": "T5EncoderModel", "mt5": "MT5EncoderModel", "umt5": "UMT5EncoderModel"}
+"""Kind of encoder-decoder → the class that is its encoder alone."""
 
 _quieting = threading.RLock()
 
@@ -30,16 +40,16 @@ def load_model(
     Raises:
         WeightsError: The checkpoint lacks weights that the embeddings depend on.
     """
-    from transformers import AutoConfig, AutoModel
+    import transformers
 
     # Repositories are given with the weights' arguments; the configuration comes from the same place.
     place = {key: model_args[key] for key in ("token", "revision", "trust_remote_code") if key in model_args}
     dtype = {} if {"dtype", "torch_dtype"} & model_args.keys() else {"dtype": torch.float32}
     with _quiet_transformers():
-        config = AutoConfig.from_pretrained(name, cache_dir=cache_dir, **{**place, **config_args})
-        model, loaded = AutoModel.from_pretrained(
-            name, config=config, cache_dir=cache_dir, output_loading_info=True, **{**dtype, **model_args}
-        )
+        config = transformers.AutoConfig.from_pretrained(name, **{"cache_dir": cache_dir, **place, **config_args})
+        model_class: Any = getattr(transformers, _ENCODERS.get(config.model_type, "AutoModel"))
+        options = {"config": config, "cache_dir": cache_dir, **dtype, **model_args, "output_loading_info": True}
+        model, loaded = model_class.from_pretrained(name, **options)
     # Nothing here reads the pooler: checkpoints of language models come without one.
     missing = sorted(key for key in loaded["missing_keys"] if "pooler." not in key)
     if missing:
@@ -52,7 +62,7 @@ def load_tokenizer(name: str, cache_dir: str | None, tokenizer_args: Mapping[str
     from transformers import AutoTokenizer
 
     with _quiet_transformers():
-        return AutoTokenizer.from_pretrained(name, cache_dir=cache_dir, **tokenizer_args)
+        return AutoTokenizer.from_pretrained(name, **{"cache_dir": cache_dir, **tokenizer_args})
 
 
 def save_model(folder: Path, model: Any, *, safe_serialization: bool = True) -> None:
@@ -60,6 +70,7 @@ def save_model(folder: Path, model: Any, *, safe_serialization: bool = True) -> 
     with _quiet_transformers():
         if safe_serialization:
             model.save_pretrained(folder)
+            remove_weights(folder, PICKLED_WEIGHTS_NAME)
         else:
             config = copy.deepcopy(model.config)
             config.architectures = [type(model).__name__]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 from torch import Tensor, nn
 
@@ -95,6 +96,20 @@ class Dense(Module):
         )
         module.config = replace(config, activation_function=module.config.activation_function)
         return module
+
+    def save(self, output_path: str | Path, *, safe_serialization: bool = True) -> None:
+        """Write the settings and weights into a folder; arguments as for ``Module.save``.
+
+        Raises:
+            ValueError: The activation function has arguments, for which the file has no place.
+        """
+        activation = _ACTIVATIONS.get(self.config.activation_function)
+        if activation is not None and repr(activation()) != repr(self.activation_function):
+            raise ValueError(
+                f"activation_function of a Dense: expected {activation()!r}, found {self.activation_function!r}: "
+                "its arguments would be lost, as the file names only its class"
+            )
+        super().save(output_path, safe_serialization=safe_serialization)
 
     def forward(self, features: Features) -> Features:
         """Maps ``sentence_embedding``, or the feature that the settings name."""

@@ -57,6 +57,12 @@ def test_what_is_no_text_and_no_ordered_collection(given: Any) -> None:
         as_items(given)
 
 
+def test_a_table() -> None:
+    """A table is not taken for the names of its columns."""
+    with pytest.raises(TypeError, match=r"found a table: pass one of its columns \['text', 'id'\]"):
+        as_items(pd.DataFrame({"text": ["a"], "id": [1]}))
+
+
 @pytest.mark.parametrize(
     "missing",
     [

@@ -116,6 +116,12 @@ def test_activations_are_those_of_the_table(name: str, tmp_path: Path) -> None:
         Dense.load(tmp_path)
 
 
+def test_arguments_of_an_activation_would_be_lost(tmp_path: Path) -> None:
+    """An activation with arguments is not saved without them."""
+    with pytest.raises(ValueError, match=r"found LeakyReLU\(negative_slope=0.5\): its arguments would be lost"):
+        Dense(4, 3, activation_function=nn.LeakyReLU(0.5)).save(tmp_path)
+
+
 def test_layer_norm(features: Features) -> None:
     """LayerNorm makes mean 0 and variance 1."""
     output = LayerNorm(4)(features)["sentence_embedding"]
