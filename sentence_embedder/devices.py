@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 from torch import nn
+
+_MEMORY = Path("/proc/meminfo")
 
 
 def get_device_name() -> str:
@@ -23,3 +27,13 @@ def module_device(module: nn.Module) -> torch.device:
     """The device of a module's first parameter or buffer; the CPU for a module that has neither."""
     tensor = next(module.parameters(), next(module.buffers(), None))
     return torch.device("cpu") if tensor is None else tensor.device
+
+
+def available_memory() -> int | None:
+    """How many bytes of main memory can still be had; None where the system does not say."""
+    try:
+        lines = _MEMORY.read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    sizes = (line.split() for line in lines)
+    return next((int(size) * 1024 for name, size, *_ in sizes if name == "MemAvailable:"), None)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from functools import cached_property
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -19,7 +20,52 @@ tensor of shape (texts, tokens); ``token_embeddings`` (texts, tokens, dim); ``se
 (texts, dim); ``prompt_length``, an int: how many tokens the prompt takes; ``text_keys``, a list of str.
 """
 
+Places = Sequence[int] | NDArray[np.int64]
+"""Which texts, by their place among all texts."""
+
 PaddingSide = Literal["left", "right"]
+
+
+class BatchSource(Protocol):
+    """Texts that become Features, batch by batch."""
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """How long each text is, in tokens or, where these are not known yet, in characters."""
+
+    def batch(self, rows: Places) -> Features:
+        """The Features of the texts at the given places."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PackedTexts:
+    """A batch of texts laid end to end, without padding.
+
+    Args:
+        columns: Name of a feature → its numbers, int64 arrays of shape (tokens of all texts,).
+        lengths: How many tokens each text has, shape (texts,).
+        padding_side: The side on which shorter texts are filled where a batch is padded after all.
+    """
+
+    columns: Mapping[str, NDArray[np.int64]]
+    lengths: NDArray[np.int64]
+    padding_side: PaddingSide = "right"
+
+    @property
+    def positions(self) -> NDArray[np.int64]:
+        """The place of each token in its text, shape (tokens of all texts,)."""
+        ends = np.cumsum(self.lengths)
+        return np.arange(self.lengths.sum()) - np.repeat(ends - self.lengths, self.lengths)
+
+    @property
+    def mask(self) -> NDArray[np.bool_]:
+        """Whether a place of the padded batch holds a token, shape (texts, tokens of the longest)."""
+        # A batch of empty texts still gets a column: models do not run on no tokens at all.
+        width = max(1, int(self.lengths.max(initial=0)))
+        places = np.arange(width)
+        if self.padding_side == "left":
+            places = places[::-1]
+        return places < self.lengths[:, None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,52 +73,63 @@ class TokenizedTexts:
     """Texts as token ids, not yet padded.
 
     Args:
-        columns: Name of a feature → for each text its numbers, an int array of shape (tokens,).
+        columns: Name of a feature → the numbers of all texts end to end, shape (tokens of all texts,).
+        lengths: How many tokens each text has, shape (texts,).
         pad_values: Name of a feature → the number that fills the shorter texts of a batch.
         padding_side: The side on which the shorter texts are filled.
         text_keys: For each text the key under which it came, None for one without; if any came with one.
     """
 
-    columns: Mapping[str, Sequence[NDArray[np.int32]]]
+    columns: Mapping[str, NDArray[np.int32]]
+    lengths: NDArray[np.int64]
     pad_values: Mapping[str, int]
     padding_side: PaddingSide = "right"
     text_keys: Sequence[str | None] | None = None
 
-    @property
-    def lengths(self) -> NDArray[np.int64]:
-        """How many tokens each text has, shape (texts,)."""
-        return np.array([len(ids) for ids in self.columns["input_ids"]], dtype=np.int64)
+    def packed(self, rows: Places) -> PackedTexts:
+        """The texts at the given places as one batch without padding, in the order given."""
+        lengths = self.lengths[rows]
+        ends = np.cumsum(lengths)
+        # Each text's first token in the columns, less its place in the batch, plus the places in the batch.
+        shifts = self._starts[rows] - (ends - lengths)
+        tokens = np.repeat(shifts, lengths) + np.arange(lengths.sum())
+        columns = {name: column[tokens].astype(np.int64) for name, column in self.columns.items()}
+        return PackedTexts(columns=columns, lengths=lengths, padding_side=self.padding_side)
 
-    def batch(self, rows: Sequence[int]) -> Features:
+    def batch(self, rows: Places) -> Features:
         """The texts at the given places as one padded batch, in the order given."""
-        lengths = [len(self.columns["input_ids"][row]) for row in rows]
-        features: Features = {
-            name: self._padded([column[row] for row in rows], self.pad_values[name])
-            for name, column in self.columns.items()
-        }
-        features["attention_mask"] = self._padded([np.ones(length, dtype=np.int32) for length in lengths], 0)
+        packed = self.packed(rows)
+        mask = packed.mask
+        features: Features = {}
+        for name, column in packed.columns.items():
+            padded = np.full(mask.shape, self.pad_values[name], dtype=np.int64)
+            padded[mask] = column
+            features[name] = torch.from_numpy(padded)
+        features["attention_mask"] = torch.from_numpy(mask.astype(np.int64))
         if self.text_keys is not None:
             features["text_keys"] = [self.text_keys[row] for row in rows]
         return features
 
-    def _padded(self, sequences: Sequence[NDArray[np.int32]], pad_value: int) -> Tensor:
-        # A batch of empty texts still gets a column: models do not run on no tokens at all.
-        width = max((1, *(len(sequence) for sequence in sequences)))
-        padded = np.full((len(sequences), width), pad_value, dtype=np.int64)
-        for row, sequence in zip(padded, sequences, strict=True):
-            if self.padding_side == "right":
-                row[: len(sequence)] = sequence
-            else:
-                row[width - len(sequence) :] = sequence
-        return torch.from_numpy(padded)
+    @cached_property
+    def _starts(self) -> NDArray[np.int64]:
+        """The place of each text's first token in the columns, shape (texts,)."""
+        return np.cumsum(self.lengths) - self.lengths
 
 
 def to_device(features: Mapping[str, Any], device: torch.device) -> Features:
     """The same features with every tensor on the device; what was handed in stays as it is."""
-    return {
-        name: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
-        for name, value in features.items()
-    }
+    return {name: _moved(value, device) if isinstance(value, Tensor) else value for name, value in features.items()}
+
+
+def array_to_device(array: NDArray[Any], device: torch.device) -> Tensor:
+    """An array as a tensor on the device."""
+    return _moved(torch.from_numpy(array), device)
+
+
+def _moved(tensor: Tensor, device: torch.device) -> Tensor:
+    # From pinned memory a GPU fetches it while other work goes on; from elsewhere it is waited for.
+    pinned = device.type == "cuda" and tensor.device.type == "cpu"
+    return (tensor.pin_memory() if pinned else tensor).to(device, non_blocking=True)
 
 
 def batch_to_device(batch: dict[str, Any], target_device: torch.device | str) -> dict[str, Any]:

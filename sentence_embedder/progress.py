@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Protocol
 
 
@@ -11,20 +13,15 @@ class Progress(Protocol):
     def update(self, n: float | None = 1) -> object:
         """Say that n more are done."""
 
-    def close(self) -> None:
-        """Say that no more will come."""
-
 
 class _NoProgress:
     def update(self, n: float | None = 1) -> None:
         del n
 
-    def close(self) -> None:
-        pass
 
-
-def progress_bar(total: int, *, unit: str, shown: bool, description: str | None = None) -> Progress:
-    """A tqdm bar for so many units, or one that does nothing.
+@contextmanager
+def progress_bar(total: int, *, unit: str, shown: bool, description: str | None = None) -> Iterator[Progress]:
+    """A tqdm bar for so many units, or one that does nothing; it is closed whatever happens.
 
     Args:
         total: How many there are.
@@ -33,8 +30,9 @@ def progress_bar(total: int, *, unit: str, shown: bool, description: str | None 
         description: What is being done.
     """
     if not shown:
-        return _NoProgress()
+        yield _NoProgress()
+        return
     from tqdm.auto import tqdm
 
-    bar: Progress = tqdm(total=total, unit=f" {unit}s", desc=description)
-    return bar
+    with tqdm(total=total, unit=f" {unit}s", desc=description) as bar:
+        yield bar

@@ -207,13 +207,14 @@ def community_detection(
     if count < max(1, min_community_size):
         return []
     at_once = max(1, min(batch_size, _MAX_SCORES // count))
-    progress = progress_bar(count, unit="sentence", shown=show_progress_bar, description="Finding communities")
     sizes = np.empty(count, dtype=np.int64)
-    for start in range(0, count, at_once):
-        near = unit[start : start + at_once] @ unit.T >= threshold
-        sizes[start : start + at_once] = near.sum(dim=1).cpu().numpy()
-        progress.update(len(near))
-    progress.close()
+    with progress_bar(
+        count, unit="sentence", shown=show_progress_bar, description="Finding communities"
+    ) as progress:
+        for start in range(0, count, at_once):
+            near = unit[start : start + at_once] @ unit.T >= threshold
+            sizes[start : start + at_once] = near.sum(dim=1).cpu().numpy()
+            progress.update(len(near))
 
     taken = np.zeros(count, dtype=bool)
     communities = []

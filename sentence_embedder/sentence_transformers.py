@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -14,18 +15,15 @@ import torch
 from torch import Tensor, nn
 
 from sentence_embedder import hub, saved_model
+from sentence_embedder.acceleration.acceleration import Acceleration
+from sentence_embedder.acceleration.dtypes import check_dtype
+from sentence_embedder.acceleration.forward import PlainForward
 from sentence_embedder.devices import get_device_name, module_device
-from sentence_embedder.encoding.collector import collector_for
-from sentence_embedder.encoding.engine import (
-    BatchSource,
-    TokenizedOnDemand,
-    TokenizesAhead,
-    encode_all,
-    text_length,
-)
-from sentence_embedder.encoding.inputs import as_items
+from sentence_embedder.encoding.collector import Output, Rows, collector_for
+from sentence_embedder.encoding.engine import Engine, TokenizedOnDemand, TokenizesAhead, text_length
+from sentence_embedder.encoding.inputs import DistinctTexts, as_items, chunks_of
 from sentence_embedder.encoding.options import EncodeOptions, OutputValue, container_for
-from sentence_embedder.features import Features
+from sentence_embedder.features import BatchSource, Features
 from sentence_embedder.formats import ModelConfig, ModuleEntry
 from sentence_embedder.input_example import InputExample
 from sentence_embedder.model_card import CardFacts, render
@@ -39,7 +37,7 @@ from sentence_embedder.prompts import (
     first_named,
     resolve_prompt,
 )
-from sentence_embedder.quantization import Precision
+from sentence_embedder.quantization import CALIBRATED_PRECISIONS, Precision
 from sentence_embedder.saved_model import SavedModel
 from sentence_embedder.similarity import Embeddings, SimilarityFunction, as_tensor
 from sentence_embedder.version import __version__
@@ -86,6 +84,10 @@ class SentenceTransformer(nn.Sequential):
         config_kwargs: Keyword arguments for ``AutoConfig.from_pretrained``.
         processor_kwargs: The newer name of ``tokenizer_kwargs``.
         backend: What computes; only ``"torch"`` is there.
+        acceleration: Whether ``encode`` may compute the same numbers in a faster way than module by module.
+        dtype: The number format of the products in ``encode``: ``"float32"``; ``"bfloat16"`` or ``"float16"``,
+            with sums, norms and pooling in float32; or ``"auto"``, the fastest format of the device that
+            keeps the cosine similarity to float32 above 0.9999. The weights stay as they are.
 
     Raises:
         FileNotFoundError: There is no such folder, or a file is missing in it.
@@ -120,9 +122,13 @@ class SentenceTransformer(nn.Sequential):
         config_kwargs: Mapping[str, Any] | None = None,
         processor_kwargs: Mapping[str, Any] | None = None,
         backend: Literal["torch"] = "torch",
+        acceleration: bool = True,
+        dtype: str | torch.dtype = "float32",
     ) -> None:
         if backend != "torch":
             raise ValueError(f"backend: expected 'torch', found {backend!r}")
+        device = torch.device(device or get_device_name())
+        dtype = check_dtype(dtype, device)
         saved = SavedModel(modules=_named(modules))
         if model_name_or_path:
             if modules is not None:
@@ -160,7 +166,8 @@ class SentenceTransformer(nn.Sequential):
             self.similarity_fn_name = similarity_fn_name
         if model_name_or_path in _INSTRUCTOR_MODELS:
             self.set_pooling_include_prompt(False)
-        self.to(torch.device(device or get_device_name()))
+        self._acceleration = Acceleration(enabled=acceleration, dtype=dtype)
+        self.to(device)
 
     # ── Texts to vectors ──────────────────────────────────────────────────────────────────────────────────
 
@@ -179,6 +186,7 @@ class SentenceTransformer(nn.Sequential):
         normalize_embeddings: bool = False,
         *,
         truncate_dim: int | None = None,
+        out: Output | None = None,
     ) -> Any:
         """The embeddings of texts.
 
@@ -187,7 +195,9 @@ class SentenceTransformer(nn.Sequential):
                 text there can be a pair of texts, or ``{key: text}``.
             prompt_name: Name of the prompt to put before each text.
             prompt: The prompt itself; ``prompt_name`` is then ignored.
-            batch_size: How many texts go through the model at once.
+            batch_size: How many texts of the greatest length go through the model at once. It bounds memory:
+                of shorter texts more may go, of no matter which length never more tokens than this times
+                ``max_seq_length``.
             show_progress_bar: Whether progress is shown; by default if this module's logger is at INFO or
                 DEBUG.
             output_value: ``"sentence_embedding"``; ``"token_embeddings"``: a list of tensors (tokens, dim), one
@@ -201,6 +211,8 @@ class SentenceTransformer(nn.Sequential):
             normalize_embeddings: Whether sentence embeddings are scaled to length 1.
             truncate_dim: Width to which sentence embeddings are cut, before they are scaled; by default the
                 model's ``truncate_dim``.
+            out: An array (texts, dim) to put the embeddings into, a ``numpy.memmap`` say; it is also what is
+                returned. With ``convert_to_tensor`` a tensor.
 
         Returns:
             An array (texts, dim), float32 unless the model or ``precision`` says otherwise, in the order of
@@ -223,19 +235,70 @@ class SentenceTransformer(nn.Sequential):
             truncate_dim=self.truncate_dim if truncate_dim is None else truncate_dim,
             prompt_length=self._prompt_length(prompt) if prompt else None,
         )
-        device = self._ready_on(device)
-        dimension = self._dimension_cut_to(options.truncate_dim)
-        collector = collector_for(len(items), options, dimension=dimension, device=device)
+        if is_single and out is not None:
+            out = out[None]
         shown = _shows_progress() if show_progress_bar is None else show_progress_bar
-        rows = encode_all(
-            self,
-            self._batches_of(apply_prompt(prompt, items)),
-            options,
-            device=device,
-            collector=collector,
-            progress=progress_bar(len(items), unit="sentence", shown=shown, description="Encoding"),
-        )
+        rows = self._encoded(apply_prompt(prompt, items), options, device, out=out, shows_progress=shown)
         return rows[0] if is_single else rows
+
+    def encode_iter(
+        self,
+        sentences: Iterable[Any],
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        batch_size: int = 32,
+        *,
+        chunk_size: int = 4096,
+        precision: Precision | None = "float32",
+        convert_to_tensor: bool = False,
+        device: str | torch.device | None = None,
+        normalize_embeddings: bool = False,
+        truncate_dim: int | None = None,
+    ) -> Iterator[Any]:
+        """The embeddings of a stream of texts, as a stream of arrays, in bounded memory.
+
+        Args:
+            sentences: Any number of texts, such as a file's lines; they are read as they are needed.
+            prompt_name: As for ``encode``, like all that is not named here.
+            prompt: See above.
+            batch_size: See above.
+            chunk_size: How many embeddings an array has; the last one may have fewer.
+            precision: ``"float32"``, ``"binary"`` or ``"ubinary"``: the others need all embeddings at once.
+            convert_to_tensor: Whether the arrays are tensors.
+            device: See above.
+            normalize_embeddings: See above.
+            truncate_dim: See above.
+
+        Yields:
+            Arrays (chunk_size, dim), in the order of the texts.
+
+        Raises:
+            TypeError: A row is missing or is no text.
+            ValueError: As for ``encode``; or the precision needs all embeddings at once.
+        """
+        if precision in CALIBRATED_PRECISIONS:
+            raise ValueError(
+                f"{precision} needs the range of each dimension over all embeddings: stream float32, then call "
+                "quantize_embeddings on each array with the same ranges="
+            )
+        chunks = chunks_of(sentences, chunk_size)
+
+        def arrays() -> Iterator[Any]:
+            for chunk in chunks:
+                yield self.encode(
+                    chunk,
+                    prompt_name,
+                    prompt,
+                    batch_size,
+                    show_progress_bar=False,
+                    precision=precision,
+                    convert_to_tensor=convert_to_tensor,
+                    device=device,
+                    normalize_embeddings=normalize_embeddings,
+                    truncate_dim=truncate_dim,
+                )
+
+        return arrays()
 
     def encode_query(self, sentences: Any, *args: Any, **kwargs: Any) -> Any:
         """``encode`` for queries: with the prompt named ``query``, if the model has one and none is given."""
@@ -275,15 +338,52 @@ class SentenceTransformer(nn.Sequential):
         features: Features = first.tokenize(texts)
         return features
 
-    def _batches_of(self, texts: Sequence[Any]) -> BatchSource:
-        """The texts, tokenised all at once, or batch by batch where somebody has their own ``tokenize``."""
+    def _encoded(
+        self,
+        texts: Sequence[Any],
+        options: EncodeOptions,
+        device: str | torch.device | None,
+        *,
+        out: Output | None,
+        shows_progress: bool,
+    ) -> Rows:
+        device = self._ready_on(device)
+        is_rows = options.output_value == "sentence_embedding"
+        engine = self._engine(options, device)
+        # What comes apart for each text, its owner may change; and who tokenises by batches, may count them.
+        may_share = is_rows and engine.forward.is_packed
+        distinct = DistinctTexts.of(texts) if may_share else DistinctTexts.every(len(texts))
+        dimension = self._dimension_cut_to(options.truncate_dim)
+        collector = collector_for(distinct, options, dimension=dimension, device=device, out=out)
+        with progress_bar(len(texts), unit="sentence", shown=shows_progress, description="Encoding") as progress:
+            if len(distinct.computed) < len(texts):
+                texts = [texts[place] for place in distinct.computed]
+                progress.update(distinct.count - len(texts))
+            engine.run(texts, collector, progress)
+        return collector.finish()
+
+    def _engine(self, options: EncodeOptions, device: torch.device) -> Engine:
+        """What turns texts into Features: tokenised ahead, or by batches if somebody has their own ``tokenize``."""
         first = self._first_module()
+        extra = {} if options.prompt_length is None else {"prompt_length": options.prompt_length}
         is_stock = type(self).tokenize is SentenceTransformer.tokenize
         if isinstance(first, Transformer):
             is_stock = is_stock and type(first).tokenize is Transformer.tokenize
         if is_stock and isinstance(first, TokenizesAhead):
-            return first.tokenize_ahead(texts)
-        return TokenizedOnDemand(self.tokenize, texts)
+            tokenize: Callable[[Sequence[Any]], BatchSource] = first.tokenize_ahead
+            forward = self._acceleration.forward(
+                self, output_value=options.output_value, device=device, extra=extra
+            )
+        else:
+            tokenize = functools.partial(TokenizedOnDemand, self.tokenize)
+            forward = PlainForward(self, device, extra)
+        return Engine(
+            tokenize=tokenize,
+            forward=forward,
+            device=device,
+            batch_size=options.batch_size,
+            longest=self.get_max_seq_length(),
+        )
 
     def _prompt_length(self, prompt: str) -> int | None:
         """How many tokens a prompt takes at the start of a text; None if the first module makes no tokens."""
@@ -299,7 +399,7 @@ class SentenceTransformer(nn.Sequential):
 
     def _ready_on(self, device: str | torch.device | None) -> torch.device:
         """The device to compute on, with the model there and in evaluation mode; changes only what must change."""
-        if any(module.training for module in self.modules()):
+        if _is_training(self):
             self.eval()
         if device is not None and torch.device(device) != self.device:
             self.to(torch.device(device))
@@ -550,6 +650,11 @@ class SentenceTransformer(nn.Sequential):
                 datasets=datasets,
             )
         )
+
+
+def _is_training(module: nn.Module) -> bool:
+    """Whether any part of a module is in training mode; ``modules()`` takes too long for a single short text."""
+    return module.training or any(_is_training(child) for child in module._modules.values() if child is not None)
 
 
 def _named(modules: Iterable[nn.Module] | None) -> dict[str, nn.Module]:

@@ -16,7 +16,11 @@ META = torch.device("meta")
 def _tokenized(lengths: list[int], side: PaddingSide, keys: list[str | None] | None = None) -> TokenizedTexts:
     ids = [np.arange(1, length + 1, dtype=np.int32) for length in lengths]
     return TokenizedTexts(
-        columns={"input_ids": ids}, pad_values={"input_ids": -1}, padding_side=side, text_keys=keys
+        columns={"input_ids": np.concatenate(ids)},
+        lengths=np.array(lengths, dtype=np.int64),
+        pad_values={"input_ids": -1},
+        padding_side=side,
+        text_keys=keys,
     )
 
 
@@ -40,6 +44,19 @@ def test_the_mask_marks_the_tokens(lengths: list[int], side: PaddingSide, data: 
         assert (ids[place][~mask[place].bool()] == -1).all()
         edge = mask[place][: lengths[row]] if side == "right" else mask[place][len(mask[place]) - lengths[row] :]
         assert edge.all()
+
+
+@given(lengths=st.lists(st.integers(0, 9), min_size=1, max_size=6), data=st.data())
+def test_packed_texts_lie_end_to_end(lengths: list[int], data: st.DataObject) -> None:
+    """A packed batch has each text's tokens, one text after the other, and nothing else."""
+    rows = data.draw(st.lists(st.sampled_from(range(len(lengths))), min_size=1))
+
+    packed = _tokenized(lengths, "right").packed(rows)
+
+    expected = [list(range(1, lengths[row] + 1)) for row in rows]
+    assert packed.lengths.tolist() == [lengths[row] for row in rows]
+    assert packed.columns["input_ids"].tolist() == [token for text in expected for token in text]
+    assert packed.positions.tolist() == [token - 1 for text in expected for token in text]
 
 
 def test_keys_and_lengths() -> None:

@@ -20,13 +20,19 @@ from tests.stsb import read_stsb, spearman
 from tests.tiny_models import TINY_MODELS
 
 
+@pytest.mark.parametrize("acceleration", [True, False], ids=["accelerated", "plain"])
 @pytest.mark.parametrize("name", TINY_MODELS)
-def test_tiny_models_give_the_vectors_of_the_reference(name: str, tiny_folders: dict[str, Path]) -> None:
+def test_tiny_models_give_the_vectors_of_the_reference(
+    name: str, acceleration: bool, tiny_folders: dict[str, Path]
+) -> None:
     """Every combination of encode's options gives what sentence-transformers 6.2 gives, to 1e-5."""
-    model = SentenceTransformer(str(tiny_folders[name]), device="cpu")
+    model = SentenceTransformer(str(tiny_folders[name]), device="cpu", acceleration=acceleration)
 
     compared = compare_grid(
-        model, np.load(GOLDEN / f"{name}.npz"), product((1, 3, RECORDED_BATCH_SIZE), CONTAINERS)
+        model,
+        np.load(GOLDEN / f"{name}.npz"),
+        product((1, 3, RECORDED_BATCH_SIZE), CONTAINERS),
+        accelerated=acceleration,
     )
 
     assert compared > 800
@@ -37,7 +43,10 @@ def test_minilm_gives_the_vectors_of_the_reference(minilm: SentenceTransformer) 
     minilm.prompts = {"query": PROMPT}
 
     compared = compare_grid(
-        minilm, np.load(GOLDEN / "minilm.npz"), [(RECORDED_BATCH_SIZE, CONTAINERS[0]), (3, CONTAINERS[2])]
+        minilm,
+        np.load(GOLDEN / "minilm.npz"),
+        [(RECORDED_BATCH_SIZE, CONTAINERS[0]), (3, CONTAINERS[2])],
+        accelerated=True,
     )
 
     minilm.prompts = {}

@@ -51,9 +51,12 @@ DEFAULTS: dict[str, dict[str, Any]] = {
 NEWER: dict[str, set[str]] = {
     "__init__": {
         *("similarity_fn_name", "local_files_only", "model_kwargs", "tokenizer_kwargs", "config_kwargs"),
-        *("processor_kwargs", "backend"),
+        *("processor_kwargs", "backend", "acceleration", "dtype"),
     },
-    "encode": {"truncate_dim"},
+    "encode": {"truncate_dim", "out"},
+    "encode_iter": {
+        *("chunk_size", "precision", "convert_to_tensor", "device", "normalize_embeddings", "truncate_dim"),
+    },
 }
 """Method → its keyword-only arguments."""
 
@@ -96,7 +99,15 @@ def test_properties(name: str) -> None:
     "name",
     [
         *("encode_query", "encode_document", "similarity", "similarity_pairwise", "save_pretrained"),
-        *("get_embedding_dimension", "load", "get_backend", "_first_module", "_last_module", "_text_length"),
+        *(
+            "get_embedding_dimension",
+            "load",
+            "get_backend",
+            "encode_iter",
+            "_first_module",
+            "_last_module",
+            "_text_length",
+        ),
     ],
 )
 def test_newer_and_private_methods_that_others_call(name: str) -> None:

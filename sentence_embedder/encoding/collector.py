@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -10,8 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from sentence_embedder.encoding.inputs import DistinctTexts
 from sentence_embedder.encoding.options import EncodeOptions
-from sentence_embedder.features import Features
+from sentence_embedder.features import Features, Places, array_to_device
 from sentence_embedder.quantization import as_numpy, check_calibration, quantize_embeddings, quantize_matrices
 from sentence_embedder.similarity import normalize_embeddings, truncate_embeddings
 
@@ -19,10 +20,17 @@ Rows = NDArray[Any] | Tensor | list[Any]
 """What ``encode`` returns for several texts: an array or tensor (texts, dim), or a list of objects."""
 
 
+Output = NDArray[Any] | Tensor
+"""An array of the caller's that takes the embeddings: (texts, dim)."""
+
+_ROWS_ON_DEVICE = 16_384
+"""So many embeddings are brought back from a GPU together: each time, it is waited for."""
+
+
 class Collector(Protocol):
     """Takes the batches as they come."""
 
-    def add(self, places: Sequence[int], features: Features) -> None:
+    def add(self, places: Places, features: Features) -> None:
         """Take a batch.
 
         Args:
@@ -38,33 +46,69 @@ class SentenceEmbeddings:
     """Sentence embeddings, each put into its place of one array that is allocated once.
 
     Args:
-        count: How many texts there are.
+        texts: Which of the texts are computed, and which are equal to one of these.
         options: What is asked for.
         dimension: Width of the embeddings, if it is known; for the result of no texts at all.
         device: Where the modules compute.
+        out: The array to put them into, if there is one.
 
     Raises:
-        ValueError: A single text in a precision that needs several.
+        ValueError: A single text in a precision that needs several, or an ``out`` that does not fit.
     """
 
-    def __init__(self, count: int, options: EncodeOptions, dimension: int | None, device: torch.device) -> None:
-        check_calibration(options.precision, count)
+    def __init__(
+        self,
+        texts: DistinctTexts,
+        options: EncodeOptions,
+        dimension: int | None,
+        device: torch.device,
+        out: Output | None = None,
+    ) -> None:
+        check_calibration(options.precision, texts.count)
+        self._texts = texts
         self._options = options
-        self._count = count
         self._device = torch.device("cpu") if options.container == "numpy" else device
+        self._out = out
         self._rows = torch.empty(0, dimension or 0, device=self._device)
+        if out is not None:
+            _check_output(out, texts.count, options)
+            if options.precision == "float32":
+                self._rows = out if isinstance(out, Tensor) else torch.from_numpy(out)
+        self._waiting: list[tuple[NDArray[np.int64], Tensor]] = []
 
-    def add(self, places: Sequence[int], features: Features) -> None:
+    def add(self, places: Places, features: Features) -> None:
         """Take a batch."""
         rows = truncate_embeddings(_feature(features, "sentence_embedding"), self._options.truncate_dim)
         if self._options.normalize_embeddings:
             rows = normalize_embeddings(rows)
         if len(self._rows) == 0:
-            self._rows = rows.new_empty(self._count, *rows.shape[1:], device=self._device)
-        self._rows[torch.tensor(places, device=self._device)] = rows.to(self._device)
+            self._rows = rows.new_empty(self._texts.count, *rows.shape[1:], device=self._device)
+        elif rows.shape[1:] != self._rows.shape[1:]:
+            raise ValueError(
+                f"out: expected the shape {(self._texts.count, *rows.shape[1:])}, found {tuple(self._rows.shape)}"
+            )
+        self._waiting.append((self._texts.computed[places], rows))
+        on_other_device = rows.device != self._rows.device
+        if not on_other_device or sum(len(waiting) for _, waiting in self._waiting) >= _ROWS_ON_DEVICE:
+            self._settle()
+
+    def _settle(self) -> None:
+        """Put the embeddings that wait into their places."""
+        if self._waiting:
+            places, rows = zip(*self._waiting, strict=True)
+            joined = rows[0] if len(rows) == 1 else torch.cat(rows)
+            target = self._rows.device
+            self._rows[array_to_device(np.concatenate(places), target)] = joined.to(target, self._rows.dtype)
+            self._waiting.clear()
 
     def finish(self) -> Rows:
         """All results, in the order of the texts."""
+        self._settle()
+        for places, originals in self._texts.repeated():
+            here = self._rows.device
+            self._rows[array_to_device(places, here)] = self._rows[array_to_device(originals, here)]
+        if self._out is not None:
+            return self._finished_in(self._out)
         container, precision = self._options.container, self._options.precision
         if precision != "float32":
             quantized = quantize_embeddings(self._rows, precision)
@@ -75,18 +119,52 @@ class SentenceEmbeddings:
             return as_numpy(self._rows)
         return self._rows if container == "tensor" else list(self._rows.unbind(0))
 
+    def _finished_in(self, out: Output) -> Output:
+        if self._options.precision != "float32":
+            rows = out if isinstance(out, Tensor) else torch.from_numpy(out)
+            rows.copy_(torch.from_numpy(quantize_embeddings(self._rows, self._options.precision)))
+        return out
+
+
+def _check_output(out: Output, count: int, options: EncodeOptions) -> None:
+    """Raise a ValueError unless an array can take the embeddings of so many texts."""
+    kind = {"numpy": np.ndarray, "tensor": Tensor}.get(options.container)
+    if kind is None or not isinstance(out, kind) or options.output_value != "sentence_embedding":
+        raise ValueError(
+            "out: expected an array for sentence embeddings as an array, or a tensor with convert_to_tensor=True, "
+            f"found {type(out).__name__}"
+        )
+    if out.ndim != 2 or len(out) != count:
+        raise ValueError(f"out: expected the shape ({count}, dim), found {tuple(out.shape)}")
+    expected = _OUTPUT_FORMATS[options.precision]
+    found = str(out.dtype).removeprefix("torch.")
+    if found not in expected:
+        raise ValueError(f"out: expected {' or '.join(expected)} for {options.precision}, found {found}")
+    if isinstance(out, np.ndarray) and not out.flags.writeable:
+        raise ValueError("out: expected an array that can be written to: open a memmap with mode 'r+' or 'w+'")
+
+
+_OUTPUT_FORMATS: Mapping[str, tuple[str, ...]] = {
+    "float32": ("float32", "float16", "bfloat16", "float64"),
+    "int8": ("int8",),
+    "uint8": ("uint8",),
+    "binary": ("int8",),
+    "ubinary": ("uint8",),
+}
+"""Precision → the formats that an ``out`` may have."""
+
 
 class _PerText:
     """Results that are one object a text, in a list.
 
     Args:
-        count: How many texts there are.
+        texts: Which of the texts are computed.
         options: What is asked for.
     """
 
-    def __init__(self, count: int, options: EncodeOptions) -> None:
+    def __init__(self, texts: DistinctTexts, options: EncodeOptions) -> None:
         self._options = options
-        self._rows: list[Any] = [None] * count
+        self._rows: list[Any] = [None] * texts.count
 
     def finish(self) -> Rows:
         """All results, in the order of the texts."""
@@ -99,7 +177,7 @@ class TokenEmbeddings(_PerText):
     Quantised, they are arrays, with one range a dimension over the tokens of all texts.
     """
 
-    def add(self, places: Sequence[int], features: Features) -> None:
+    def add(self, places: Places, features: Features) -> None:
         """Take a batch."""
         for place, tokens, mask in zip(
             places, _feature(features, "token_embeddings"), _feature(features, "attention_mask"), strict=True
@@ -116,7 +194,7 @@ class TokenEmbeddings(_PerText):
 class AllFeatures(_PerText):
     """All features: for each text a dict, its sentence embedding cut but not normalised."""
 
-    def add(self, places: Sequence[int], features: Features) -> None:
+    def add(self, places: Places, features: Features) -> None:
         """Take a batch."""
         cut = truncate_embeddings(_feature(features, "sentence_embedding"), self._options.truncate_dim)
         features = {**features, "sentence_embedding": cut}
@@ -124,11 +202,20 @@ class AllFeatures(_PerText):
             self._rows[place] = {name: _row_of(value, row, len(places)) for name, value in features.items()}
 
 
-def collector_for(count: int, options: EncodeOptions, *, dimension: int | None, device: torch.device) -> Collector:
+def collector_for(
+    texts: DistinctTexts,
+    options: EncodeOptions,
+    *,
+    dimension: int | None,
+    device: torch.device,
+    out: Output | None = None,
+) -> Collector:
     """The collector for the output that is asked for; arguments as for ``SentenceEmbeddings``."""
     if options.output_value == "sentence_embedding":
-        return SentenceEmbeddings(count, options, dimension, device)
-    return TokenEmbeddings(count, options) if options.output_value else AllFeatures(count, options)
+        return SentenceEmbeddings(texts, options, dimension, device, out)
+    if out is not None:
+        _check_output(out, texts.count, options)
+    return TokenEmbeddings(texts, options) if options.output_value else AllFeatures(texts, options)
 
 
 def _feature(features: Features, name: str) -> Tensor:

@@ -1,30 +1,36 @@
-"""The loop of ``encode``: batches through the model, results to the collector."""
+"""The loop of ``encode``: texts through the model, results to the collector."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import chain, islice
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sentence_embedder.encoding.collector import Collector, Rows
-from sentence_embedder.encoding.options import EncodeOptions
-from sentence_embedder.encoding.planner import plan
-from sentence_embedder.features import Features, to_device
+from sentence_embedder.acceleration.forward import Forward
+from sentence_embedder.encoding.collector import Collector
+from sentence_embedder.encoding.planner import by_texts, by_tokens
+from sentence_embedder.encoding.threads import side_by_side, thread_count
+from sentence_embedder.features import BatchSource, Features, Places
 from sentence_embedder.progress import Progress
 
+_WINDOW = 16_384
+"""How many texts are tokenised at a time, while the model computes those before them."""
 
-class BatchSource(Protocol):
-    """Texts that become Features, batch by batch."""
+_TOKENS_ON_CPU = 2048
+"""So many tokens are enough for a product at full speed, and what is computed of them stays in the cache."""
 
-    @property
-    def lengths(self) -> NDArray[np.int64]:
-        """How long each text is, in tokens or, where these are not known yet, in characters."""
+_TOKENS_ON_GPU = 32_768
+"""So many keep a large GPU busy between two launches."""
 
-    def batch(self, rows: Sequence[int]) -> Features:
-        """The Features of the texts at the given places."""
+_TOKENS_A_THREAD = 512
+"""Threads share what batch_size allows; with fewer tokens each, there are fewer threads."""
 
 
 @runtime_checkable
@@ -52,7 +58,7 @@ class TokenizedOnDemand:
         """How many characters each text has."""
         return np.array([text_length(text) for text in self._texts], dtype=np.int64)
 
-    def batch(self, rows: Sequence[int]) -> Features:
+    def batch(self, rows: Places) -> Features:
         """The Features of the texts at the given places."""
         return self._tokenize([self._texts[row] for row in rows])
 
@@ -68,32 +74,118 @@ def text_length(item: Any) -> int:
     return 1
 
 
-@torch.no_grad()
-def encode_all(
-    model: Callable[[Features], Features],
-    source: BatchSource,
-    options: EncodeOptions,
-    *,
-    device: torch.device,
-    collector: Collector,
-    progress: Progress,
-) -> Rows:
-    """Send all texts through the model.
+@dataclass(frozen=True, kw_only=True)
+class Engine:
+    """What turns texts into Features.
 
     Args:
-        model: Features → Features, on the device.
-        source: The texts.
-        options: What is asked for.
+        tokenize: Texts → their tokens.
+        forward: Tokens → Features.
         device: Where the model computes.
-        collector: Takes what the model makes, and says what is returned.
-        progress: Told how many texts are done.
+        batch_size: The most texts in a batch; of packed texts, what they may take in memory at their longest.
+        longest: The most tokens that a text can have, if there is a limit.
     """
-    whole_batch = {} if options.prompt_length is None else {"prompt_length": options.prompt_length}
-    try:
-        for places in plan(source.lengths, options.batch_size):
-            features = to_device({**source.batch(places), **whole_batch}, device)
-            collector.add(places, model(features))
+
+    tokenize: Callable[[Sequence[Any]], BatchSource]
+    forward: Forward
+    device: torch.device
+    batch_size: int
+    longest: int | None
+
+    def run(self, texts: Sequence[Any], collector: Collector, progress: Progress) -> None:
+        """Send texts through the model.
+
+        Args:
+            texts: The texts.
+            collector: Takes what the model makes.
+            progress: Told how many texts are done.
+        """
+        workers = self._workers()
+        windows = [texts[start : start + _WINDOW] for start in range(0, len(texts), _WINDOW)]
+        batches = self._batches(_ahead(self.tokenize, windows), workers)
+        for places, features in _computed(self.forward, batches, workers):
+            collector.add(places, features)
             progress.update(len(places))
-    finally:
-        progress.close()
-    return collector.finish()
+
+    def _workers(self) -> int:
+        if not self.forward.is_packed or self.device.type != "cpu":
+            return 1
+        threads = thread_count()
+        return threads if self.longest is None else max(1, min(threads, self._most_tokens() // _TOKENS_A_THREAD))
+
+    def _most_tokens(self) -> int:
+        """How many tokens all batches that are computed at the same time may have, if texts have a limit."""
+        return self.batch_size * (self.longest or 0)
+
+    def _batches(self, sources: Iterable[BatchSource], workers: int) -> Iterator[_Batch]:
+        start = 0
+        for source in sources:
+            lengths = source.lengths
+            for rows in self._planned(lengths, workers):
+                yield _Batch(source, rows, rows + start)
+            start += len(lengths)
+
+    def _planned(self, lengths: NDArray[np.int64], workers: int) -> list[NDArray[np.int64]]:
+        if not self.forward.is_packed:
+            return by_texts(lengths, self.batch_size)
+        tokens = _TOKENS_ON_CPU if self.device.type == "cpu" else _TOKENS_ON_GPU
+        most = self._most_tokens() if self.longest else self.batch_size * int(lengths.max(initial=0))
+        return by_tokens(lengths, tokens, most=most // workers, workers=workers)
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Texts that go through the model together.
+
+    Args:
+        source: Tokens of a window.
+        rows: The places of the texts in the window, shape (texts,).
+        places: Their places among all texts, shape (texts,).
+    """
+
+    source: BatchSource
+    rows: NDArray[np.int64]
+    places: NDArray[np.int64]
+
+
+def _ahead(
+    tokenize: Callable[[Sequence[Any]], BatchSource], windows: Sequence[Sequence[Any]]
+) -> Iterator[BatchSource]:
+    """Each window tokenised while what comes of the one before is worked on."""
+    if len(windows) < 2:
+        yield from map(tokenize, windows)
+        return
+    with ThreadPoolExecutor(1, thread_name_prefix="tokenize") as thread:
+        following = thread.submit(tokenize, windows[0])
+        for window in windows[1:]:
+            source = following.result()
+            following = thread.submit(tokenize, window)
+            yield source
+        yield following.result()
+
+
+def _computed(
+    forward: Forward, batches: Iterator[_Batch], workers: int
+) -> Iterator[tuple[NDArray[np.int64], Features]]:
+    """What the model makes of each batch, in the order of the batches."""
+    first = list(islice(batches, 2))
+    batches = chain(first, batches)
+    if workers == 1 or len(first) < 2:
+        for batch in batches:
+            yield batch.places, forward(batch.source, batch.rows)
+        return
+    with side_by_side(workers) as threads:
+        running: deque[tuple[_Batch, Future[Features]]] = deque()
+        try:
+            for batch in batches:
+                # One batch waits for each that is computed: nobody is idle, and not much is held.
+                if len(running) == 2 * workers:
+                    done, future = running.popleft()
+                    yield done.places, future.result()
+                running.append((batch, threads.submit(forward, batch.source, batch.rows)))
+            while running:
+                done, future = running.popleft()
+                yield done.places, future.result()
+        finally:
+            for _, future in running:
+                future.cancel()

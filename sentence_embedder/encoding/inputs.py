@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 _ACCEPTED = "a text, a pair of texts, {key: text}, or a collection of them"
 
@@ -55,3 +58,74 @@ def _check_item(row: int, item: Any) -> None:
     is_missing = item is None or is_nan or type(item).__name__ in ("NAType", "NaTType")
     if is_missing or isinstance(item, (bytes, bytearray)):
         raise TypeError(f"encode: expected a text in row {row}, found {type(item).__name__}: {item!r:.80}")
+
+
+def chunks_of(sentences: Iterable[Any], size: int) -> Iterator[list[Any]]:
+    """A stream of items as lists of so many, read as they are needed.
+
+    Args:
+        sentences: The stream.
+        size: How many items a list has; the last one may have fewer.
+
+    Raises:
+        TypeError: It is no collection of texts.
+        ValueError: The size is not positive.
+
+    Example:
+        >>> list(chunks_of(iter(["a", "b", "c"]), 2))
+        [['a', 'b'], ['c']]
+    """
+    if isinstance(sentences, (str, bytes, Mapping)) or not isinstance(sentences, Iterable):
+        raise TypeError(f"expected a stream of texts, found {type(sentences).__name__}: {sentences!r:.80}")
+    if size < 1:
+        raise ValueError(f"chunk_size: expected at least 1, found {size}")
+    stream = iter(sentences)
+    return iter(lambda: list(islice(stream, size)), [])
+
+
+@dataclass(frozen=True)
+class DistinctTexts:
+    """Which of several texts are computed: each once.
+
+    Args:
+        computed: The place of the first one of each kind, ascending, shape (distinct texts,).
+        originals: For each text the place of the first one that is equal to it, shape (texts,).
+    """
+
+    computed: NDArray[np.int64]
+    originals: NDArray[np.int64]
+
+    @staticmethod
+    def of(items: Sequence[Any]) -> DistinctTexts:
+        """The distinct ones among texts; of anything but texts, all.
+
+        Example:
+            >>> DistinctTexts.of(["yes", "no", "yes"]).computed
+            array([0, 1])
+        """
+        if not all(type(item) is str for item in items):
+            return DistinctTexts.every(len(items))
+        places = np.arange(len(items))
+        first: dict[str, int] = {}
+        originals = np.fromiter(
+            (first.setdefault(text, place) for place, text in enumerate(items)), dtype=np.int64, count=len(items)
+        )
+        return DistinctTexts(places if len(first) == len(items) else np.flatnonzero(originals == places), originals)
+
+    @staticmethod
+    def every(count: int) -> DistinctTexts:
+        """So many texts, each of which is computed."""
+        places = np.arange(count)
+        return DistinctTexts(places, places)
+
+    @property
+    def count(self) -> int:
+        """How many texts there are."""
+        return len(self.originals)
+
+    def repeated(self, at_once: int = 16_384) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+        """The places of texts that are not computed, and of those that they are equal to, some at a time."""
+        places = np.flatnonzero(self.originals != np.arange(self.count))
+        for start in range(0, len(places), at_once):
+            some = places[start : start + at_once]
+            yield some, self.originals[some]

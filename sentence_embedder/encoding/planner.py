@@ -5,8 +5,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+_FEWEST_TOKENS = 256
+"""Fewer are not worth a thread of their own."""
 
-def plan(lengths: NDArray[np.int64], batch_size: int) -> list[list[int]]:
+
+def by_texts(lengths: NDArray[np.int64], batch_size: int) -> list[NDArray[np.int64]]:
     """Batches of texts of like length, so that little is padding; the longest first, so that a batch that does
     not fit into memory fails at once.
 
@@ -18,8 +21,40 @@ def plan(lengths: NDArray[np.int64], batch_size: int) -> list[list[int]]:
         For each batch the places of its texts. Every text is in one batch.
 
     Example:
-        >>> plan(np.array([3, 9, 4]), batch_size=2)
-        [[1, 2], [0]]
+        >>> by_texts(np.array([3, 9, 4]), batch_size=2)
+        [array([1, 2]), array([0])]
     """
     order = np.argsort(-lengths, kind="stable")
-    return [order[start : start + batch_size].tolist() for start in range(0, len(order), batch_size)]
+    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+
+
+def by_tokens(lengths: NDArray[np.int64], tokens: int, *, most: int, workers: int) -> list[NDArray[np.int64]]:
+    """Batches of texts of like length, each with about as many tokens; the longest first.
+
+    Args:
+        lengths: How many tokens each text has, shape (texts,).
+        tokens: How many tokens a batch should have.
+        most: How many it may have; a single text may have more.
+        workers: How many batches are computed at the same time: their number is a multiple of it, if there
+            is work for so many.
+
+    Returns:
+        For each batch the places of its texts. Every text is in one batch.
+
+    Example:
+        >>> by_tokens(np.array([300, 600, 100, 200]), 512, most=1024, workers=2)
+        [array([1]), array([0, 3, 2])]
+    """
+    order = np.argsort(-lengths, kind="stable")
+    if len(order) == 0:
+        return []
+    ends = np.cumsum(lengths[order])
+    total = int(ends[-1])
+    longest = int(lengths[order[0]])
+    # A text belongs to the batch in which its first token falls: the last one may stand out of it.
+    size = max(1, min(tokens, most - longest, max(_FEWEST_TOKENS, -(-total // workers))))
+    batches = -(-total // size)
+    if batches > 1:
+        batches = -(-batches // workers) * workers
+    numbers = (ends - lengths[order]) * batches // max(total, 1)
+    return np.split(order, np.flatnonzero(np.diff(numbers)) + 1)

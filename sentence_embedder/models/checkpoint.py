@@ -65,6 +65,17 @@ def load_tokenizer(name: str, cache_dir: str | None, tokenizer_args: Mapping[str
         return AutoTokenizer.from_pretrained(name, **{"cache_dir": cache_dir, **tokenizer_args})
 
 
+def has_plain_backend(tokenizer: Any) -> bool:
+    """Whether a tokenizer does nothing with a text but ask the ``tokenizers`` library."""
+    from transformers import PreTrainedTokenizerFast
+
+    names = ("__call__", "_encode_plus")
+    return isinstance(tokenizer, PreTrainedTokenizerFast) and all(
+        getattr(type(tokenizer), name) is getattr(PreTrainedTokenizerFast, name) and name not in vars(tokenizer)
+        for name in names
+    )
+
+
 def save_model(folder: Path, model: Any, *, safe_serialization: bool = True) -> None:
     """Write a model's configuration and weights, as safetensors or as a pickle."""
     with _quiet_transformers():

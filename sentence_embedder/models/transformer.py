@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,10 @@ from sentence_embedder.features import Features, TokenizedTexts
 from sentence_embedder.files import read_json, write_json
 from sentence_embedder.formats import TRANSFORMER_CONFIG_NAMES, TransformerConfig
 from sentence_embedder.models.checkpoint import load_model, load_tokenizer, save_model, save_tokenizer
+from sentence_embedder.models.tokenizer import Columns, TokenIds
 
 _TEXTS_AT_ONCE = 1024
 _NO_TOKENS = np.empty(0, dtype=np.int32)
-_NO_LIMIT = int(1e20)
-"""Tokenizers without a limit of their own report one above this."""
 
 
 class Transformer(nn.Module):
@@ -56,6 +56,7 @@ class Transformer(nn.Module):
     ) -> None:
         super().__init__()
         self._config = TransformerConfig()
+        self._token_ids = TokenIds()
         self.do_lower_case = do_lower_case
         name = str(model_name_or_path)
         self.auto_model: Any = load_model(name, cache_dir, model_args or {}, config_args or {})
@@ -140,31 +141,22 @@ class Transformer(nn.Module):
     def tokenize_ahead(self, texts: Sequence[Any]) -> TokenizedTexts:
         """The token ids of any number of texts, cut to the longest input, not yet padded.
 
-        The tokenizer is asked for neither padding nor tensors, always in the same words: its state changes
-        only when ``max_seq_length`` does, so threads can share it.
+        The tokenizer is left as it is, so threads can share it.
         """
         keys, firsts, seconds = _as_columns(texts)
-        columns: dict[str, list[NDArray[np.int32]]] = {"input_ids": [_NO_TOKENS] * len(firsts)}
-        # The tokenizer takes texts or pairs, not a mixture.
-        for is_pair in (False, True):
-            rows = [row for row, second in enumerate(seconds) if (second is not None) is is_pair]
-            for start in range(0, len(rows), _TEXTS_AT_ONCE):
-                chunk = rows[start : start + _TEXTS_AT_ONCE]
-                encoded = self.tokenizer(
-                    self._cleaned([firsts[row] for row in chunk]),
-                    self._cleaned([seconds[row] or "" for row in chunk]) if is_pair else None,
-                    padding=False,
-                    **self._truncation(),
-                    return_attention_mask=False,
-                )
-                for name, ids in encoded.items():
-                    column = columns.setdefault(name, [_NO_TOKENS] * len(firsts))
-                    for row, numbers in zip(chunk, ids, strict=True):
-                        column[row] = np.array(numbers, dtype=np.int32)
+        parts: dict[str, list[NDArray[np.int32]]] = {"input_ids": []}
+        lengths: list[int] = []
+        for start in range(0, len(firsts), _TEXTS_AT_ONCE):
+            chunk = slice(start, start + _TEXTS_AT_ONCE)
+            columns = self._token_columns(firsts[chunk], seconds[chunk])
+            lengths += map(len, columns["input_ids"])
+            for name, rows in columns.items():
+                parts.setdefault(name, []).append(np.fromiter(chain.from_iterable(rows), dtype=np.int32))
         return TokenizedTexts(
-            columns=columns,
+            columns={name: np.concatenate([_NO_TOKENS, *arrays]) for name, arrays in parts.items()},
+            lengths=np.array(lengths, dtype=np.int64),
             pad_values={
-                **dict.fromkeys(columns, 0),
+                **dict.fromkeys(parts, 0),
                 "input_ids": self.tokenizer.pad_token_id or 0,
                 "token_type_ids": getattr(self.tokenizer, "pad_token_type_id", 0),
             },
@@ -179,9 +171,29 @@ class Transformer(nn.Module):
         it stands behind the whole text.
         """
         (text,) = self._cleaned([prompt])
-        encoded = self.tokenizer(text, padding=False, **self._truncation(), return_special_tokens_mask=True)
-        added: list[int] = encoded["special_tokens_mask"]
+        added = self._token_ids.special_tokens(self.tokenizer, self.max_seq_length, text)
         return len(added) - 1 if added and added[-1] else len(added)
+
+    def _token_columns(self, firsts: Sequence[str], seconds: Sequence[str | None]) -> Columns:
+        """The token ids of texts and of pairs of texts, mixed in any way."""
+        pairs = [row for row, second in enumerate(seconds) if second is not None]
+        if not pairs:
+            return self._token_ids.columns(self.tokenizer, self.max_seq_length, self._cleaned(firsts), None)
+        # The tokenizer takes texts or pairs, not a mixture.
+        singles = [row for row, second in enumerate(seconds) if second is None]
+        mixed: dict[str, list[Sequence[int]]] = {}
+        for rows, have_second in ((singles, False), (pairs, True)):
+            columns = self._token_ids.columns(
+                self.tokenizer,
+                self.max_seq_length,
+                self._cleaned([firsts[row] for row in rows]),
+                self._cleaned([seconds[row] or "" for row in rows]) if have_second else None,
+            )
+            for name, numbers in columns.items():
+                column = mixed.setdefault(name, [()] * len(firsts))
+                for row, ids in zip(rows, numbers, strict=True):
+                    column[row] = ids
+        return mixed
 
     def forward(self, features: Features) -> Features:
         """Adds ``token_embeddings`` (texts, tokens, dim) and, if the model gives them, ``all_layer_embeddings``."""
@@ -205,11 +217,6 @@ class Transformer(nn.Module):
     def _cleaned(self, texts: Sequence[str]) -> list[str]:
         stripped = [text.strip() for text in texts]
         return [text.lower() for text in stripped] if self.do_lower_case else stripped
-
-    def _truncation(self) -> dict[str, Any]:
-        limit = self.tokenizer.model_max_length if self.max_seq_length is None else self.max_seq_length
-        unlimited = limit is None or limit > _NO_LIMIT
-        return {"truncation": False} if unlimited else {"truncation": "longest_first", "max_length": limit}
 
 
 def _as_columns(texts: Sequence[Any]) -> tuple[list[str | None], list[str], list[str | None]]:

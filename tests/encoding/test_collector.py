@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sentence_embedder.encoding.collector import AllFeatures, SentenceEmbeddings, TokenEmbeddings, collector_for
+from sentence_embedder.encoding.inputs import DistinctTexts
 from sentence_embedder.encoding.options import EncodeOptions
 
 CPU = torch.device("cpu")
@@ -31,7 +32,7 @@ def test_rows_return_to_their_places(split: tuple[int, list[list[int]]], contain
     """Whatever order the batches come in, row i belongs to text i, in every container."""
     count, batches = split
     embeddings = torch.arange(count * 3, dtype=torch.float32).reshape(count, 3)
-    collector = SentenceEmbeddings(count, EncodeOptions(container=container), 3, CPU)
+    collector = SentenceEmbeddings(DistinctTexts.every(count), EncodeOptions(container=container), 3, CPU)
 
     for places in batches:
         collector.add(places, {"sentence_embedding": embeddings[places]})
@@ -47,7 +48,10 @@ def test_tokens_return_to_their_places(split: tuple[int, list[list[int]]]) -> No
     """So do token embeddings, without padding, and all features."""
     count, batches = split
     lengths = torch.arange(count) + 1
-    tokens, everything = TokenEmbeddings(count, EncodeOptions()), AllFeatures(count, EncodeOptions())
+    tokens, everything = (
+        TokenEmbeddings(DistinctTexts.every(count), EncodeOptions()),
+        AllFeatures(DistinctTexts.every(count), EncodeOptions()),
+    )
 
     for places in batches:
         width = int(lengths[places].max()) + 1
@@ -67,7 +71,7 @@ def test_tokens_return_to_their_places(split: tuple[int, list[list[int]]]) -> No
 def test_cut_before_scaled() -> None:
     """Embeddings are cut, and then scaled to length 1."""
     options = EncodeOptions(truncate_dim=2, normalize_embeddings=True)
-    collector = SentenceEmbeddings(1, options, None, CPU)
+    collector = SentenceEmbeddings(DistinctTexts.every(1), options, None, CPU)
 
     collector.add([0], {"sentence_embedding": torch.tensor([[3.0, 4.0, 9.0]])})
 
@@ -80,7 +84,7 @@ def test_quantised_once_over_everything(container: Any, precision: Any, dtype: A
     """The ranges are those of all texts, however they were split."""
     embeddings = torch.randn(6, 8, generator=torch.Generator().manual_seed(0))
     options = EncodeOptions(precision=precision, container=container)
-    together, split = (SentenceEmbeddings(6, options, 8, CPU) for _ in range(2))
+    together, split = (SentenceEmbeddings(DistinctTexts.every(6), options, 8, CPU) for _ in range(2))
 
     together.add(range(6), {"sentence_embedding": embeddings})
     split.add([4, 5], {"sentence_embedding": embeddings[4:]})
@@ -97,4 +101,4 @@ def test_which_collector() -> None:
 
     for output, kind in kinds.items():
         options = EncodeOptions(output_value=output)  # type: ignore[arg-type]
-        assert type(collector_for(2, options, dimension=3, device=CPU)) is kind
+        assert type(collector_for(DistinctTexts.every(2), options, dimension=3, device=CPU)) is kind

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
+from sentence_embedder.acceleration.forward import PlainForward
+from sentence_embedder.encoding import engine
 from sentence_embedder.encoding.collector import SentenceEmbeddings
-from sentence_embedder.encoding.engine import TokenizedOnDemand, TokenizesAhead, encode_all, text_length
+from sentence_embedder.encoding.engine import Engine, TokenizedOnDemand, TokenizesAhead, text_length
+from sentence_embedder.encoding.inputs import DistinctTexts
 from sentence_embedder.encoding.options import EncodeOptions
-from sentence_embedder.features import Features
+from sentence_embedder.features import BatchSource, Features, Places
 from sentence_embedder.models import Pooling, Transformer
 
 CPU = torch.device("cpu")
@@ -23,31 +29,27 @@ class Steps:
 
     def __init__(self) -> None:
         self.steps: list[float] = []
-        self.closed = False
 
     def update(self, n: float | None = 1) -> None:
         """Remember a step."""
         self.steps.append(n or 0)
-
-    def close(self) -> None:
-        """Remember the end."""
-        self.closed = True
 
 
 def _lengths(texts: Sequence[Any]) -> Features:
     return {"lengths": torch.tensor([[float(len(text))] for text in texts])}
 
 
-def _encode(texts: list[str], model: Any, progress: Steps, **options: Any) -> Any:
-    encode_options = EncodeOptions(**options)
-    return encode_all(
-        model,
-        TokenizedOnDemand(_lengths, texts),
-        encode_options,
+def _encode(texts: list[str], model: Any, progress: Steps, *, batch_size: int = 32, **extra: Any) -> Any:
+    texts_engine = Engine(
+        tokenize=lambda window: TokenizedOnDemand(_lengths, window),
+        forward=PlainForward(model, CPU, extra),
         device=CPU,
-        collector=SentenceEmbeddings(len(texts), encode_options, None, CPU),
-        progress=progress,
+        batch_size=batch_size,
+        longest=None,
     )
+    collector = SentenceEmbeddings(DistinctTexts.every(len(texts)), EncodeOptions(container="tensor"), None, CPU)
+    texts_engine.run(texts, collector, progress)
+    return collector.finish()
 
 
 def test_the_longest_batches_come_first_and_rows_return_to_their_places() -> None:
@@ -64,7 +66,6 @@ def test_the_longest_batches_come_first_and_rows_return_to_their_places() -> Non
     assert seen == [[4.0, 3.0], [2.0, 1.0], [0.0]]
     assert rows.squeeze(1).tolist() == [2.0, 1.0, 4.0, 3.0, 0.0]
     assert progress.steps == [2, 2, 1]
-    assert progress.closed
 
 
 def test_the_prompt_length_is_a_feature_of_each_batch() -> None:
@@ -82,24 +83,144 @@ def test_no_gradients_are_kept() -> None:
     """The model is called without gradients, and only there."""
     weight = torch.ones(1, requires_grad=True)
 
-    rows = _encode(
-        ["a"], lambda features: {"sentence_embedding": features["lengths"] * weight}, Steps(), container="tensor"
-    )
+    rows = _encode(["a"], lambda features: {"sentence_embedding": features["lengths"] * weight}, Steps())
 
     assert not rows.requires_grad
     assert torch.is_grad_enabled()
 
 
 def test_an_exception_in_the_model_reaches_the_caller() -> None:
-    """What a module raises arrives as it is, and the progress bar ends."""
-    progress = Steps()
+    """What a module raises arrives as it is."""
 
     def model(_features: Features) -> Features:
         raise KeyError("token_embeddings")
 
     with pytest.raises(KeyError, match="token_embeddings"):
-        _encode(["a"], model, progress)
-    assert progress.closed
+        _encode(["a"], model, Steps())
+
+
+@dataclass
+class Words:
+    """Texts whose tokens are their words."""
+
+    texts: Sequence[str]
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """How many words each text has."""
+        return np.array([len(text.split()) for text in self.texts], dtype=np.int64)
+
+    def batch(self, rows: Places) -> Features:
+        """What a way that packs never asks for."""
+        raise AssertionError(f"a padded batch of {rows}")
+
+
+class PackingForward:
+    """A way that takes batches of any number of texts, and remembers them and the threads they came on."""
+
+    is_packed = True
+
+    def __init__(self, fails_on: str | None = None) -> None:
+        self.batches: list[list[str]] = []
+        self.threads: set[tuple[str, int]] = set()
+        self.fails_on = fails_on
+
+    def __call__(self, source: Words, rows: Places) -> Features:
+        """How many words and characters each text has."""
+        texts = [source.texts[row] for row in rows]
+        if self.fails_on in texts:
+            raise MemoryError(self.fails_on)
+        self.batches.append(texts)
+        self.threads.add((threading.current_thread().name.split("_")[0], torch.get_num_threads()))
+        return {"sentence_embedding": torch.tensor([[len(t.split()), len(t)] for t in texts], dtype=torch.float32)}
+
+
+def _pack(texts: list[str], forward: PackingForward, *, batch_size: int = 32, longest: int | None = 512) -> Any:
+    def tokenize(window: Sequence[Any]) -> BatchSource:
+        return Words(window)
+
+    packing = Engine(tokenize=tokenize, forward=forward, device=CPU, batch_size=batch_size, longest=longest)
+    collector = SentenceEmbeddings(DistinctTexts.every(len(texts)), EncodeOptions(container="tensor"), None, CPU)
+    packing.run(texts, collector, Steps())
+    return collector.finish()
+
+
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    """torch with two threads, whatever the machine has."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    assert torch.get_num_threads() == 2
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_packed_batches_are_computed_side_by_side() -> None:
+    """Several packed batches have a thread each, which computes alone; the caller's threads stay as they were."""
+    texts = [" ".join(["word"] * (place % 90 + 1)) for place in range(400)]
+    forward = PackingForward()
+
+    rows = _pack(texts, forward)
+
+    assert len(forward.batches) % 2 == 0
+    assert forward.threads == {("encode", 1)}
+    assert rows.tolist() == [[len(text.split()), len(text)] for text in texts]
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_a_single_batch_has_all_threads() -> None:
+    """A batch that is alone is computed by the caller's thread, with as many more as torch has."""
+    forward = PackingForward()
+
+    _pack(["two words", "word"], forward)
+
+    assert forward.threads == {(threading.current_thread().name.split("_")[0], 2)}
+
+
+@pytest.mark.usefixtures("two_threads")
+@pytest.mark.parametrize("batch_size", [1, 3, 32])
+def test_batch_size_bounds_the_tokens_that_are_computed_at_once(batch_size: int) -> None:
+    """All threads together never compute more tokens than batch_size texts of the greatest length have."""
+    texts = [" ".join(["word"] * (place * 7 % 90 + 1)) for place in range(200)]
+    forward = PackingForward()
+
+    _pack(texts, forward, batch_size=batch_size, longest=90)
+
+    most = max(sum(len(text.split()) for text in batch) for batch in forward.batches)
+    threads = sum(1 for name, _ in forward.threads if name == "encode") + 1
+    assert most <= batch_size * 90
+    assert threads == 1 or 2 * most <= batch_size * 90
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_an_exception_in_a_thread_reaches_the_caller() -> None:
+    """What a batch raises in its thread arrives as it is, and nothing hangs."""
+    texts = [" ".join(["word"] * (place % 90 + 1)) for place in range(400)]
+
+    with pytest.raises(MemoryError, match="word"):
+        _pack(texts, PackingForward(fails_on="word word word"))
+
+
+def test_windows_are_tokenized_ahead_on_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many texts are tokenised some at a time, beside the model, each once; the order is kept."""
+    monkeypatch.setattr(engine, "_WINDOW", 10)
+    windows: list[tuple[int, str]] = []
+
+    def tokenize(window: Sequence[Any]) -> BatchSource:
+        windows.append((len(window), threading.current_thread().name.split("_")[0]))
+        return Words(window)
+
+    texts = [f"text {place}" for place in range(25)]
+    collector = SentenceEmbeddings(DistinctTexts.every(25), EncodeOptions(container="tensor"), None, CPU)
+    Engine(tokenize=tokenize, forward=PackingForward(), device=CPU, batch_size=32, longest=None).run(
+        texts, collector, Steps()
+    )
+
+    assert windows == [(10, "tokenize"), (10, "tokenize"), (5, "tokenize")]
+    rows = collector.finish()
+    assert isinstance(rows, torch.Tensor)
+    assert rows[:, 1].tolist() == [len(text) for text in texts]
 
 
 @pytest.mark.parametrize(

@@ -6,13 +6,13 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sentence_embedder.encoding.planner import plan
+from sentence_embedder.encoding.planner import by_texts, by_tokens
 
 
 @given(lengths=st.lists(st.integers(0, 99)), batch_size=st.integers(1, 20))
 def test_every_text_is_in_one_batch(lengths: list[int], batch_size: int) -> None:
     """Each text is in exactly one batch; batches are full but for the last, and from long texts to short ones."""
-    batches = plan(np.array(lengths, dtype=np.int64), batch_size)
+    batches = by_texts(np.array(lengths, dtype=np.int64), batch_size)
 
     places = [place for batch in batches for place in batch]
     assert sorted(places) == list(range(len(lengths)))
@@ -24,6 +24,37 @@ def test_every_text_is_in_one_batch(lengths: list[int], batch_size: int) -> None
 @given(count=st.integers(0, 50), batch_size=st.integers(1, 20))
 def test_texts_of_one_length_stay_in_order(count: int, batch_size: int) -> None:
     """Texts that are equally long keep their order, so that a call gives the same batches every time."""
-    batches = plan(np.full(count, 7, dtype=np.int64), batch_size)
+    batches = by_texts(np.full(count, 7, dtype=np.int64), batch_size)
 
     assert [place for batch in batches for place in batch] == list(range(count))
+
+
+@given(
+    lengths=st.lists(st.integers(0, 99)),
+    tokens=st.integers(1, 3000),
+    most=st.integers(1, 3000),
+    workers=st.integers(1, 4),
+)
+def test_batches_of_tokens(lengths: list[int], tokens: int, most: int, workers: int) -> None:
+    """Each text is in exactly one batch, from long texts to short ones; no batch of several texts has more tokens
+    than it may.
+    """
+    batches = by_tokens(np.array(lengths, dtype=np.int64), tokens, most=most, workers=workers)
+
+    places = [place for batch in batches for place in batch]
+    assert sorted(places) == list(range(len(lengths)))
+    assert [lengths[place] for place in places] == sorted(lengths, reverse=True)
+    assert all(len(batch) > 0 for batch in batches)
+    sums = [sum(lengths[place] for place in batch) for batch in batches]
+    assert all(total <= most for total, batch in zip(sums, batches, strict=True) if len(batch) > 1)
+
+
+@given(count=st.integers(1, 500), length=st.integers(1, 30), workers=st.integers(1, 4))
+def test_batches_of_tokens_are_alike(count: int, length: int, workers: int) -> None:
+    """Batches differ by little, and their number is such that no worker waits for another at the end."""
+    batches = by_tokens(np.full(count, length, dtype=np.int64), 512, most=4096, workers=workers)
+
+    sums = [len(batch) * length for batch in batches]
+    assert max(sums) - min(sums) <= length
+    assert len(batches) == 1 or len(batches) % workers == 0
+    assert max(sums) <= 512 + length

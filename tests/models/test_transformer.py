@@ -57,10 +57,8 @@ class TestTokenize:
 
         assert len(tokenized.lengths) == 2500
         for row in (0, 1023, 1024, 2499):
-            assert (
-                tokenized.columns["input_ids"][row].tolist()
-                == transformers["bert"].tokenizer(texts[row])["input_ids"]
-            )
+            ids = tokenized.packed([row]).columns["input_ids"].tolist()
+            assert ids == transformers["bert"].tokenizer(texts[row])["input_ids"]
 
     def test_no_texts(self, transformers: dict[str, Transformer]) -> None:
         """No texts make a batch of none."""
@@ -87,8 +85,8 @@ class TestTokenize:
 
         for place, row in enumerate(rows):
             alone = transformers["bert"].tokenize_ahead([row])
-            for name, column in tokenized.columns.items():
-                np.testing.assert_array_equal(column[place], alone.columns[name][0])
+            for name, column in tokenized.packed([place]).columns.items():
+                np.testing.assert_array_equal(column, alone.columns[name])
         assert tokenized.text_keys == [None, None, "query", None, None]
 
     @pytest.mark.parametrize(
@@ -111,15 +109,15 @@ class TestTokenize:
     ) -> None:
         """The length of a prompt is that of what a prompted text and a plain one do not share."""
         transformer = transformers[name]
-        prompted, plain = transformer.tokenize_ahead(["query:?", "?"]).columns["input_ids"]
+        tokenized = transformer.tokenize_ahead(["query:?", "?"])
+        prompted, plain = (tokenized.packed([row]).columns["input_ids"] for row in (0, 1))
 
         opening = 1 if plain[0] == prompted[0] and name in ("bert", "roberta") else 0
         assert transformer.prompt_length("query: ") == len(prompted) - len(plain) + opening
 
     def test_the_state_of_the_tokenizer_stays(self, transformers: dict[str, Transformer]) -> None:
-        """After the first call no call changes the tokenizer: threads can share it."""
+        """No call changes the tokenizer: threads can share it."""
         transformer = transformers["bert"]
-        transformer.tokenize(TEXTS)
         backend = transformer.tokenizer.backend_tokenizer
         before = (backend.truncation, backend.padding)
 
@@ -128,7 +126,6 @@ class TestTokenize:
         transformer.tokenize_ahead(TEXTS * 3)
 
         assert (backend.truncation, backend.padding) == before
-        assert before[1] is None
 
 
 class TestLimits:

@@ -22,7 +22,7 @@ Array = np.ndarray[Any, Any]
 class Comparison:
     """Compares results with recorded ones: floats to the tolerance, steps and bits one by one.
 
-    Where the batches are not those of the recording, two kinds of steps are decided by the last bit of a
+    Where the floats are not bit by bit those of the recording, two kinds of steps are decided by the last bit of a
     float, in the reference as here, and are not counted: the top of a dimension's range, which falls on step
     254 or 255, and dimensions that are constant but for rounding.
     """
@@ -31,8 +31,15 @@ class Comparison:
         self._recorded = recorded
         self.arrays = self.steps = self.differing = 0
 
-    def compare(self, case: Case, place: int, ours: Array, *, batch_size: int) -> None:
-        """Compare the array of a case, or of one of its texts."""
+    def compare(self, case: Case, place: int, ours: Array, *, same_bits: bool) -> None:
+        """Compare the array of a case, or of one of its texts.
+
+        Args:
+            case: The options.
+            place: Which of the texts, or 0.
+            ours: The array.
+            same_bits: Whether it was computed with the recording's batches, module by module.
+        """
         theirs = self._recorded[f"{case}#{place}"]
         if case.output_value == "token_embeddings":
             theirs = theirs[-len(ours) :]  # theirs keep padding that stands on the left
@@ -46,7 +53,7 @@ class Comparison:
         else:
             apart = np.abs(ours.astype(int) - theirs.astype(int))
             top = np.maximum(ours, theirs) == np.iinfo(ours.dtype).max
-            if batch_size != RECORDED_BATCH_SIZE:
+            if not same_bits:
                 floats = self._recorded[f"{replace(case, precision='float32')}#{place}"]
                 apart[:, np.ptp(floats, axis=0) < TOLERANCE] = 0
                 assert apart[top].max(initial=0) <= 1, case
@@ -64,7 +71,11 @@ class Comparison:
 
 
 def compare_grid(
-    model: SentenceTransformer, recorded: Mapping[str, Array], calls: Iterable[tuple[int, dict[str, Any]]]
+    model: SentenceTransformer,
+    recorded: Mapping[str, Array],
+    calls: Iterable[tuple[int, dict[str, Any]]],
+    *,
+    accelerated: bool,
 ) -> int:
     """Compare every case that was recorded.
 
@@ -72,6 +83,7 @@ def compare_grid(
         model: The model, which has ``PROMPT`` under the name ``query``.
         recorded: Case and place → array, as ``record.py`` writes them.
         calls: Batch sizes, with the arguments that choose a container.
+        accelerated: Whether the model computes in its own way, rather than module by module.
 
     Returns:
         How many arrays were compared.
@@ -87,6 +99,7 @@ def compare_grid(
         if case.prompt == PROMPT and batch_size == 3:
             arguments |= {"prompt": None, "prompt_name": "query"}
         for place, ours in enumerate(run(model, case, texts_for(case), **arguments)):
-            comparison.compare(case, place, ours, batch_size=batch_size)
+            same_bits = batch_size == RECORDED_BATCH_SIZE and not accelerated
+            comparison.compare(case, place, ours, same_bits=same_bits)
     comparison.check()
     return comparison.arrays

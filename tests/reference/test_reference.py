@@ -48,7 +48,7 @@ def test_the_grid_of_options_live(name: str, tiny_folders: dict[str, Path], tmp_
 
     theirs: Any = np.load(tmp_path / "theirs.npz")
     calls = product((3, RECORDED_BATCH_SIZE), CONTAINERS) if name != "minilm" else [(RECORDED_BATCH_SIZE, {})]
-    assert compare_grid(model, theirs, calls) > 50
+    assert compare_grid(model, theirs, calls, accelerated=True) > 50
 
 
 @pytest.mark.parametrize("version", VERSIONS)

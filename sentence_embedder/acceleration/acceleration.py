@@ -1,0 +1,235 @@
+"""Acceleration: which way a model's batches go."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from sentence_embedder.acceleration.architectures import (
+    Products,
+    UnreadableError,
+    has_absolute_positions,
+    read_encoder,
+)
+from sentence_embedder.acceleration.dtypes import candidates
+from sentence_embedder.acceleration.encoder import Encoder
+from sentence_embedder.acceleration.forward import Forward, PackedForward, PlainForward
+from sentence_embedder.acceleration.linear import can_pack
+from sentence_embedder.acceleration.shadow import shadow_of
+from sentence_embedder.acceleration.snapshot import Snapshot, is_bare
+from sentence_embedder.devices import available_memory
+from sentence_embedder.features import PackedTexts
+from sentence_embedder.models import Dense, Dropout, LayerNorm, Normalize, Pooling, Transformer
+from sentence_embedder.transient import Transient
+
+logger = logging.getLogger(__name__)
+
+_AFTER_POOLING = (Pooling, Normalize, Dense, LayerNorm, Dropout)
+"""Modules that read nothing but what a PackedForward makes."""
+
+_PACKED_FREELY = 2 * 2**30
+"""Copies of weights up to so many bytes are made without asking how much memory there is."""
+
+_LARGEST_ERROR = {torch.float32: 1e-4, torch.bfloat16: 0.2, torch.float16: 0.2}
+"""How far token embeddings may be from those of the model itself, relative to their length, for products in a
+format; more is no rounding."""
+
+_LARGEST_ERROR_OF_AUTO = 0.014
+"""How far the mean embeddings may be for a format to be chosen: the cosine similarity is then above 0.9999."""
+
+_PROBE_LENGTHS = (12, 12, 7, 3)
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """What was read of a model.
+
+    Args:
+        model: The model.
+        dtype: The formats that were asked for.
+        snapshot: What it looked like.
+        encoder: What stands for it on packed texts, if it could be read.
+        shadow: What stands for it on padded texts otherwise.
+    """
+
+    model: nn.Module
+    dtype: str
+    snapshot: Snapshot
+    encoder: Encoder | None = None
+    shadow: nn.Module | None = None
+
+
+class Acceleration:
+    """Which way a model's batches go, decided anew in each call of ``encode``.
+
+    What is read of a model is kept until the model changes. It is never copied or pickled.
+
+    Args:
+        enabled: Whether there is any way but the plain one.
+        dtype: The format of the products: ``"float32"``, ``"bfloat16"``, ``"float16"`` or ``"auto"``. Weights
+            that are not float32 keep theirs.
+    """
+
+    def __init__(self, *, enabled: bool = True, dtype: str = "float32") -> None:
+        self.enabled = enabled
+        self.dtype = dtype
+        self._readings: Transient[_Reading] = Transient()
+
+    def forward(
+        self, model: nn.Sequential, *, output_value: str | None, device: torch.device, extra: Mapping[str, Any]
+    ) -> Forward:
+        """The way through a model in evaluation mode.
+
+        Args:
+            model: The modules.
+            output_value: What is wanted: ``"sentence_embedding"``, ``"token_embeddings"`` or, if None, all
+                features.
+            device: Where the model computes.
+            extra: Features of the batch as a whole.
+        """
+        plain = PlainForward(model, device, extra)
+        if not self.enabled or not _is_stock(model) or _is_autocast(device):
+            return plain
+        transformer, *rest = model
+        reading = self._readings.get(
+            make=lambda: _read(transformer.auto_model, self.dtype),
+            holds=lambda kept: (
+                kept.model is transformer.auto_model and kept.dtype == self.dtype and kept.snapshot.is_current()
+            ),
+        )
+        if reading.shadow is not None:
+            return PlainForward(_with_shadow(model, reading.shadow), device, extra)
+        if reading.encoder is None or not _is_enough(rest, output_value) or _pads_matter(transformer):
+            return plain
+        return PackedForward(reading.encoder, rest, device, extra)
+
+
+def _is_stock(model: nn.Sequential) -> bool:
+    """Whether the modules are called one by one, and the first is a Transformer as this package wrote it."""
+    if len(model) == 0 or type(model).forward is not nn.Sequential.forward or type(model[0]) is not Transformer:
+        return False
+    everywhere: Any = nn.modules.module
+    hooks = everywhere._global_forward_hooks or everywhere._global_forward_pre_hooks
+    config: Any = model[0].auto_model.config
+    return not (hooks or config.output_hidden_states or config.output_attentions) and all(
+        map(is_bare, (model, *model))
+    )
+
+
+def _is_autocast(device: torch.device) -> bool:
+    return torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type)
+
+
+def _is_readable(model: Any, snapshot: Snapshot) -> bool:
+    """Whether nothing but what transformers wrote decides what a model computes."""
+    parameters = list(model.parameters())
+    return (
+        type(model).__module__.startswith("transformers.models.")
+        and getattr(model.config, "quantization_config", None) is None
+        and snapshot.is_bare
+        and len(parameters) > 0
+        and all(_is_plain_tensor(parameter, parameters[0].device) for parameter in parameters)
+    )
+
+
+def _is_plain_tensor(parameter: Tensor, device: torch.device) -> bool:
+    is_here = parameter.device == device and not parameter.is_meta
+    return type(parameter) is nn.Parameter and is_here and parameter.is_floating_point()
+
+
+def _is_enough(rest: Sequence[nn.Module], output_value: str | None) -> bool:
+    """Whether the modules after the Transformer, and the caller, need nothing but what a PackedForward makes."""
+    known = all(type(module) in _AFTER_POOLING for module in rest)
+    if output_value == "token_embeddings":
+        return known
+    return known and output_value is not None and len(rest) > 0 and type(rest[0]) is Pooling
+
+
+def _pads_matter(transformer: Any) -> bool:
+    """Whether the model computes something else for a text that is padded on the left."""
+    return transformer.tokenizer.padding_side == "left" and has_absolute_positions(transformer.auto_model)
+
+
+def _with_shadow(model: nn.Sequential, shadow: nn.Module) -> nn.Sequential:
+    """The same modules, with a shadow in the Transformer."""
+    transformer, *rest = model
+    twin = Transformer.__new__(Transformer)
+    twin.__dict__.update({**vars(transformer), "_modules": {**transformer._modules, "auto_model": shadow}})
+    return nn.Sequential(twin, *rest)
+
+
+def _read(model: Any, dtype: str) -> _Reading:
+    """Read a model, in the first format that keeps its embeddings."""
+    snapshot = Snapshot(model)
+    if not _is_readable(model, snapshot):
+        return _Reading(model, dtype, snapshot)
+    weights = next(model.parameters())
+    formats = candidates(dtype, weights.device) if weights.dtype == torch.float32 else (weights.dtype,)
+    for product_dtype in formats:
+        reading = _read_in(product_dtype, model, dtype, snapshot)
+        is_chosen = product_dtype == formats[-1] or _error(reading, texts=True) <= _LARGEST_ERROR_OF_AUTO
+        if is_chosen:
+            break
+    if reading.encoder is not None and not _error(reading, texts=False) <= _LARGEST_ERROR[product_dtype]:
+        logger.warning("the lean forward pass of %s differs from its own: it is not used", type(model).__name__)
+        return _Reading(model, dtype, snapshot)
+    return reading
+
+
+def _read_in(product_dtype: torch.dtype, model: Any, dtype: str, snapshot: Snapshot) -> _Reading:
+    packed = _may_pack(model, product_dtype)
+    try:
+        return _Reading(model, dtype, snapshot, encoder=read_encoder(model, Products(product_dtype, packed=packed)))
+    except UnreadableError as error:
+        logger.debug("%s: %s", type(model).__name__, error)
+    if packed or product_dtype != next(model.parameters()).dtype:
+        return _Reading(model, dtype, snapshot, shadow=shadow_of(model, product_dtype, packed=packed))
+    return _Reading(model, dtype, snapshot)
+
+
+def _may_pack(model: nn.Module, dtype: torch.dtype) -> bool:
+    """Whether there is a faster form of the weights, and room for it."""
+    linears = [module.weight for module in model.modules() if type(module) is nn.Linear]
+    if not linears or linears[0].device.type != "cpu" or not can_pack(dtype):
+        return False
+    size = sum(weight.numel() for weight in linears) * dtype.itemsize
+    return size <= _PACKED_FREELY or (available_memory() or 0) >= 2 * size
+
+
+@torch.no_grad()
+def _error(reading: _Reading, *, texts: bool) -> float:
+    """The largest relative difference between what was read and the model itself, over a few made-up texts.
+
+    Args:
+        reading: What was read.
+        texts: Whether the mean embeddings of texts are compared, rather than those of tokens.
+    """
+    model: Any = reading.model
+    device = next(model.parameters()).device
+    lengths = np.array(_PROBE_LENGTHS)
+    ids = np.arange(lengths.sum()) * 7919 % model.get_input_embeddings().num_embeddings
+    packed = PackedTexts(columns={"input_ids": ids}, lengths=lengths)
+    mask = torch.from_numpy(packed.mask).to(device)
+    padded = torch.zeros(mask.shape, dtype=torch.int64, device=device)
+    padded[mask] = torch.from_numpy(ids).to(device)
+    inputs = {"input_ids": padded, "attention_mask": mask.long()}
+    expected = model(**inputs, return_dict=True)[0][mask]
+    if reading.encoder is not None:
+        found = reading.encoder(packed)
+    elif reading.shadow is not None:
+        found = reading.shadow(**inputs, return_dict=True)[0][mask]
+    else:
+        found = expected
+    if texts:
+        expected, found = (
+            torch.stack([text.float().mean(0) for text in rows.split(lengths.tolist())])
+            for rows in (expected, found)
+        )
+    distances = (expected.float() - found.float()).norm(dim=-1)
+    return float((distances / expected.float().norm(dim=-1).clamp(min=1e-12)).max())

@@ -1,0 +1,398 @@
+"""Which architectures can be read into an Encoder, and where each keeps its weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sentence_embedder.acceleration.attention import Mask
+from sentence_embedder.acceleration.encoder import (
+    MLP,
+    Encoder,
+    GatedMLP,
+    Layer,
+    LayerNorm,
+    Norm,
+    PostNormLayer,
+    PreNormLayer,
+    RMSNorm,
+    RotaryEmbedding,
+    SelfAttention,
+    TableEmbedding,
+    identity,
+)
+from sentence_embedder.acceleration.linear import ACTIVATIONS, Activation, Linear, linear
+
+_STATIC_ROPE = frozenset({"default", "linear", "llama3", "yarn"})
+"""Kinds of rotary embedding whose frequencies do not depend on the length of the text."""
+
+
+class UnreadableError(Exception):
+    """The model is not built as the reader expects: its own forward pass must do."""
+
+
+@dataclass(frozen=True)
+class Products:
+    """How the linear layers of an encoder are made.
+
+    Args:
+        dtype: The format of the products.
+        packed: Whether copies of the weights may be made.
+    """
+
+    dtype: torch.dtype
+    packed: bool
+
+    def linear(self, modules: Sequence[nn.Linear], activation: Activation | None = None) -> Linear:
+        """One linear layer in place of several that have the same input, their outputs side by side."""
+        weights: list[Tensor] = [module.weight for module in modules]
+        biases: list[Tensor | None] = [module.bias for module in modules]
+        weight, bias = weights[0], biases[0]
+        if len(modules) > 1:
+            weight = torch.cat(weights)
+            # Of several, some may lack a bias.
+            parts = [w.new_zeros(len(w)) if b is None else b for w, b in zip(weights, biases, strict=True)]
+            bias = None if all(b is None for b in biases) else torch.cat(parts)
+        return linear(weight, bias, self.dtype, activation=activation, packed=self.packed)
+
+
+def read_encoder(model: nn.Module, products: Products) -> Encoder:
+    """The encoder with the weights of a model of Hugging Face transformers.
+
+    Args:
+        model: What ``AutoModel`` loads.
+        products: How the linear layers are made.
+
+    Raises:
+        UnreadableError: There is no reader for this architecture, or the model has something that the reader does
+            not know.
+    """
+    config: Any = model.config
+    reader = READERS.get(config.model_type)
+    if reader is None:
+        raise UnreadableError(f"there is no lean forward pass for {config.model_type}")
+    try:
+        with torch.no_grad():
+            return reader(model, config, products)
+    except (AttributeError, KeyError) as error:
+        raise UnreadableError(f"{config.model_type}: expected more than there is: {error}") from error
+
+
+def has_absolute_positions(model: nn.Module) -> bool:
+    """Whether padding on the left changes what the model's own forward pass computes."""
+    config: Any = model.config
+    return config.model_type in ("bert", "distilbert")
+
+
+@dataclass(frozen=True)
+class _Names:
+    """Where a post-norm model keeps its parts: dotted names below the model, and below each layer."""
+
+    layers: str
+    query: str
+    key: str
+    value: str
+    out: str
+    attention_norm: str
+    up: str
+    down: str
+    output_norm: str
+    activation: str  # in the configuration
+    tables: tuple[tuple[str, str], ...]  # column → table
+
+    @property
+    def linears(self) -> tuple[str, ...]:
+        return (self.query, self.key, self.value, self.out, self.up, self.down)
+
+
+_WORDS = ("input_ids", "embeddings.word_embeddings")
+_POSITIONS = ("positions", "embeddings.position_embeddings")
+_TYPES = ("token_type_ids", "embeddings.token_type_embeddings")
+
+_BERT = _Names(
+    layers="encoder.layer",
+    query="attention.self.query",
+    key="attention.self.key",
+    value="attention.self.value",
+    out="attention.output.dense",
+    attention_norm="attention.output.LayerNorm",
+    up="intermediate.dense",
+    down="output.dense",
+    output_norm="output.LayerNorm",
+    activation="hidden_act",
+    tables=(_WORDS, _TYPES, _POSITIONS),
+)
+_MPNET = _Names(
+    layers="encoder.layer",
+    query="attention.attn.q",
+    key="attention.attn.k",
+    value="attention.attn.v",
+    out="attention.attn.o",
+    attention_norm="attention.LayerNorm",
+    up="intermediate.dense",
+    down="output.dense",
+    output_norm="output.LayerNorm",
+    activation="hidden_act",
+    tables=(_WORDS, _POSITIONS),
+)
+_DISTILBERT = _Names(
+    layers="transformer.layer",
+    query="attention.q_lin",
+    key="attention.k_lin",
+    value="attention.v_lin",
+    out="attention.out_lin",
+    attention_norm="sa_layer_norm",
+    up="ffn.lin1",
+    down="ffn.lin2",
+    output_norm="output_layer_norm",
+    activation="activation",
+    tables=(_WORDS, _POSITIONS),
+)
+
+
+def _read_bert(model: nn.Module, config: Any, products: Products) -> Encoder:
+    if config.is_decoder or config.add_cross_attention:
+        raise UnreadableError("a BERT that is a decoder")
+    return _read_post_norm(model, config, products, _BERT)
+
+
+def _read_roberta(model: nn.Module, config: Any, products: Products) -> Encoder:
+    if config.is_decoder or config.add_cross_attention:
+        raise UnreadableError("a RoBERTa that is a decoder")
+    padding_id = model.get_submodule("embeddings").padding_idx
+    return _read_post_norm(model, config, products, _BERT, padding_id=padding_id)
+
+
+def _read_distilbert(model: nn.Module, config: Any, products: Products) -> Encoder:
+    return _read_post_norm(model, config, products, _DISTILBERT)
+
+
+def _read_mpnet(model: nn.Module, config: Any, products: Products) -> Encoder:
+    encoder: Any = model.get_submodule("encoder")
+
+    def bias(width: int) -> Tensor:
+        placeholder = torch.empty(1, width, 0, device=encoder.relative_attention_bias.weight.device)
+        biases: Tensor = encoder.compute_position_bias(placeholder)
+        return biases[0]
+
+    padding_id = model.get_submodule("embeddings").padding_idx
+    return _read_post_norm(model, config, products, _MPNET, padding_id=padding_id, mask=Mask(bias=bias))
+
+
+def _read_post_norm(
+    model: nn.Module,
+    config: Any,
+    products: Products,
+    names: _Names,
+    *,
+    padding_id: Any = None,
+    mask: Mask | None = None,
+) -> Encoder:
+    mask = mask or Mask()
+    activation = _activation(getattr(config, names.activation))
+    layers: list[Layer] = []
+    for layer in _layers(model, names.layers):
+        _check_parameters(layer, (*names.linears, names.attention_norm, names.output_norm))
+        query, key, value, out, up, down = (_linear_at(layer, name) for name in names.linears)
+        head_dim = query.out_features // config.num_attention_heads
+        layers.append(
+            PostNormLayer(
+                attention=SelfAttention(
+                    qkv=products.linear([query, key, value]),
+                    out=products.linear([out]),
+                    heads=config.num_attention_heads,
+                    key_heads=config.num_attention_heads,
+                    head_dim=head_dim,
+                    scale=head_dim**-0.5,
+                    mask=mask,
+                ),
+                attention_norm=_layer_norm_at(layer, names.attention_norm),
+                feed_forward=MLP(products.linear([up], activation), products.linear([down])),
+                output_norm=_layer_norm_at(layer, names.output_norm),
+                dtype=products.dtype,
+            )
+        )
+    tables = [(column, _table_at(model, name)) for column, name in names.tables]
+    return Encoder(
+        embedding=TableEmbedding(tables, _layer_norm_at(model, "embeddings.LayerNorm"), padding_id),
+        layers=layers,
+        norm=identity,
+        device=tables[0][1].device,
+    )
+
+
+def _read_modernbert(model: nn.Module, config: Any, products: Products) -> Encoder:
+    activation = _activation(config.hidden_activation)
+    rotary: Any = model.get_submodule("rotary_emb")
+    rotaries = {kind: _rotary(rotary, f"{kind}_", rotary.rope_type[kind]) for kind in rotary.rope_type}
+    masks = {"full_attention": Mask(), "sliding_attention": Mask(window=config.sliding_window)}
+    head_dim = config.hidden_size // config.num_attention_heads
+    layers: list[Layer] = []
+    for layer in _layers(model, "layers"):
+        kind: Any = layer.attention_type
+        norms = (
+            ("mlp_norm",) if type(layer.get_submodule("attn_norm")) is nn.Identity else ("attn_norm", "mlp_norm")
+        )
+        _check_parameters(layer, ("attn.Wqkv", "attn.Wo", "mlp.Wi", "mlp.Wo", *norms))
+        layers.append(
+            PreNormLayer(
+                attention_norm=_layer_norm_at(layer, "attn_norm") if "attn_norm" in norms else identity,
+                attention=SelfAttention(
+                    qkv=products.linear([_linear_at(layer, "attn.Wqkv")]),
+                    out=products.linear([_linear_at(layer, "attn.Wo")]),
+                    heads=config.num_attention_heads,
+                    key_heads=config.num_attention_heads,
+                    head_dim=head_dim,
+                    scale=head_dim**-0.5,
+                    mask=masks[kind],
+                    rotary=rotaries[kind],
+                ),
+                feed_forward_norm=_layer_norm_at(layer, "mlp_norm"),
+                feed_forward=GatedMLP(
+                    products.linear([_linear_at(layer, "mlp.Wi")]),
+                    products.linear([_linear_at(layer, "mlp.Wo")]),
+                    activation,
+                ),
+                dtype=products.dtype,
+            )
+        )
+    words = _table_at(model, "embeddings.tok_embeddings")
+    return Encoder(
+        embedding=TableEmbedding([("input_ids", words)], _layer_norm_at(model, "embeddings.norm")),
+        layers=layers,
+        norm=_layer_norm_at(model, "final_norm"),
+        device=words.device,
+    )
+
+
+def _read_llama(model: nn.Module, config: Any, products: Products) -> Encoder:
+    activation = _activation(config.hidden_act)
+    rotary: Any = model.get_submodule("rotary_emb")
+    rotations = _rotary(rotary, "", rotary.rope_type)
+    full = Mask(causal=True)
+    # A window of n tokens reaches back to the n-1st before this one.
+    window = getattr(config, "sliding_window", None)
+    sliding = full if window is None else Mask(causal=True, window=window - 1)
+    masks = {"full_attention": full, "sliding_attention": sliding}
+    everywhere = "full_attention" if window is None else "sliding_attention"
+    kinds = getattr(config, "layer_types", None) or [everywhere] * config.num_hidden_layers
+    linears = ("q_proj", "k_proj", "v_proj", "o_proj")
+    layers: list[Layer] = []
+    for layer, kind in zip(_layers(model, "layers"), kinds, strict=True):
+        attention: Any = layer.get_submodule("self_attn")
+        if not attention.is_causal:
+            raise UnreadableError("a decoder that looks ahead")
+        has_head_norms = hasattr(attention, "q_norm")
+        _check_parameters(
+            layer,
+            (
+                *(f"self_attn.{name}" for name in linears),
+                *(("self_attn.q_norm", "self_attn.k_norm") if has_head_norms else ()),
+                *("mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"),
+                *("input_layernorm", "post_attention_layernorm"),
+            ),
+        )
+        query, key, value, out = (_linear_at(attention, name) for name in linears)
+        layers.append(
+            PreNormLayer(
+                attention_norm=_rms_norm_at(layer, "input_layernorm"),
+                attention=SelfAttention(
+                    qkv=products.linear([query, key, value]),
+                    out=products.linear([out]),
+                    heads=config.num_attention_heads,
+                    key_heads=config.num_key_value_heads,
+                    head_dim=attention.head_dim,
+                    scale=attention.scaling,
+                    mask=masks[kind],
+                    query_norm=_rms_norm_at(attention, "q_norm") if has_head_norms else None,
+                    key_norm=_rms_norm_at(attention, "k_norm") if has_head_norms else None,
+                    rotary=rotations,
+                ),
+                feed_forward_norm=_rms_norm_at(layer, "post_attention_layernorm"),
+                feed_forward=GatedMLP(
+                    products.linear([_linear_at(layer, f"mlp.{name}_proj") for name in ("gate", "up")]),
+                    products.linear([_linear_at(layer, "mlp.down_proj")]),
+                    activation,
+                ),
+                dtype=products.dtype,
+            )
+        )
+    words = _table_at(model, "embed_tokens")
+    return Encoder(
+        embedding=TableEmbedding([("input_ids", words)], identity),
+        layers=layers,
+        norm=_rms_norm_at(model, "norm"),
+        device=words.device,
+    )
+
+
+Reader = Callable[[nn.Module, Any, Products], Encoder]
+
+READERS: Mapping[str, Reader] = {
+    "bert": _read_bert,
+    "camembert": _read_roberta,
+    "distilbert": _read_distilbert,
+    "llama": _read_llama,
+    "mistral": _read_llama,
+    "modernbert": _read_modernbert,
+    "mpnet": _read_mpnet,
+    "qwen2": _read_llama,
+    "qwen3": _read_llama,
+    "roberta": _read_roberta,
+    "xlm-roberta": _read_roberta,
+}
+"""``model_type`` in a configuration → what reads such a model."""
+
+
+def _activation(name: Any) -> Activation:
+    if name not in ACTIVATIONS:
+        raise UnreadableError(f"the activation {name!r}")
+    return ACTIVATIONS[name]
+
+
+def _layers(model: nn.Module, name: str) -> list[nn.Module]:
+    return list(model.get_submodule(name).children())
+
+
+def _check_parameters(layer: nn.Module, names: Sequence[str]) -> None:
+    """Raise unless a layer has these parts with parameters, and no others."""
+    found = {name.rpartition(".")[0] for name, _ in layer.named_parameters()}
+    if found != set(names):
+        raise UnreadableError(f"expected a layer with {sorted(names)}, found {sorted(found)}")
+
+
+def _linear_at(module: nn.Module, name: str) -> nn.Linear:
+    found = module.get_submodule(name)
+    if type(found) is not nn.Linear:
+        raise UnreadableError(f"{name}: expected a Linear, found {type(found).__name__}")
+    return found
+
+
+def _layer_norm_at(module: nn.Module, name: str) -> Norm:
+    found = module.get_submodule(name)
+    if type(found) is not nn.LayerNorm or not found.elementwise_affine:
+        raise UnreadableError(f"{name}: expected a LayerNorm with a weight, found {found}")
+    bias: Tensor | None = found.bias
+    return LayerNorm(found.weight.detach(), None if bias is None else bias.detach(), found.eps)
+
+
+def _rms_norm_at(module: nn.Module, name: str) -> Norm:
+    found: Any = module.get_submodule(name)
+    return RMSNorm(found.weight.detach(), found.variance_epsilon)
+
+
+def _table_at(module: nn.Module, name: str) -> Tensor:
+    found = module.get_submodule(name)
+    if type(found) is not nn.Embedding or found.max_norm is not None:
+        raise UnreadableError(f"{name}: expected a plain Embedding, found {found}")
+    return found.weight.detach()
+
+
+def _rotary(module: Any, prefix: str, kind: str) -> RotaryEmbedding:
+    if kind not in _STATIC_ROPE:
+        raise UnreadableError(f"the rotary embedding {kind!r}")
+    return RotaryEmbedding(getattr(module, f"{prefix}inv_freq"), getattr(module, f"{prefix}attention_scaling"))

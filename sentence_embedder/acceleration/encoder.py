@@ -1,0 +1,336 @@
+"""Encoder: a transformer as a flat list of layers, run on packed texts."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from sentence_embedder.acceleration.attention import Attention, Mask, attention_over
+from sentence_embedder.acceleration.linear import Activation, Linear
+from sentence_embedder.features import PackedTexts, array_to_device
+
+
+class Norm(Protocol):
+    """Brings each row to a standard scale."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """(…, dim) → the same shape."""
+
+
+@dataclass(frozen=True)
+class LayerNorm:
+    """Zero mean, unit variance, then scale and shift (Ba et al. 2016, https://arxiv.org/abs/1607.06450).
+
+    Args:
+        weight: Shape (dim,).
+        bias: Shape (dim,), if there is one.
+        eps: What is added to the variance.
+    """
+
+    weight: Tensor
+    bias: Tensor | None
+    eps: float
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """(…, dim) → the same shape."""
+        return functional.layer_norm(x, self.weight.shape, self.weight, self.bias, self.eps)
+
+
+@dataclass(frozen=True)
+class RMSNorm:
+    """Unit mean square, then scale (Zhang and Sennrich 2019, https://arxiv.org/abs/1910.07467).
+
+    Args:
+        weight: Shape (dim,).
+        eps: What is added to the mean square.
+    """
+
+    weight: Tensor
+    eps: float
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """(…, dim) → the same shape."""
+        # In float32 at least: the squares of halves lose digits.
+        normed = functional.rms_norm(x.to(self.weight.dtype), self.weight.shape, self.weight, self.eps)
+        return normed.to(x.dtype)
+
+
+def identity(x: Tensor) -> Tensor:
+    """The norm of a layer that has none."""
+    return x
+
+
+class FeedForward(Protocol):
+    """What happens to each token on its own, added to the residual."""
+
+    def plus(self, x: Tensor, residual: Tensor) -> Tensor:
+        """(tokens, dim) → (tokens, dim), in the format of the residual."""
+
+
+@dataclass(frozen=True)
+class MLP:
+    """Widen, activate, narrow.
+
+    Args:
+        up: dim → wider, with its activation.
+        down: wider → dim.
+    """
+
+    up: Linear
+    down: Linear
+
+    def plus(self, x: Tensor, residual: Tensor) -> Tensor:
+        """The same, added to the residual."""
+        return self.down.plus(self.up(x), residual)
+
+
+@dataclass(frozen=True)
+class GatedMLP:
+    """Widen twice, let one gate the other, narrow (Shazeer 2020, https://arxiv.org/abs/2002.05202).
+
+    Args:
+        up: dim → the activated half and the other, side by side.
+        down: wider → dim.
+        activation: What happens to the first half.
+    """
+
+    up: Linear
+    down: Linear
+    activation: Activation
+
+    def plus(self, x: Tensor, residual: Tensor) -> Tensor:
+        """The same, added to the residual."""
+        activated, gate = self.up(x).chunk(2, dim=-1)
+        return self.down.plus(self.activation.function(activated) * gate, residual)
+
+
+@dataclass(frozen=True)
+class Rotation:
+    """Rotary position embedding (Su et al. 2021, https://arxiv.org/abs/2104.09864) of one batch.
+
+    Args:
+        cos: Shape (tokens, 1, dim of a head).
+        sin: Likewise, negative in its first half.
+    """
+
+    cos: Tensor
+    sin: Tensor
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """(tokens, heads, dim) → the same shape."""
+        half = x.shape[-1] // 2
+        swapped = torch.cat((x[..., half:], x[..., :half]), dim=-1)
+        return (x * self.cos + swapped * self.sin).to(x.dtype)
+
+
+@dataclass(frozen=True)
+class RotaryEmbedding:
+    """The frequencies of a rotary position embedding.
+
+    Args:
+        frequencies: Radians a place, shape (dim of a head / 2,).
+        scaling: The factor of cosine and sine.
+    """
+
+    frequencies: Tensor
+    scaling: float
+
+    def at(self, positions: Tensor) -> Rotation:
+        """The rotation of tokens at these positions (tokens,)."""
+        angles = positions[:, None].float() * self.frequencies.float()
+        cos, sin = angles.cos() * self.scaling, angles.sin() * self.scaling
+        return Rotation(torch.cat((cos, cos), dim=-1)[:, None], torch.cat((-sin, sin), dim=-1)[:, None])
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelfAttention:
+    """Multi-head attention of texts to themselves.
+
+    Args:
+        qkv: dim → queries, keys and values, side by side.
+        out: heads × head_dim → dim.
+        heads: How many heads the queries have.
+        key_heads: How many heads keys and values have.
+        head_dim: Width of a head.
+        scale: The factor of the scores.
+        mask: Which tokens look at which.
+        query_norm: What happens to each head of the queries.
+        key_norm: What happens to each head of the keys.
+        rotary: The position embedding of queries and keys, if they have one.
+    """
+
+    qkv: Linear
+    out: Linear
+    heads: int
+    key_heads: int
+    head_dim: int
+    scale: float
+    mask: Mask
+    query_norm: Norm | None = None
+    key_norm: Norm | None = None
+    rotary: RotaryEmbedding | None = None
+
+    def plus(self, x: Tensor, residual: Tensor, batch: Batch) -> Tensor:
+        """(tokens, dim) → (tokens, dim), in the format of the residual."""
+        joined = self.qkv(x).view(len(x), -1, self.head_dim)
+        query, key, value = torch.split(joined, [self.heads, self.key_heads, self.key_heads], dim=1)
+        if self.query_norm is not None and self.key_norm is not None:
+            query, key = self.query_norm(query), self.key_norm(key)
+        if self.rotary is not None:
+            rotate = batch.rotation(self.rotary)
+            query, key = rotate(query), rotate(key)
+        return self.out.plus(batch.attention(query, key, value, self.mask, self.scale), residual)
+
+
+class Layer(Protocol):
+    """One layer of an encoder."""
+
+    def __call__(self, x: Tensor, batch: Batch) -> Tensor:
+        """(tokens, dim) → (tokens, dim)."""
+
+
+@dataclass(frozen=True)
+class PostNormLayer:
+    """A layer that normalises what comes out of each part (BERT and its kin).
+
+    Args:
+        attention: The first part.
+        attention_norm: Follows it.
+        feed_forward: The second part.
+        output_norm: Follows it.
+        dtype: The format of the products; the residual keeps its own.
+    """
+
+    attention: SelfAttention
+    attention_norm: Norm
+    feed_forward: FeedForward
+    output_norm: Norm
+    dtype: torch.dtype
+
+    def __call__(self, x: Tensor, batch: Batch) -> Tensor:
+        """(tokens, dim) → (tokens, dim)."""
+        x = self.attention_norm(self.attention.plus(x.to(self.dtype), x, batch))
+        return self.output_norm(self.feed_forward.plus(x.to(self.dtype), x))
+
+
+@dataclass(frozen=True)
+class PreNormLayer:
+    """A layer that normalises what goes into each part (ModernBERT, decoders).
+
+    Args:
+        attention_norm: Goes before the attention.
+        attention: The first part.
+        feed_forward_norm: Goes before the second part.
+        feed_forward: The second part.
+        dtype: The format of the products; the residual keeps its own.
+    """
+
+    attention_norm: Norm
+    attention: SelfAttention
+    feed_forward_norm: Norm
+    feed_forward: FeedForward
+    dtype: torch.dtype
+
+    def __call__(self, x: Tensor, batch: Batch) -> Tensor:
+        """(tokens, dim) → (tokens, dim)."""
+        x = self.attention.plus(self.attention_norm(x).to(self.dtype), x, batch)
+        return self.feed_forward.plus(self.feed_forward_norm(x).to(self.dtype), x)
+
+
+class Embedding(Protocol):
+    """The first step: token ids → token embeddings."""
+
+    def __call__(self, texts: PackedTexts, device: torch.device) -> Tensor:
+        """The embeddings of all tokens, float32, shape (tokens, dim)."""
+
+
+@dataclass(frozen=True)
+class TableEmbedding:
+    """The sum of one row of each table, normalised.
+
+    Args:
+        tables: Name of a column, or ``positions`` → its table, shape (rows, dim).
+        norm: Follows the sum.
+        padding_id: If there is one, positions are counted from the next number on, as RoBERTa does, and
+            tokens with this id have it for a position.
+    """
+
+    tables: Sequence[tuple[str, Tensor]]
+    norm: Norm
+    padding_id: int | None = None
+
+    def __call__(self, texts: PackedTexts, device: torch.device) -> Tensor:
+        """The embeddings of all tokens."""
+        return self.norm(functools.reduce(torch.add, (self._rows(*table, texts, device) for table in self.tables)))
+
+    def _rows(self, name: str, table: Tensor, texts: PackedTexts, device: torch.device) -> Tensor:
+        if name == "positions":
+            return table[array_to_device(self._positions(texts), device)]
+        if name in texts.columns:
+            return table[array_to_device(texts.columns[name], device)]
+        return table[0]  # a tokenizer that gives no token types means type 0
+
+    def _positions(self, texts: PackedTexts) -> NDArray[np.int64]:
+        if self.padding_id is None:
+            return texts.positions
+        is_token = texts.columns["input_ids"] != self.padding_id
+        if is_token.all():
+            return texts.positions + self.padding_id + 1
+        counted = np.cumsum(is_token)
+        before = np.repeat((counted - is_token)[np.cumsum(texts.lengths) - texts.lengths], texts.lengths)
+        positions: NDArray[np.int64] = (counted - before) * is_token + self.padding_id
+        return positions
+
+
+class Batch:
+    """What all layers share while they work on one batch.
+
+    Args:
+        texts: The batch.
+        device: Where it is computed.
+    """
+
+    def __init__(self, texts: PackedTexts, device: torch.device) -> None:
+        self.attention: Attention = attention_over(texts.lengths, device)
+        self._texts = texts
+        self._device = device
+        self._rotations: dict[int, Rotation] = {}
+
+    def rotation(self, rotary: RotaryEmbedding) -> Rotation:
+        """The rotation of the batch's tokens, made once."""
+        if id(rotary) not in self._rotations:
+            self._rotations[id(rotary)] = rotary.at(array_to_device(self._texts.positions, self._device))
+        return self._rotations[id(rotary)]
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """A transformer read into a flat list of layers; the weights of its linear layers may be copies.
+
+    Args:
+        embedding: The first step.
+        layers: What follows.
+        norm: The last step.
+        device: Where it is computed.
+    """
+
+    embedding: Embedding
+    layers: Sequence[Layer]
+    norm: Norm
+    device: torch.device
+
+    def __call__(self, texts: PackedTexts) -> Tensor:
+        """The token embeddings of a batch, shape (tokens of all texts, dim)."""
+        batch = Batch(texts, self.device)
+        x = self.embedding(texts, self.device)
+        for layer in self.layers:
+            x = layer(x, batch)
+        return self.norm(x)

@@ -1,0 +1,155 @@
+"""Linear layers whose weights lie as the processor wants them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+
+@dataclass(frozen=True)
+class Activation:
+    """What follows a linear layer, element by element.
+
+    Args:
+        function: Tensor → Tensor.
+        fused: The name of the post-operation in oneDNN's linear layer, and of its algorithm.
+    """
+
+    function: Callable[[Tensor], Tensor]
+    fused: tuple[str, str]
+
+
+def _tanh_gelu(x: Tensor) -> Tensor:
+    return functional.gelu(x, approximate="tanh")
+
+
+ACTIVATIONS: Mapping[str, Activation] = {
+    "gelu": Activation(functional.gelu, ("gelu", "none")),
+    "gelu_new": Activation(_tanh_gelu, ("gelu", "tanh")),
+    "gelu_pytorch_tanh": Activation(_tanh_gelu, ("gelu", "tanh")),
+    "relu": Activation(functional.relu, ("relu", "")),
+    "silu": Activation(functional.silu, ("swish", "")),
+    "swish": Activation(functional.silu, ("swish", "")),
+}
+"""The name of an activation in a configuration → what it is."""
+
+
+class Linear(Protocol):
+    """x → act(x Wᵀ + b)."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """(tokens, in) → (tokens, out), in the format of x."""
+
+    def plus(self, x: Tensor, residual: Tensor) -> Tensor:
+        """The same, without activation, added to a residual (tokens, out), in the format of the residual."""
+
+
+@dataclass(frozen=True)
+class PlainLinear:
+    """A linear layer on the weights as they are.
+
+    Args:
+        weight: Shape (out, in).
+        bias: Shape (out,), if there is one.
+        activation: What follows.
+    """
+
+    weight: Tensor
+    bias: Tensor | None
+    activation: Activation | None = None
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """(tokens, in) → (tokens, out)."""
+        product = functional.linear(x, self.weight, self.bias)
+        return product if self.activation is None else self.activation.function(product)
+
+    def plus(self, x: Tensor, residual: Tensor) -> Tensor:
+        """The same, added to a residual."""
+        return residual + functional.linear(x, self.weight, self.bias)
+
+
+@dataclass(frozen=True)
+class PackedLinear:
+    """A linear layer of oneDNN, its weights reordered once, its activation part of the product.
+
+    Args:
+        weight: What ``_reorder_linear_weight`` makes of a weight (out, in).
+        bias: Shape (out,), if there is one.
+        activation: What follows.
+    """
+
+    weight: Tensor
+    bias: Tensor | None
+    activation: Activation | None = None
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """(tokens, in) → (tokens, out)."""
+        name, algorithm = ("none", "") if self.activation is None else self.activation.fused
+        product: Tensor = _pointwise()(x, self.weight, self.bias, name, [], algorithm)
+        return product
+
+    def plus(self, x: Tensor, residual: Tensor) -> Tensor:
+        """The same, added to a residual."""
+        if residual.dtype != x.dtype:
+            return residual + self(x)
+        total: Tensor = _pointwise_binary()(x, residual, self.weight, self.bias, "add")
+        return total
+
+
+def linear(
+    weight: Tensor, bias: Tensor | None, dtype: torch.dtype, *, activation: Activation | None = None, packed: bool
+) -> Linear:
+    """The linear layer of this weight, in the form that is quickest.
+
+    Args:
+        weight: Shape (out, in).
+        bias: Shape (out,), if there is one.
+        dtype: The format of the product.
+        activation: What follows.
+        packed: Whether a copy of the weight may be made.
+    """
+    weight = weight.detach().to(dtype)
+    bias = None if bias is None else bias.detach().to(dtype)
+    if packed and weight.device.type == "cpu" and can_pack(dtype):
+        return PackedLinear(torch.ops.mkldnn._reorder_linear_weight(weight, None), bias, activation)
+    return PlainLinear(weight, bias, activation)
+
+
+@cache
+def can_pack(dtype: torch.dtype) -> bool:
+    """Whether oneDNN's linear layer is there and computes what it should.
+
+    It is no public interface of torch, so it is tried, on products of small whole numbers, which every format
+    holds exactly.
+    """
+    weight = (torch.arange(48 * 32).reshape(48, 32) % 5 - 2).to(dtype)
+    x = (torch.arange(24 * 32).reshape(24, 32) % 3 - 1).to(dtype)
+    bias = (torch.arange(48) % 7).to(dtype)
+    expected = x.double() @ weight.double().T + bias.double()
+    activation = ACTIVATIONS["relu"]
+    try:
+        packed = PackedLinear(torch.ops.mkldnn._reorder_linear_weight(weight, None), bias, activation)
+        plain = PackedLinear(packed.weight, bias)
+        found = (packed(x), plain(x), plain.plus(x, plain(x)))
+    except (RuntimeError, AttributeError, NotImplementedError):
+        return False
+    return all(
+        torch.equal(one.double(), other)
+        for one, other in zip(found, (expected.relu(), expected, expected * 2), strict=True)
+    )
+
+
+@cache
+def _pointwise() -> Any:
+    return torch.ops.mkldnn._linear_pointwise.default
+
+
+@cache
+def _pointwise_binary() -> Any:
+    return torch.ops.mkldnn._linear_pointwise.binary

@@ -1,0 +1,56 @@
+"""A shadow of a model: the same modules on the same weights, with faster linear layers."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from sentence_embedder.acceleration.linear import Linear, linear
+
+_Module = TypeVar("_Module", bound=nn.Module)
+
+
+def shadow_of(model: nn.Module, dtype: torch.dtype, *, packed: bool) -> nn.Module:
+    """A model that shares everything with another one but its linear layers, and leaves that one as it is.
+
+    Args:
+        model: The model.
+        dtype: The format of the products of linear layers.
+        packed: Whether copies of their weights may be made.
+    """
+    if type(model) is nn.Linear:
+        return _ShadowLinear.of(model, linear(model.weight, model.bias, dtype, packed=packed), dtype)
+    shadow = _twin(model, type(model))
+    shadow._modules = {
+        name: None if child is None else shadow_of(child, dtype, packed=packed)
+        for name, child in model._modules.items()
+    }
+    return shadow
+
+
+class _ShadowLinear(nn.Linear):
+    """A linear layer with the weights of another one, computed from a copy of them."""
+
+    _product: Linear
+    _dtype: torch.dtype
+
+    @staticmethod
+    def of(model: nn.Linear, product: Linear, dtype: torch.dtype) -> _ShadowLinear:
+        shadow: _ShadowLinear = _twin(model, _ShadowLinear)
+        object.__setattr__(shadow, "_product", product)
+        object.__setattr__(shadow, "_dtype", dtype)
+        return shadow
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(…, in) → (…, out)."""
+        rows = x.reshape(-1, x.shape[-1])
+        return self._product(rows.to(self._dtype)).to(x.dtype).reshape(*x.shape[:-1], -1)
+
+
+def _twin(model: nn.Module, twin_class: type[_Module]) -> _Module:
+    """Another module with the same attributes."""
+    twin = twin_class.__new__(twin_class)
+    twin.__dict__.update(model.__dict__)
+    return twin
