@@ -652,9 +652,16 @@ class SentenceTransformer(nn.Sequential):
         )
 
 
-def _is_training(module: nn.Module) -> bool:
-    """Whether any part of a module is in training mode; ``modules()`` takes too long for a single short text."""
-    return module.training or any(_is_training(child) for child in module._modules.values() if child is not None)
+def _is_training(model: nn.Module) -> bool:
+    """Whether any module is in training mode; ``modules()`` takes too long for a single short text."""
+    waiting: list[nn.Module | None] = [model]
+    while waiting:
+        module = waiting.pop()
+        if module is not None:
+            if module.training:
+                return True
+            waiting += module._modules.values()
+    return False
 
 
 def _named(modules: Iterable[nn.Module] | None) -> dict[str, nn.Module]:

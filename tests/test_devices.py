@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
 
-from sentence_embedder.devices import get_device_name, module_device
+from sentence_embedder import devices
+from sentence_embedder.devices import available_memory, get_device_name, module_device
 
 
 class Plugin:
@@ -44,3 +47,15 @@ def test_the_device_of_a_module() -> None:
     assert module_device(nn.Linear(1, 1, device="meta")) == torch.device("meta")
     assert module_device(nn.BatchNorm1d(1, affine=False, device="meta")) == torch.device("meta")
     assert module_device(nn.Identity()) == torch.device("cpu")
+
+
+def test_available_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is what the system says can still be had, in bytes; None where it does not say."""
+    said = tmp_path / "meminfo"
+    monkeypatch.setattr(devices, "_MEMORY", said)
+
+    assert available_memory() is None
+    said.write_text("MemTotal:       24000 kB\nMemAvailable:   12000 kB\nHugePages_Total:       0\n")
+    assert available_memory() == 12000 * 1024
+    said.write_text("MemTotal:       24000 kB\n")
+    assert available_memory() is None

@@ -8,6 +8,7 @@ import pickle
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -800,3 +801,154 @@ def test_the_number_of_threads_is_the_callers(shared: SentenceTransformer, threa
     shared.encode(TEXTS * 20)
 
     assert torch.get_num_threads() == threads
+
+
+class TestOut:
+    """encode(out=…)."""
+
+    @pytest.mark.parametrize("kind", ["array", "memmap", "tensor", "half"])
+    def test_rows_are_put_into_it(self, kind: str, model: SentenceTransformer, tmp_path: Path) -> None:
+        """The embeddings stand in the array that was given, which is returned."""
+        expected = model.encode(TEXTS)
+        out: Any = np.zeros(expected.shape, dtype=np.float16 if kind == "half" else np.float32)
+        if kind == "memmap":
+            out = np.memmap(tmp_path / "rows", dtype=np.float32, mode="w+", shape=expected.shape)
+        if kind == "tensor":
+            out = torch.zeros(expected.shape)
+
+        returned = model.encode(TEXTS, out=out, convert_to_tensor=kind == "tensor")
+
+        assert returned is out
+        _same(np.asarray(out, dtype=np.float32), expected, 1e-2 if kind == "half" else 1e-6)
+
+    def test_a_part_of_an_array(self, model: SentenceTransformer) -> None:
+        """It can be a part of a larger array; a lone text takes a row."""
+        rows = np.zeros((5, 32), dtype=np.float32)
+
+        model.encode(TEXTS[:2], out=rows[1:3])
+        model.encode(TEXTS[2], out=rows[4])
+
+        _same(rows[[1, 2, 4]], model.encode(TEXTS[:3]), 1e-6)
+        assert not rows[[0, 3]].any()
+
+    @pytest.mark.parametrize(("precision", "dtype", "width"), [("int8", np.int8, 32), ("ubinary", np.uint8, 4)])
+    def test_quantised(self, precision: Any, dtype: Any, width: int, model: SentenceTransformer) -> None:
+        """Quantised embeddings go into an array of their format."""
+        out = np.zeros((len(TEXTS), width), dtype=dtype)
+
+        assert model.encode(TEXTS, precision=precision, out=out) is out
+        np.testing.assert_array_equal(out, model.encode(TEXTS, precision=precision))
+
+    @pytest.mark.parametrize(
+        ("out", "options", "message"),
+        [
+            (np.zeros((2, 32), np.float32), {}, r"expected the shape \(\d+, dim\), found \(2, 32\)"),
+            (np.zeros((len(TEXTS), 31), np.float32), {}, r"expected the shape \(\d+, 32\), found \(\d+, 31\)"),
+            (np.zeros((len(TEXTS), 32), np.int8), {}, "expected float32 or .* for float32, found int8"),
+            (
+                np.zeros((len(TEXTS), 32), np.float32),
+                {"precision": "int8"},
+                "expected int8 for int8, found float32",
+            ),
+            (
+                np.zeros((len(TEXTS), 32), np.float32),
+                {"convert_to_tensor": True},
+                "a tensor with convert_to_tensor",
+            ),
+            (torch.zeros(len(TEXTS), 32), {}, "found Tensor"),
+            (np.zeros((len(TEXTS), 32), np.float32), {"output_value": None}, "found ndarray"),
+            (np.broadcast_to(np.float32(0), (len(TEXTS), 32)), {}, "that can be written to"),
+        ],
+    )
+    def test_what_does_not_fit(self, out: Any, options: Any, message: str, model: SentenceTransformer) -> None:
+        """An array that does not fit is refused, with what was expected and found."""
+        with pytest.raises(ValueError, match=f"out: .*{message}"):
+            model.encode(TEXTS, out=out, **options)
+
+
+class TestStreams:
+    """encode_iter."""
+
+    @pytest.mark.parametrize("size", [1, 2, 100])
+    def test_chunks_are_those_of_encode(self, size: int, model: SentenceTransformer) -> None:
+        """Arrays of chunk_size rows come in the order of the texts, and together are what encode returns."""
+        chunks = list(model.encode_iter(iter(TEXTS), chunk_size=size, normalize_embeddings=True, truncate_dim=8))
+
+        assert [len(chunk) for chunk in chunks[:-1]] == [size] * (len(chunks) - 1)
+        _same(np.concatenate(chunks), model.encode(TEXTS, normalize_embeddings=True, truncate_dim=8))
+
+    def test_texts_are_read_as_they_are_needed(self, model: SentenceTransformer) -> None:
+        """An endless stream gives its first array at once."""
+        read: list[int] = []
+
+        def endless() -> Iterator[str]:
+            for number in count():
+                read.append(number)
+                yield f"{number} cats"
+
+        chunks = model.encode_iter(endless(), chunk_size=3, convert_to_tensor=True)
+
+        assert read == []
+        assert next(chunks).shape == (3, 32)
+        assert len(read) == 3
+
+    @pytest.mark.parametrize(
+        ("texts", "options", "error", "message"),
+        [
+            ("one text", {}, TypeError, "expected a stream of texts, found str"),
+            (TEXTS, {"precision": "int8"}, ValueError, "int8 needs the range of each dimension"),
+            (TEXTS, {"chunk_size": 0}, ValueError, "chunk_size: expected at least 1, found 0"),
+        ],
+    )
+    def test_errors_come_with_the_call(
+        self, texts: Any, options: Any, error: type[Exception], message: str, model: SentenceTransformer
+    ) -> None:
+        """What cannot be is said when encode_iter is called, not when the first array is taken."""
+        with pytest.raises(error, match=message):
+            model.encode_iter(texts, **options)
+
+    def test_no_texts(self, model: SentenceTransformer) -> None:
+        """No texts give no arrays."""
+        assert list(model.encode_iter([])) == []
+
+
+class TestEqualTexts:
+    """Equal texts."""
+
+    def test_they_are_computed_once(self, model: SentenceTransformer, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Of equal texts one is tokenised and computed; each has its row, and its place in the progress."""
+        tokenized: list[str] = []
+        tokenize_ahead = Transformer.tokenize_ahead
+
+        def remembered(transformer: Transformer, texts: Any) -> Any:
+            tokenized.extend(texts)
+            return tokenize_ahead(transformer, texts)
+
+        monkeypatch.setattr(Transformer, "tokenize_ahead", remembered)
+        texts = ["a cat", "a dog", "a cat", "the mat", "a dog", "a cat"]
+
+        rows = model.encode(texts, precision="float32")
+
+        assert tokenized == ["a cat", "a dog", "the mat"]
+        _same(rows, np.stack([model.encode(text) for text in texts]))
+
+    @pytest.mark.parametrize("output_value", ["token_embeddings", None])
+    def test_results_that_are_objects_are_not_shared(self, output_value: Any, model: SentenceTransformer) -> None:
+        """Where each text has an object of its own, a change of one leaves the others."""
+        first, second = model.encode(["a cat", "a cat"], output_value=output_value)
+        if output_value is None:
+            first, second = first["token_embeddings"], second["token_embeddings"]
+
+        before = second.clone()
+        first.zero_()
+
+        assert torch.equal(second, before)
+
+
+class TestDtype:
+    """dtype=."""
+
+    def test_it_is_checked_before_anything_is_loaded(self) -> None:
+        """A format that does not exist is an error before a model is looked for."""
+        with pytest.raises(ValueError, match="dtype: expected one of"):
+            SentenceTransformer("no/such-model", device="cpu", dtype="float8")

@@ -134,13 +134,14 @@ def _is_readable(model: Any, snapshot: Snapshot) -> bool:
         and getattr(model.config, "quantization_config", None) is None
         and snapshot.is_bare
         and len(parameters) > 0
-        and all(_is_plain_tensor(parameter, parameters[0].device) for parameter in parameters)
+        and all(_is_plain_tensor(parameter, parameters[0]) for parameter in parameters)
     )
 
 
-def _is_plain_tensor(parameter: Tensor, device: torch.device) -> bool:
-    is_here = parameter.device == device and not parameter.is_meta
-    return type(parameter) is nn.Parameter and is_here and parameter.is_floating_point()
+def _is_plain_tensor(parameter: Tensor, first: Tensor) -> bool:
+    is_alike = (parameter.device, parameter.dtype) == (first.device, first.dtype)
+    is_known = parameter.dtype in _LARGEST_ERROR and not parameter.is_meta
+    return type(parameter) is nn.Parameter and is_alike and is_known
 
 
 def _is_enough(rest: Sequence[nn.Module], output_value: str | None) -> bool:

@@ -172,20 +172,33 @@ def attention_over(lengths: NDArray[np.int64], device: torch.device) -> Attentio
     return GroupedAttention(lengths) if device.type == "cpu" else PaddedAttention(lengths, device)
 
 
-_SHORT = 64
-"""Up to so many tokens, half-precision attention on the CPU is quicker in plain products than in a fused kernel."""
+_SCORES_IN_CACHE = 2**20
+"""So many scores, and what is made of them, stay near the processor; about 2 MB in half precision."""
+
+_FEWEST_TOKENS = 64
+"""With fewer tokens, what a product costs before it begins is more than it takes."""
 
 
 def _attend(query: Tensor, key: Tensor, value: Tensor, *, mask: Tensor | None, scale: float) -> Tensor:
     """Attention of texts of one length: (texts, heads, tokens, dim) → the same shape."""
     if mask is not None and mask.ndim == 3:
         mask = mask[None]  # the fused kernels take two or four dimensions
-    is_half = query.dtype != torch.float32
-    if query.device.type == "cpu" and is_half and query.shape[2] <= _SHORT and query.shape[1] == key.shape[1]:
-        scores = torch.matmul(query * scale, key.transpose(-1, -2))
-        if mask is not None:
-            scores = scores + mask
-        return torch.matmul(scores.softmax(dim=-1), value)
+    texts, heads, tokens, _ = query.shape
+    at_once = _SCORES_IN_CACHE // (heads * tokens**2)
+    # On the CPU the fused kernel is made for float32; halves are quicker in plain products, a few texts at a time.
+    is_half = query.dtype != torch.float32 and query.device.type == "cpu"
+    if is_half and key.shape[1] == heads and at_once > 0 and texts * tokens >= _FEWEST_TOKENS:
+        parts = zip(*(torch.split(part, at_once) for part in (query, key, value)), strict=True)
+        outputs = [_products(*part, mask=mask, scale=scale) for part in parts]
+        return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
     return functional.scaled_dot_product_attention(
-        query, key, value, attn_mask=mask, scale=scale, enable_gqa=query.shape[1] != key.shape[1]
+        query, key, value, attn_mask=mask, scale=scale, enable_gqa=heads != key.shape[1]
     )
+
+
+def _products(query: Tensor, key: Tensor, value: Tensor, *, mask: Tensor | None, scale: float) -> Tensor:
+    """Attention as it is written down, with all scores in memory."""
+    scores = torch.matmul(query * scale, key.transpose(-1, -2))
+    if mask is not None:
+        scores = scores + mask
+    return torch.matmul(scores.softmax(dim=-1), value)

@@ -8,14 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-_SAMPLES_A_TENSOR = 4
+_SAMPLES_A_WEIGHT = 4
 
 
 class Snapshot:
     """What a model looked like when its weights were read.
 
-    torch counts the changes of a tensor, except those made through ``.data``. Those are noticed by a few values
-    of each tensor, which are compared.
+    torch counts the changes of a tensor, except those made through ``.data``. In the weights of linear layers,
+    which are copied, those are noticed by a few values of each, which are compared.
 
     Args:
         model: The model.
@@ -27,11 +27,12 @@ class Snapshot:
         self.is_bare = _are_bare(self._modules)
         """Whether nobody had put anything around the forward passes."""
         self._tensors = _tensors(self._modules)
-        self._marks = [_mark(tensor) for tensor in self._tensors]
+        self._marks = _marks(self._tensors)
+        linears = (module.weight.detach() for module in self._modules if type(module) is nn.Linear)
         self._samples = [
-            tensor.detach().view(-1)[:: max(1, tensor.numel() // _SAMPLES_A_TENSOR)]
-            for tensor in self._tensors
-            if tensor.is_floating_point() and tensor.is_contiguous() and not tensor.is_meta
+            weight.view(-1)[:: max(1, weight.numel() // _SAMPLES_A_WEIGHT)]
+            for weight in linears
+            if weight.is_contiguous() and not weight.is_meta
         ]
         self._values = self._sampled()
 
@@ -41,7 +42,7 @@ class Snapshot:
             _are_bare(self._modules) is self.is_bare
             and _are_same(_children(self._modules), self._children)
             and _are_same(_tensors(self._modules), self._tensors)
-            and [_mark(tensor) for tensor in self._tensors] == self._marks
+            and _marks(self._tensors) == self._marks
             and torch.equal(self._sampled(), self._values)
         )
 
@@ -76,7 +77,8 @@ def _are_same(found: list[Any], known: list[Any]) -> bool:
     return len(found) == len(known) and all(map(operator.is_, found, known))
 
 
-def _mark(tensor: Tensor) -> tuple[int, int]:
+def _marks(tensors: list[Tensor]) -> list[int]:
     """What changes when a tensor is written to, or gets another memory."""
-    # Tensors of inference mode are not counted at all.
-    return (0 if tensor.is_inference() else tensor._version), tensor.data_ptr()
+    # Tensors of inference mode are not counted.
+    versions = [0 if tensor.is_inference() else tensor._version for tensor in tensors]
+    return [*versions, *map(Tensor.data_ptr, tensors)]

@@ -1,0 +1,508 @@
+"""Acceleration: when a model goes which way, and that it is never late to notice a change."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import pickle
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from torch import nn
+
+from sentence_embedder import SentenceTransformer, models
+from sentence_embedder.acceleration import acceleration as acceleration_module
+from sentence_embedder.acceleration import dtypes
+from sentence_embedder.acceleration.forward import Forward, PackedForward, PlainForward
+from sentence_embedder.features import Features
+from tests.tiny_models import TINY_MODELS
+
+TEXTS = ["the cat sat", "a dog", "hello world on the mat", "hello", "is the dog on the cat ?"]
+CPU = torch.device("cpu")
+
+
+def way(model: SentenceTransformer, output_value: Any = "sentence_embedding") -> Forward:
+    """The way that ``encode`` takes through a model."""
+    return model._acceleration.forward(model, output_value=output_value, device=CPU, extra={})
+
+
+def is_shadowed(model: SentenceTransformer) -> bool:
+    """Whether the model's own forward pass is used, on faster linear layers."""
+    forward = way(model)
+    return isinstance(forward, PlainForward) and forward.model is not model
+
+
+def assert_like_the_plain_chain(model: SentenceTransformer) -> None:
+    """``encode`` gives what the modules make one after the other."""
+    found = model.encode(TEXTS)  # in evaluation mode from here on
+    with torch.no_grad():
+        expected = model(model.tokenize(TEXTS))["sentence_embedding"]
+    np.testing.assert_allclose(found, expected.numpy(), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", TINY_MODELS)
+def test_every_tiny_model_is_packed(name: str, tiny_folders: dict[str, Path]) -> None:
+    """The architectures that are known go packed, and give what the modules make; all features go plain."""
+    model = SentenceTransformer(str(tiny_folders[name]), device="cpu")
+
+    assert isinstance(way(model), PackedForward)
+    assert isinstance(way(model, "token_embeddings"), PackedForward)
+    assert way(model, None) == PlainForward(model, CPU, {})
+    assert_like_the_plain_chain(model)
+
+
+def test_it_can_be_turned_off(tiny_folders: dict[str, Path]) -> None:
+    """``acceleration=False`` leaves the plain chain of modules."""
+    model = SentenceTransformer(str(tiny_folders["bert"]), device="cpu", acceleration=False)
+
+    assert way(model) == PlainForward(model, CPU, {})
+
+
+class ChangedTransformer(models.Transformer):
+    """A Transformer of somebody's own."""
+
+    def forward(self, features: Features) -> Features:
+        """Twice what the other one makes."""
+        made = super().forward(features)
+        return {**made, "token_embeddings": 2 * made["token_embeddings"]}
+
+
+class ChangedChain(SentenceTransformer):
+    """A chain of somebody's own."""
+
+    def forward(self, features: Features) -> Features:
+        """Three times what the other one makes."""
+        made = super().forward(features)  # type: ignore[no-untyped-call]
+        return {**made, "sentence_embedding": 3 * made["sentence_embedding"]}
+
+
+class ChangedTokenize(SentenceTransformer):
+    """A chain with a tokenize method of its own."""
+
+    def tokenize(self, texts: Any) -> Features:
+        """The texts in upper case."""
+        return super().tokenize([text.upper() for text in texts])
+
+
+class Doubling(nn.Module):
+    """A module that nobody knows."""
+
+    def forward(self, features: Features) -> Features:
+        """Doubles the token embeddings."""
+        return {**features, "token_embeddings": 2 * features["token_embeddings"]}
+
+
+def _double(_module: nn.Module, _inputs: Any, output: Any) -> Any:
+    return 2 * output
+
+
+def _hook(model: SentenceTransformer) -> None:
+    model[0].auto_model.encoder.layer[0].output.dense.register_forward_hook(_double)
+
+
+def _replaced_forward(model: SentenceTransformer) -> None:
+    dense = model[0].auto_model.encoder.layer[0].output.dense
+    original = dense.forward
+    dense.forward = lambda x: 2 * original(x)
+
+
+def _hidden_states(model: SentenceTransformer) -> None:
+    model[0].auto_model.config.output_hidden_states = True
+
+
+@pytest.mark.parametrize("change", [_hook, _replaced_forward, _hidden_states])
+def test_it_steps_aside_for_what_others_put_in(
+    change: Callable[[SentenceTransformer], None], model: SentenceTransformer
+) -> None:
+    """Hooks, replaced methods and wanted hidden states mean the plain chain, also after packed calls."""
+    model.encode(TEXTS)
+    change(model)
+
+    assert way(model) == PlainForward(model, CPU, {})
+    assert_like_the_plain_chain(model)
+
+
+def test_a_hook_is_not_called_with_anything_but_texts(tiny_folders: dict[str, Path]) -> None:
+    """A hook sees the user's texts, and nothing that is made up to try things out."""
+    model = SentenceTransformer(str(tiny_folders["bert"]), device="cpu")
+    shapes: list[Any] = []
+    embeddings = model[0].auto_model.embeddings.word_embeddings
+    handle = embeddings.register_forward_hook(lambda _module, inputs, _output: shapes.append(inputs[0].shape[0]))
+
+    model.encode(TEXTS)
+    handle.remove()
+
+    assert shapes == [len(TEXTS)]
+    assert isinstance(way(model), PackedForward)
+
+
+def test_a_hook_of_all_modules(model: SentenceTransformer) -> None:
+    """A hook that is registered for all modules means the plain chain while it is there."""
+    handle = nn.modules.module.register_module_forward_hook(lambda _module, _inputs, output: output)
+    during = way(model)
+    handle.remove()
+
+    assert during == PlainForward(model, CPU, {})
+    assert isinstance(way(model), PackedForward)
+
+
+@pytest.mark.parametrize("chain_class", [ChangedChain, ChangedTokenize])
+def test_subclasses_have_their_way(chain_class: type[SentenceTransformer], tiny_folders: dict[str, Path]) -> None:
+    """A subclass that overrides forward or tokenize is called."""
+    assert_like_the_plain_chain(chain_class(str(tiny_folders["bert"]), device="cpu"))
+
+
+def test_modules_that_are_not_ours_have_their_way(tiny_folders: dict[str, Path]) -> None:
+    """A Transformer of somebody's own, or a module between Transformer and Pooling, means the plain chain."""
+    folder = str(tiny_folders["bert"])
+    changed = SentenceTransformer(modules=[ChangedTransformer(folder), models.Pooling(32)], device="cpu")
+    between = SentenceTransformer(
+        modules=[models.Transformer(folder), Doubling(), models.Pooling(32)], device="cpu"
+    )
+
+    for model in (changed, between):
+        assert way(model) == PlainForward(model, CPU, {})
+        assert_like_the_plain_chain(model)
+
+
+def test_modules_that_are_not_ours_see_padded_batches(tiny_folders: dict[str, Path]) -> None:
+    """Such modules get batches of at most batch_size rows, however short the texts are."""
+    rows: list[int] = []
+
+    class Counting(nn.Module):
+        """Remembers how many texts a batch has."""
+
+        def forward(self, features: Features) -> Features:
+            """Remembers how many texts a batch has."""
+            rows.append(len(features["input_ids"]))
+            return features
+
+    folder = str(tiny_folders["bert"])
+    model = SentenceTransformer(modules=[models.Transformer(folder), Counting(), models.Pooling(32)], device="cpu")
+
+    model.encode([f"{number} cats" for number in range(10)], batch_size=4)
+
+    assert rows == [4, 4, 2]
+
+
+def test_autocast_is_obeyed(model: SentenceTransformer) -> None:
+    """Within autocast the modules compute as autocast says."""
+    with torch.autocast("cpu", torch.bfloat16):
+        assert way(model) == PlainForward(model, CPU, {})
+
+
+def test_padding_on_the_left_with_absolute_positions(model: SentenceTransformer) -> None:
+    """Where padding on the left shifts the positions of a BERT, the plain chain computes what it computes."""
+    model.tokenizer.padding_side = "left"
+
+    assert way(model) == PlainForward(model, CPU, {})
+    assert_like_the_plain_chain(model)
+
+
+# ── Weights that change ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def _in_place(model: SentenceTransformer) -> None:
+    with torch.no_grad():
+        model[0].auto_model.encoder.layer[0].output.dense.weight.mul_(2)
+
+
+def _through_data(model: SentenceTransformer) -> None:
+    model[0].auto_model.encoder.layer[0].intermediate.dense.weight.data.mul_(3)
+
+
+def _bias(model: SentenceTransformer) -> None:
+    with torch.no_grad():
+        model[0].auto_model.encoder.layer[0].attention.self.value.bias.add_(1)
+
+
+def _norm(model: SentenceTransformer) -> None:
+    with torch.no_grad():
+        model[0].auto_model.encoder.layer[1].output.LayerNorm.weight.add_(1)
+
+
+def _words(model: SentenceTransformer) -> None:
+    model[0].auto_model.embeddings.word_embeddings.weight.data.add_(torch.randn(32))
+
+
+def _state_dict(model: SentenceTransformer) -> None:
+    model.load_state_dict({name: tensor * 1.5 for name, tensor in model.state_dict().items()})
+
+
+def _parameter(model: SentenceTransformer) -> None:
+    dense = model[0].auto_model.encoder.layer[0].output.dense
+    dense.weight = nn.Parameter(dense.weight.detach() * 2)
+
+
+def _layer(model: SentenceTransformer) -> None:
+    layers = model[0].auto_model.encoder.layer
+    layers[0], layers[1] = layers[1], layers[0]
+
+
+def _fewer_layers(model: SentenceTransformer) -> None:
+    auto_model = model[0].auto_model
+    auto_model.encoder.layer = auto_model.encoder.layer[:1]
+
+
+def _whole_model(model: SentenceTransformer) -> None:
+    config = copy.deepcopy(model[0].auto_model.config)
+    untrained: Any = transformers.BertModel(config)
+    model[0].auto_model = untrained.eval()
+
+
+def _there_and_back(model: SentenceTransformer) -> None:
+    model.double().float()
+    _in_place(model)
+
+
+def _a_step_of_training(model: SentenceTransformer) -> None:
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    model.train()
+    model(model.tokenize(TEXTS))["sentence_embedding"].square().sum().backward()
+    optimizer.step()
+    model.eval()
+
+
+CHANGES = [
+    *(_in_place, _through_data, _bias, _norm, _words, _state_dict, _parameter, _layer, _fewer_layers, _whole_model),
+    *(_there_and_back, _a_step_of_training),
+]
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_changed_weights_are_noticed(
+    change: Callable[[SentenceTransformer], None], model: SentenceTransformer
+) -> None:
+    """Whatever way the weights change after they were read, the next vectors are those of the new weights."""
+    before = model.encode(TEXTS)
+    change(model)
+
+    assert not np.allclose(model.encode(TEXTS), before, atol=1e-3)
+    assert isinstance(way(model), PackedForward)
+    assert_like_the_plain_chain(model)
+
+
+def test_other_formats_of_weights(model: SentenceTransformer) -> None:
+    """After ``double`` the vectors are float64, after ``half`` float16, after ``float`` float32 again."""
+    expected = model.encode(TEXTS)
+
+    for convert, dtype, tolerance in ((model.double, np.float64, 1e-5), (model.half, np.float16, 0.05)):
+        convert()
+        assert model.encode(TEXTS).dtype == dtype
+        np.testing.assert_allclose(model.encode(TEXTS), expected, atol=tolerance)
+    assert model.float().encode(TEXTS).dtype == np.float32
+
+
+def test_unchanged_weights_are_read_once(model: SentenceTransformer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Calls of encode share what was read, also when threads make them."""
+    reads: list[object] = []
+    read = acceleration_module._read
+
+    def counting_read(*arguments: Any) -> Any:
+        reads.append(arguments)
+        return read(*arguments)
+
+    monkeypatch.setattr(acceleration_module, "_read", counting_read)
+    barrier = threading.Barrier(4)
+
+    def encode(_: int) -> Any:
+        barrier.wait()
+        return [model.encode(TEXTS) for _ in range(3)]
+
+    with ThreadPoolExecutor(4) as threads:
+        results = [array for arrays in threads.map(encode, range(4)) for array in arrays]
+
+    assert len(reads) == 1
+    assert all(np.array_equal(result, results[0]) for result in results)
+
+
+def test_it_is_no_part_of_the_model(model: SentenceTransformer) -> None:
+    """What was read is neither in the state dict nor in a copy or a pickle; these read anew."""
+    names, size = set(model.state_dict()), len(pickle.dumps(model))
+    expected = model.encode(TEXTS)
+
+    copied, pickled = copy.deepcopy(model), pickle.dumps(model)
+    loaded = pickle.loads(pickled)  # noqa: S301 (our own)
+
+    assert set(model.state_dict()) == names
+    assert len(pickled) < size * 1.01
+    for other in (copied, loaded, copy.copy(model)):
+        np.testing.assert_array_equal(other.encode(TEXTS), expected)
+    with torch.no_grad():
+        copied[0].auto_model.encoder.layer[0].output.dense.weight.mul_(2)
+    np.testing.assert_array_equal(model.encode(TEXTS), expected)
+    assert not np.allclose(copied.encode(TEXTS), expected, atol=1e-3)
+
+
+# ── Architectures without a lean forward pass ─────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def electra(tmp_path: Path, tiny_folders: dict[str, Path]) -> SentenceTransformer:
+    """A model of an architecture without a reader."""
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tiny_folders["bert"])
+    config = transformers.ElectraConfig(
+        vocab_size=len(tokenizer), hidden_size=32, embedding_size=16, num_hidden_layers=2, num_attention_heads=2
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        transformers.ElectraModel(config).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    return SentenceTransformer(str(tmp_path), device="cpu")
+
+
+def test_another_architecture_keeps_its_forward_pass(electra: SentenceTransformer) -> None:
+    """It computes the same with its linear layers swapped in a shadow; the model itself stays as it is."""
+    linears = [module for module in electra.modules() if isinstance(module, nn.Linear)]
+
+    assert is_shadowed(electra)
+    assert_like_the_plain_chain(electra)
+    assert [module for module in electra.modules() if isinstance(module, nn.Linear)] == linears
+    assert all(type(module) is nn.Linear for module in linears)
+
+
+@pytest.mark.parametrize("change", [_in_place, _through_data, _state_dict, _layer])
+def test_a_shadow_follows_its_model(
+    change: Callable[[SentenceTransformer], None], electra: SentenceTransformer
+) -> None:
+    """Weights that change are noticed there too."""
+    before = electra.encode(TEXTS)
+    change(electra)
+
+    assert not np.allclose(electra.encode(TEXTS), before, atol=1e-4)
+    assert is_shadowed(electra)
+    assert_like_the_plain_chain(electra)
+
+
+def test_adapters_are_computed(model: SentenceTransformer) -> None:
+    """A layer that wraps a linear one is called; the linear ones around it are still swapped."""
+
+    class Adapted(nn.Module):
+        """A linear layer and something added to it."""
+
+        def __init__(self, layer: nn.Linear) -> None:
+            super().__init__()
+            self.layer = layer
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            """Twice the layer's output."""
+            return 2 * torch.as_tensor(self.layer(x))
+
+    before = model.encode(TEXTS)
+    output = model[0].auto_model.encoder.layer[0].output
+    output.dense = Adapted(output.dense)
+
+    assert not np.allclose(model.encode(TEXTS), before, atol=1e-3)
+    assert is_shadowed(model)
+    assert_like_the_plain_chain(model)
+
+
+def test_quantized_layers_are_computed(model: SentenceTransformer) -> None:
+    """Layers that torch has quantised keep their own products."""
+    before = model.encode(TEXTS)
+    quantize: Any = torch.ao.quantization.quantize_dynamic
+    with pytest.warns((DeprecationWarning, UserWarning)):
+        quantized = quantize(model, {nn.Linear}, dtype=torch.qint8)
+
+    assert not np.array_equal(quantized.encode(TEXTS), before)
+    assert_like_the_plain_chain(quantized)
+
+
+def test_a_lean_forward_pass_that_differs_is_not_used(
+    model: SentenceTransformer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """If a model does not compute what its configuration says, a warning says so, and its own way is taken."""
+    model[0].auto_model.encoder.layer[0].intermediate.intermediate_act_fn = nn.ReLU()
+
+    with caplog.at_level(logging.WARNING):
+        assert_like_the_plain_chain(model)
+
+    assert "the lean forward pass of BertModel differs from its own" in caplog.text
+    assert way(model) == PlainForward(model, CPU, {})
+
+
+# ── Memory ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(("available", "packs"), [(2**40, True), (10, False), (None, False)])
+def test_large_copies_are_made_where_memory_allows(
+    available: int | None, packs: bool, model: SentenceTransformer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Above a size weights are copied only if twice as much memory is there; the vectors are the same."""
+    monkeypatch.setattr(acceleration_module, "_PACKED_FREELY", 100)
+    monkeypatch.setattr(acceleration_module, "available_memory", lambda: available)
+
+    assert acceleration_module._may_pack(model, torch.float32) is packs
+    assert isinstance(way(model), PackedForward)
+    assert_like_the_plain_chain(model)
+
+
+# ── Number formats ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def native_halves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A processor that computes in every format, as far as it is asked."""
+    monkeypatch.setattr(dtypes, "is_native", lambda _dtype, _device: True)
+
+
+@pytest.mark.usefixtures("native_halves")
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", torch.bfloat16])
+def test_half_precision(dtype: Any, tiny_folders: dict[str, Path]) -> None:
+    """Products in half precision give float32 vectors that are nearly the same; the weights stay as they are."""
+    expected = SentenceTransformer(str(tiny_folders["bert"]), device="cpu").encode(TEXTS)
+    model = SentenceTransformer(str(tiny_folders["bert"]), device="cpu", dtype=dtype)
+
+    found = model.encode(TEXTS)
+
+    assert found.dtype == np.float32
+    assert not np.array_equal(found, expected)
+    assert torch.cosine_similarity(torch.tensor(found), torch.tensor(expected)).min() > 0.999
+    assert all(parameter.dtype == torch.float32 for parameter in model.parameters())
+
+
+@pytest.mark.usefixtures("native_halves")
+def test_half_precision_of_another_architecture(electra: SentenceTransformer) -> None:
+    """So does a shadow, whose linear layers alone are in half precision."""
+    expected = electra.encode(TEXTS)
+    electra._acceleration.dtype = "bfloat16"
+
+    found = electra.encode(TEXTS)
+
+    assert found.dtype == np.float32
+    assert not np.array_equal(found, expected)
+    assert torch.cosine_similarity(torch.tensor(found), torch.tensor(expected)).min() > 0.999
+
+
+@pytest.mark.usefixtures("native_halves")
+@pytest.mark.parametrize(("largest_error", "expected"), [(1.0, torch.bfloat16), (0.0, torch.float32)])
+def test_auto_keeps_the_embeddings(
+    largest_error: float, expected: torch.dtype, tiny_folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``"auto"`` takes half precision only if the embeddings of this model stay what they are."""
+    monkeypatch.setattr(acceleration_module, "_LARGEST_ERROR_OF_AUTO", largest_error)
+    model = SentenceTransformer(str(tiny_folders["bert"]), device="cpu", dtype="auto")
+
+    forward = way(model)
+
+    assert isinstance(forward, PackedForward)
+    layer: Any = forward.encoder.layers[0]
+    assert layer.dtype == expected
+
+
+def test_auto_with_the_real_model(minilm: SentenceTransformer) -> None:
+    """Whatever format ``"auto"`` takes here, the real model's vectors keep a cosine similarity of 0.9999."""
+    texts = [*TEXTS, "How do I bake bread?", "A long text about nothing in particular. " * 30]
+    model = copy.deepcopy(minilm)
+    model._acceleration.dtype = "auto"
+
+    cosines = (model.encode(texts) * minilm.encode(texts)).sum(axis=1)
+
+    assert cosines.min() >= 0.9999

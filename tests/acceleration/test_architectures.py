@@ -1,0 +1,162 @@
+"""Lean forward passes: the same numbers as the forward passes of transformers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from sentence_embedder.acceleration import encoder as encoder_module
+from sentence_embedder.acceleration.architectures import READERS, Products, UnreadableError, read_encoder
+from sentence_embedder.acceleration.attention import PaddedAttention
+from sentence_embedder.features import PackedTexts
+from tests.acceleration.tiny_transformers import CONFIGS, RAGGED, own_forward, ragged_texts, tiny_transformer
+
+PACKED = Products(torch.float32, packed=True)
+PLAIN = Products(torch.float32, packed=False)
+
+
+def _assert_same(
+    model: nn.Module, texts: PackedTexts, products: Products = PACKED, tolerance: float = 1e-5
+) -> None:
+    with torch.no_grad():
+        ours = read_encoder(model, products)(texts)
+    torch.testing.assert_close(ours, own_forward(model, texts), rtol=tolerance, atol=tolerance)
+
+
+def test_every_reader_has_its_tiny_model() -> None:
+    """Each architecture of the table is compared below."""
+    assert {CONFIGS[name]().model_type for name in CONFIGS} == set(READERS)
+
+
+@pytest.mark.parametrize("products", [PACKED, PLAIN], ids=["packed", "plain"])
+@pytest.mark.parametrize("name", CONFIGS)
+def test_ragged_texts_get_the_embeddings_of_transformers(name: str, products: Products) -> None:
+    """On random weights and texts of many lengths the lean forward pass equals that of transformers to 1e-5."""
+    _assert_same(tiny_transformer(name), ragged_texts(), products)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_the_way_of_a_gpu_gives_the_same(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Attention over padded texts, as on an accelerator, gives the same embeddings."""
+    monkeypatch.setattr(encoder_module, "attention_over", PaddedAttention)
+
+    _assert_same(tiny_transformer(name), ragged_texts())
+    _assert_same(tiny_transformer(name), ragged_texts((5, 5, 5)))
+
+
+@settings(max_examples=15, deadline=None)
+@given(name=st.sampled_from(sorted(CONFIGS)), lengths=st.lists(st.integers(1, 60), min_size=1, max_size=9))
+def test_any_lengths(name: str, lengths: list[int]) -> None:
+    """Whatever the lengths are, in whatever order."""
+    _assert_same(tiny_transformer(name), ragged_texts(tuple(lengths)))
+
+
+@pytest.mark.parametrize("name", ["roberta", "mpnet"])
+def test_a_padding_token_in_a_text(name: str) -> None:
+    """Where positions are counted by tokens, a padding token that somebody wrote into a text has none."""
+    texts = ragged_texts((6, 4))
+    texts.columns["input_ids"][[2, 7]] = 1
+
+    _assert_same(tiny_transformer(name), texts)
+
+
+def test_token_types() -> None:
+    """The second text of a pair has token type 1."""
+    texts = ragged_texts()
+    types = np.random.default_rng(0).integers(0, 2, sum(RAGGED))
+    typed = PackedTexts(columns={**texts.columns, "token_type_ids": types}, lengths=texts.lengths)
+
+    _assert_same(tiny_transformer("bert"), typed)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("name", ["bert", "mpnet", "modernbert", "qwen3"])
+def test_products_in_half_precision(name: str, dtype: torch.dtype) -> None:
+    """Products in half precision change little; residuals and the result stay float32."""
+    texts = ragged_texts((70, 12, 12, 12, 12, 12, 12, 3))
+    model = tiny_transformer("bert" if name == "bert" else name)
+    if name in ("bert", "mpnet"):
+        texts = ragged_texts((60, 12, 12, 12, 12, 12, 12, 3))
+
+    with torch.no_grad():
+        ours = read_encoder(model, Products(dtype, packed=dtype == torch.bfloat16))(texts)
+
+    assert ours.dtype == torch.float32
+    assert torch.cosine_similarity(ours, own_forward(model, texts), dim=1).min() > 0.99
+
+
+def _with_adapter(model: Any) -> None:
+    model.encoder.layer[1].adapter = nn.Linear(32, 32)
+
+
+def _with_other_linear(model: Any) -> None:
+    class Adapted(nn.Linear):
+        """A linear layer that somebody has changed."""
+
+    model.encoder.layer[1].output.dense = Adapted(48, 32)
+
+
+def _with_other_activation(model: Any) -> None:
+    model.config.hidden_act = "quick_gelu"
+
+
+def _with_norm_of_words(model: Any) -> None:
+    model.embeddings.word_embeddings.max_norm = 1.0
+
+
+def _without_norm_weight(model: Any) -> None:
+    model.encoder.layer[0].output.LayerNorm = nn.LayerNorm(32, elementwise_affine=False)
+
+
+def _as_decoder(model: Any) -> None:
+    model.config.is_decoder = True
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *(_with_adapter, _with_other_linear, _with_other_activation, _with_norm_of_words),
+        *(_without_norm_weight, _as_decoder),
+    ],
+)
+@pytest.mark.parametrize("name", ["bert", "roberta"])
+def test_what_is_not_known_is_not_read(name: str, change: Any) -> None:
+    """A model with anything that the reader does not know keeps its own forward pass."""
+    model = tiny_transformer(name)
+    change(model)
+
+    with pytest.raises(UnreadableError):
+        read_encoder(model, PACKED)
+
+
+def test_rotary_embeddings_that_depend_on_the_text() -> None:
+    """Rotary embeddings whose frequencies change with the length of the text are left to the model itself."""
+    model: Any = tiny_transformer("qwen3")
+    model.rotary_emb.rope_type = "dynamic"
+
+    with pytest.raises(UnreadableError, match="dynamic"):
+        read_encoder(model, PACKED)
+
+
+def test_a_decoder_that_looks_ahead() -> None:
+    """A decoder that somebody made bidirectional is left to itself."""
+    model: Any = tiny_transformer("qwen2")
+    model.layers[1].self_attn.is_causal = False
+
+    with pytest.raises(UnreadableError, match="ahead"):
+        read_encoder(model, PACKED)
+
+
+def test_an_architecture_that_nobody_knows() -> None:
+    """The error names the architecture."""
+    config = transformers.ElectraConfig(vocab_size=9, hidden_size=8, num_hidden_layers=1, num_attention_heads=1)
+
+    with pytest.raises(UnreadableError, match="electra"):
+        read_encoder(transformers.ElectraModel(config), PACKED)

@@ -1,0 +1,113 @@
+"""Token ids, by a tokenizer whose state is left alone."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import AutoTokenizer, BertTokenizer
+
+from sentence_embedder.models import tokenizer as tokenizer_module
+from sentence_embedder.models.tokenizer import TokenIds
+
+TEXTS = ["the cat sat on the mat", "", "hello", "[SEP] the [PAD] dog", "the " * 40]
+
+
+@pytest.fixture(scope="module")
+def bert(tiny_folders: dict[str, Path]) -> Any:
+    """The tokenizer of a tiny BERT."""
+    return AutoTokenizer.from_pretrained(tiny_folders["bert"])
+
+
+def _expected(tokenizer: Any, limit: int | None, *texts: list[str] | None) -> dict[str, Any]:
+    cut: dict[str, Any] = {"truncation": False}
+    if limit is not None:
+        cut = {"truncation": "longest_first", "max_length": limit}
+    return dict(copy.deepcopy(tokenizer)(*texts, padding=False, return_attention_mask=False, **cut))
+
+
+@pytest.mark.parametrize("name", ["bert", "roberta", "mpnet", "distilbert", "decoder"])
+@pytest.mark.parametrize("limit", [None, 5, 30])
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_the_ids_are_those_of_transformers(
+    name: str, limit: int | None, side: str, tiny_folders: dict[str, Path]
+) -> None:
+    """Texts and pairs get the ids and token types that a call of the tokenizer gives, whatever is cut."""
+    tokenizer = AutoTokenizer.from_pretrained(tiny_folders[name], truncation_side=side)
+    tokenizer.model_max_length = int(1e30)
+
+    for seconds in (None, [text[::-1] for text in TEXTS]):
+        found = TokenIds().columns(tokenizer, limit, TEXTS, seconds)
+        assert {key: [*value] for key, value in found.items()} == _expected(tokenizer, limit, TEXTS, seconds)
+
+
+def test_changes_of_the_tokenizer_are_noticed(bert: Any) -> None:
+    """Added tokens, another limit, another side: the next call tokenises with them."""
+    tokenizer, ids = copy.deepcopy(bert), TokenIds()
+
+    def check(limit: int) -> None:
+        found = ids.columns(tokenizer, limit, TEXTS, None)
+        assert found["input_ids"] == _expected(tokenizer, limit, TEXTS)["input_ids"]
+
+    check(20)
+    tokenizer.add_tokens(["cat sat"])
+    check(20)
+    tokenizer.truncation_side = "left"
+    check(20)
+    check(6)
+    tokenizer.backend_tokenizer.post_processor = bert.backend_tokenizer.post_processor
+    check(6)
+
+
+def test_a_tokenizer_of_somebodys_own_is_called(bert: Any, tiny_folders: dict[str, Path]) -> None:
+    """A tokenizer that overrides how it is called is called."""
+
+    class Shouting(BertTokenizer):
+        """Adds a word to each text."""
+
+        def __call__(self, text: Any = None, *arguments: Any, **options: Any) -> Any:
+            """Adds a word to each text."""
+            return super().__call__([f"{one} cat" for one in text], *arguments, **options)
+
+    tokenizer = Shouting.from_pretrained(tiny_folders["bert"])
+
+    found = TokenIds().columns(tokenizer, 30, ["the"], None)
+
+    assert found["input_ids"] == bert(["the cat"])["input_ids"]
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    words=st.lists(st.sampled_from(["the", "cat", "zzzz" * 60, "\n", "a-b", "ü"]), max_size=60),
+    limit=st.integers(3, 9),
+)
+def test_long_texts_are_cut_to_the_same_tokens(words: list[str], limit: int, bert: Any) -> None:
+    """Looking at the beginning of a long text only does not change its tokens."""
+    text = " ".join(words)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tokenizer_module, "_CHARACTERS_A_TOKEN", 2)
+        patch.setattr(tokenizer_module, "_SHORTEST_CUT", 4)
+        found = TokenIds().columns(bert, limit, [text, "the cat"], None)
+
+    assert found["input_ids"] == _expected(bert, limit, [text, "the cat"])["input_ids"]
+
+
+def test_an_absurdly_long_text_is_not_read_to_its_end(bert: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a text of millions of characters only the beginning reaches the tokenizer."""
+    seen: list[int] = []
+    beginning = tokenizer_module._beginning
+
+    def remembered(text: str, limit: int) -> str:
+        seen.append(len(beginning(text, limit)))
+        return beginning(text, limit)
+
+    monkeypatch.setattr(tokenizer_module, "_beginning", remembered)
+
+    (ids,) = TokenIds().columns(bert, 16, ["the cat " * 500_000], None)["input_ids"]
+
+    assert len(ids) == 16
+    assert seen == [4095]
