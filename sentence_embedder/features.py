@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal, Protocol
 
@@ -66,6 +66,12 @@ class PackedTexts:
         if self.padding_side == "left":
             places = places[::-1]
         return places < self.lengths[:, None]
+
+    def filled_up(self, tokens: int) -> PackedTexts:
+        """The same texts, followed by as many texts of one token as make up so many tokens."""
+        missing = tokens - int(self.lengths.sum())
+        columns = {name: np.append(column, column[:1].repeat(missing)) for name, column in self.columns.items()}
+        return replace(self, columns=columns, lengths=np.append(self.lengths, np.ones(missing, dtype=np.int64)))
 
 
 @dataclass(frozen=True, kw_only=True)

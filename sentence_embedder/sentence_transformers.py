@@ -351,7 +351,7 @@ class SentenceTransformer(nn.Sequential):
         is_rows = options.output_value == "sentence_embedding"
         engine = self._engine(options, device)
         # What comes apart for each text, its owner may change; and who tokenises by batches, may count them.
-        may_share = is_rows and engine.forward.is_packed
+        may_share = is_rows and engine.forward.batch_tokens is not None
         distinct = DistinctTexts.of(texts) if may_share else DistinctTexts.every(len(texts))
         dimension = self._dimension_cut_to(options.truncate_dim)
         collector = collector_for(distinct, options, dimension=dimension, device=device, out=out)

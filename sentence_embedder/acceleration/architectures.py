@@ -221,6 +221,7 @@ def _read_post_norm(
         embedding=TableEmbedding(tables, _layer_norm_at(model, "embeddings.LayerNorm"), padding_id),
         layers=layers,
         norm=identity,
+        dtype=products.dtype,
         device=tables[0][1].device,
     )
 
@@ -265,6 +266,7 @@ def _read_modernbert(model: nn.Module, config: Any, products: Products) -> Encod
         embedding=TableEmbedding([("input_ids", words)], _layer_norm_at(model, "embeddings.norm")),
         layers=layers,
         norm=_layer_norm_at(model, "final_norm"),
+        dtype=products.dtype,
         device=words.device,
     )
 
@@ -326,6 +328,7 @@ def _read_llama(model: nn.Module, config: Any, products: Products) -> Encoder:
         embedding=TableEmbedding([("input_ids", words)], identity),
         layers=layers,
         norm=_rms_norm_at(model, "norm"),
+        dtype=products.dtype,
         device=words.device,
     )
 

@@ -319,12 +319,14 @@ class Encoder:
         embedding: The first step.
         layers: What follows.
         norm: The last step.
+        dtype: The format of the products.
         device: Where it is computed.
     """
 
     embedding: Embedding
     layers: Sequence[Layer]
     norm: Norm
+    dtype: torch.dtype
     device: torch.device
 
     def __call__(self, texts: PackedTexts) -> Tensor:

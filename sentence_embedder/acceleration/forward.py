@@ -10,16 +10,23 @@ import torch
 from torch import nn
 
 from sentence_embedder.acceleration.encoder import Encoder
+from sentence_embedder.acceleration.sizes import rounded_up
 from sentence_embedder.features import BatchSource, Features, Places, TokenizedTexts, array_to_device, to_device
+
+_TOKENS_ON_CPU = 1024
+"""So many are enough for a product at full speed, and what is computed of them stays near; of halves, twice."""
+
+_TOKENS_ON_GPU = 32_768
+"""So many keep a large GPU busy between two launches."""
 
 
 class Forward(Protocol):
     """A way through the modules."""
 
     @property
-    def is_packed(self) -> bool:
-        """Whether texts are laid end to end. Batches may then have any number of texts, and several threads may
-        compute one each.
+    def batch_tokens(self) -> int | None:
+        """How many tokens a batch should have, of any number of texts, for the processor to be at its best; several
+        threads may then compute a batch each. None if batches are padded, and have a number of texts.
         """
 
     def __call__(self, source: Any, rows: Places) -> Features:
@@ -41,9 +48,9 @@ class PlainForward:
     extra: Mapping[str, Any]
 
     @property
-    def is_packed(self) -> bool:
-        """False."""
-        return False
+    def batch_tokens(self) -> int | None:
+        """None: batches are padded."""
+        return None
 
     @torch.no_grad()
     def __call__(self, source: BatchSource, rows: Places) -> Features:
@@ -68,16 +75,19 @@ class PackedForward:
     extra: Mapping[str, Any]
 
     @property
-    def is_packed(self) -> bool:
-        """True."""
-        return True
+    def batch_tokens(self) -> int | None:
+        """How many tokens a batch should have."""
+        if self.device.type != "cpu":
+            return _TOKENS_ON_GPU
+        return _TOKENS_ON_CPU if self.encoder.dtype == torch.float32 else 2 * _TOKENS_ON_CPU
 
     @torch.no_grad()
     def __call__(self, source: TokenizedTexts, rows: Places) -> Features:
         """What the modules make of the texts at the given places; nothing stands at padding but zeros."""
         packed = source.packed(rows)
         mask = packed.mask
-        tokens = self.encoder(packed)
+        real = int(packed.lengths.sum())
+        tokens = self.encoder(packed.filled_up(rounded_up(real)))[:real]
         if mask.all():
             embeddings = tokens.view(*mask.shape, -1)
         else:

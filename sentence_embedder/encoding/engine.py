@@ -23,12 +23,6 @@ from sentence_embedder.progress import Progress
 _WINDOW = 16_384
 """How many texts are tokenised at a time, while the model computes those before them."""
 
-_TOKENS_ON_CPU = 2048
-"""So many tokens are enough for a product at full speed, and what is computed of them stays in the cache."""
-
-_TOKENS_ON_GPU = 32_768
-"""So many keep a large GPU busy between two launches."""
-
 _TOKENS_A_THREAD = 512
 """Threads share what batch_size allows; with fewer tokens each, there are fewer threads."""
 
@@ -108,7 +102,7 @@ class Engine:
             progress.update(len(places))
 
     def _workers(self) -> int:
-        if not self.forward.is_packed or self.device.type != "cpu":
+        if self.forward.batch_tokens is None or self.device.type != "cpu":
             return 1
         threads = thread_count()
         return threads if self.longest is None else max(1, min(threads, self._most_tokens() // _TOKENS_A_THREAD))
@@ -126,9 +120,9 @@ class Engine:
             start += len(lengths)
 
     def _planned(self, lengths: NDArray[np.int64], workers: int) -> list[NDArray[np.int64]]:
-        if not self.forward.is_packed:
+        tokens = self.forward.batch_tokens
+        if tokens is None:
             return by_texts(lengths, self.batch_size)
-        tokens = _TOKENS_ON_CPU if self.device.type == "cpu" else _TOKENS_ON_GPU
         most = self._most_tokens() if self.longest else self.batch_size * int(lengths.max(initial=0))
         return by_tokens(lengths, tokens, most=most // workers, workers=workers)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from sentence_embedder.acceleration.sizes import rounded_up
+
 _FEWEST_TOKENS = 256
 """Fewer are not worth a thread of their own."""
 
@@ -35,26 +37,28 @@ def by_tokens(lengths: NDArray[np.int64], tokens: int, *, most: int, workers: in
         lengths: How many tokens each text has, shape (texts,).
         tokens: How many tokens a batch should have.
         most: How many it may have; a single text may have more.
-        workers: How many batches are computed at the same time: their number is a multiple of it, if there
-            is work for so many.
+        workers: How many batches are computed at the same time: their number is about a multiple of it.
 
     Returns:
         For each batch the places of its texts. Every text is in one batch.
 
     Example:
         >>> by_tokens(np.array([300, 600, 100, 200]), 512, most=1024, workers=2)
-        [array([1]), array([0, 3, 2])]
+        [array([1]), array([0, 3]), array([2])]
     """
     order = np.argsort(-lengths, kind="stable")
-    if len(order) == 0:
-        return []
     ends = np.cumsum(lengths[order])
-    total = int(ends[-1])
-    longest = int(lengths[order[0]])
-    # A text belongs to the batch in which its first token falls: the last one may stand out of it.
-    size = max(1, min(tokens, most - longest, max(_FEWEST_TOKENS, -(-total // workers))))
-    batches = -(-total // size)
-    if batches > 1:
-        batches = -(-batches // workers) * workers
-    numbers = (ends - lengths[order]) * batches // max(total, 1)
-    return np.split(order, np.flatnonzero(np.diff(numbers)) + 1)
+    total = int(ends[-1]) if len(ends) else 0
+    size = max(1, min(tokens, most, max(_FEWEST_TOKENS, -(-total // workers))))
+    count = -(-total // size)
+    if count > 1:
+        count = -(-count // workers) * workers
+    size = min(most, rounded_up(-(-total // max(count, 1))))
+    batches, start = [], 0
+    while start < len(order):
+        before = int(ends[start - 1]) if start else 0
+        # The texts whose tokens fit, at least one; texts without tokens go with those before them.
+        end = max(start + 1, int(np.searchsorted(ends, before + size, side="right")))
+        batches.append(order[start:end])
+        start = end
+    return batches

@@ -493,8 +493,7 @@ def test_auto_keeps_the_embeddings(
     forward = way(model)
 
     assert isinstance(forward, PackedForward)
-    layer: Any = forward.encoder.layers[0]
-    assert layer.dtype == expected
+    assert forward.encoder.dtype == expected
 
 
 def test_auto_with_the_real_model(minilm: SentenceTransformer) -> None:

@@ -6,6 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sentence_embedder.acceleration.sizes import rounded_up
 from sentence_embedder.encoding.planner import by_texts, by_tokens
 
 
@@ -51,10 +52,16 @@ def test_batches_of_tokens(lengths: list[int], tokens: int, most: int, workers: 
 
 @given(count=st.integers(1, 500), length=st.integers(1, 30), workers=st.integers(1, 4))
 def test_batches_of_tokens_are_alike(count: int, length: int, workers: int) -> None:
-    """Batches differ by little, and their number is such that no worker waits for another at the end."""
+    """All batches but the last fill the same size, for which a product is prepared once."""
     batches = by_tokens(np.full(count, length, dtype=np.int64), 512, most=4096, workers=workers)
 
     sums = [len(batch) * length for batch in batches]
-    assert max(sums) - min(sums) <= length
-    assert len(batches) == 1 or len(batches) % workers == 0
-    assert max(sums) <= 512 + length
+    assert len({rounded_up(size) for size in sums[:-1]}) <= 1
+    assert len(set(sums[:-1])) <= 1
+    assert sums[-1] <= sums[0] <= 512
+
+
+def test_there_is_a_batch_for_each_worker() -> None:
+    """Work that is worth it is shared by all."""
+    assert len(by_tokens(np.full(100, 10, dtype=np.int64), 2048, most=8192, workers=2)) == 2
+    assert len(by_tokens(np.full(20, 10, dtype=np.int64), 2048, most=8192, workers=2)) == 1
