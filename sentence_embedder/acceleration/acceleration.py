@@ -105,9 +105,11 @@ class Acceleration:
         )
         if reading.shadow is not None:
             return PlainForward(_with_shadow(model, reading.shadow), device, extra)
-        if reading.encoder is None or not _is_enough(rest, output_value) or _pads_matter(transformer):
+        if reading.encoder is None or output_value is None or _pads_matter(transformer):
             return plain
-        return PackedForward(reading.encoder, rest, device, extra)
+        if not _is_enough(rest, output_value):
+            return plain
+        return PackedForward(reading.encoder, rest, output_value, device, extra)
 
 
 def _is_stock(model: nn.Sequential) -> bool:
@@ -144,12 +146,12 @@ def _is_plain_tensor(parameter: Tensor, first: Tensor) -> bool:
     return type(parameter) is nn.Parameter and is_alike and is_known
 
 
-def _is_enough(rest: Sequence[nn.Module], output_value: str | None) -> bool:
-    """Whether the modules after the Transformer, and the caller, need nothing but what a PackedForward makes."""
-    known = all(type(module) in _AFTER_POOLING for module in rest)
-    if output_value == "token_embeddings":
-        return known
-    return known and output_value is not None and len(rest) > 0 and type(rest[0]) is Pooling
+def _is_enough(rest: Sequence[nn.Module], output_value: str) -> bool:
+    """Whether the modules after the Transformer need nothing but what a PackedForward makes."""
+    is_pooled = len(rest) > 0 and type(rest[0]) is Pooling
+    return all(type(module) in _AFTER_POOLING for module in rest) and (
+        is_pooled or (output_value == "token_embeddings" and not rest)
+    )
 
 
 def _pads_matter(transformer: Any) -> bool:

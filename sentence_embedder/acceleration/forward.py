@@ -13,7 +13,7 @@ from sentence_embedder.acceleration.encoder import Encoder
 from sentence_embedder.acceleration.sizes import rounded_up
 from sentence_embedder.features import BatchSource, Features, Places, TokenizedTexts, array_to_device, to_device
 
-_TOKENS_ON_CPU = 1024
+_TOKENS_ON_CPU = 768
 """So many are enough for a product at full speed, and what is computed of them stays near; of halves, twice."""
 
 _TOKENS_ON_GPU = 32_768
@@ -29,8 +29,14 @@ class Forward(Protocol):
         threads may then compute a batch each. None if batches are padded, and have a number of texts.
         """
 
-    def __call__(self, source: Any, rows: Places) -> Features:
-        """The Features that the modules make of the texts at the given places."""
+    def __call__(self, source: Any, rows: Places, least_tokens: int = 0) -> Features:
+        """The Features that the modules make of some texts.
+
+        Args:
+            source: The texts.
+            rows: The places of those that are wanted.
+            least_tokens: To how many tokens a packed batch is filled up at least.
+        """
 
 
 @dataclass(frozen=True)
@@ -53,8 +59,9 @@ class PlainForward:
         return None
 
     @torch.no_grad()
-    def __call__(self, source: BatchSource, rows: Places) -> Features:
-        """The Features that the modules make of the texts at the given places."""
+    def __call__(self, source: BatchSource, rows: Places, least_tokens: int = 0) -> Features:
+        """The Features that the modules make of some texts."""
+        del least_tokens
         return self.model(to_device({**source.batch(rows), **self.extra}, self.device))
 
 
@@ -65,12 +72,14 @@ class PackedForward:
     Args:
         encoder: Stands for the Transformer.
         modules: What follows the Transformer.
+        output_value: The feature that is wanted.
         device: Where they compute.
         extra: Features of the batch as a whole.
     """
 
     encoder: Encoder
     modules: Sequence[nn.Module]
+    output_value: str
     device: torch.device
     extra: Mapping[str, Any]
 
@@ -82,12 +91,12 @@ class PackedForward:
         return _TOKENS_ON_CPU if self.encoder.dtype == torch.float32 else 2 * _TOKENS_ON_CPU
 
     @torch.no_grad()
-    def __call__(self, source: TokenizedTexts, rows: Places) -> Features:
-        """What the modules make of the texts at the given places; nothing stands at padding but zeros."""
+    def __call__(self, source: TokenizedTexts, rows: Places, least_tokens: int = 0) -> Features:
+        """The feature that is wanted; nothing stands at padding but zeros."""
         packed = source.packed(rows)
         mask = packed.mask
         real = int(packed.lengths.sum())
-        tokens = self.encoder(packed.filled_up(rounded_up(real)))[:real]
+        tokens = self.encoder(packed.filled_up(rounded_up(max(real, least_tokens))))[:real]
         if mask.all():
             embeddings = tokens.view(*mask.shape, -1)
         else:
@@ -101,4 +110,5 @@ class PackedForward:
         }
         for module in self.modules:
             features = module(features)
-        return features
+        # Batches wait for each other: the rest is not kept until then.
+        return {name: features[name] for name in (self.output_value, "attention_mask")}

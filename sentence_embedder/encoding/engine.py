@@ -23,6 +23,8 @@ from sentence_embedder.progress import Progress
 _WINDOW = 16_384
 """How many texts are tokenised at a time, while the model computes those before them."""
 
+_FEW_BATCHES = 8
+
 _TOKENS_A_THREAD = 512
 """Threads share what batch_size allows; with fewer tokens each, there are fewer threads."""
 
@@ -115,8 +117,12 @@ class Engine:
         start = 0
         for source in sources:
             lengths = source.lengths
-            for rows in self._planned(lengths, workers):
-                yield _Batch(source, rows, rows + start)
+            planned = self._planned(lengths, workers)
+            for number, rows in enumerate(planned):
+                # What is left in the end is worth no size of its own.
+                is_rest = number == len(planned) - 1 and number >= _FEW_BATCHES
+                least_tokens = int(lengths[planned[number - 1]].sum()) if is_rest else 0
+                yield _Batch(source, rows, rows + start, least_tokens)
             start += len(lengths)
 
     def _planned(self, lengths: NDArray[np.int64], workers: int) -> list[NDArray[np.int64]]:
@@ -135,11 +141,17 @@ class _Batch:
         source: Tokens of a window.
         rows: The places of the texts in the window, shape (texts,).
         places: Their places among all texts, shape (texts,).
+        least_tokens: To how many tokens they are filled up at least.
     """
 
     source: BatchSource
     rows: NDArray[np.int64]
     places: NDArray[np.int64]
+    least_tokens: int
+
+    def through(self, forward: Forward) -> Features:
+        """What a model makes of them."""
+        return forward(self.source, self.rows, self.least_tokens)
 
 
 def _ahead(
@@ -166,7 +178,7 @@ def _computed(
     batches = chain(first, batches)
     if workers == 1 or len(first) < 2:
         for batch in batches:
-            yield batch.places, forward(batch.source, batch.rows)
+            yield batch.places, batch.through(forward)
         return
     with side_by_side(workers) as threads:
         running: deque[tuple[_Batch, Future[Features]]] = deque()
@@ -176,7 +188,7 @@ def _computed(
                 if len(running) == 2 * workers:
                     done, future = running.popleft()
                     yield done.places, future.result()
-                running.append((batch, threads.submit(forward, batch.source, batch.rows)))
+                running.append((batch, threads.submit(batch.through, forward)))
             while running:
                 done, future = running.popleft()
                 yield done.places, future.result()

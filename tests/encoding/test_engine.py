@@ -122,15 +122,17 @@ class PackingForward:
 
     def __init__(self, fails_on: str | None = None) -> None:
         self.batches: list[list[str]] = []
+        self.least_tokens: list[int] = []
         self.threads: set[tuple[str, int]] = set()
         self.fails_on = fails_on
 
-    def __call__(self, source: Words, rows: Places) -> Features:
+    def __call__(self, source: Words, rows: Places, least_tokens: int = 0) -> Features:
         """How many words and characters each text has."""
         texts = [source.texts[row] for row in rows]
         if self.fails_on in texts:
             raise MemoryError(self.fails_on)
         self.batches.append(texts)
+        self.least_tokens.append(least_tokens)
         self.threads.add((threading.current_thread().name.split("_")[0], torch.get_num_threads()))
         return {"sentence_embedding": torch.tensor([[len(t.split()), len(t)] for t in texts], dtype=torch.float32)}
 
@@ -166,6 +168,17 @@ def test_packed_batches_are_computed_side_by_side() -> None:
     assert len(forward.batches) > 2
     assert forward.threads == {("encode", 1)}
     assert rows.tolist() == [[len(text.split()), len(text)] for text in texts]
+
+
+def test_the_rest_has_the_size_of_the_others() -> None:
+    """The last one of many batches is filled up to the size of the others, and needs no product of its own."""
+    forward = PackingForward()
+
+    _pack(["five words are in here"] * 2000, forward, longest=None)
+
+    *others, rest = forward.least_tokens
+    assert set(others) == {0}
+    assert rest == 5 * len(forward.batches[0]) > 5 * len(forward.batches[-1])
 
 
 @pytest.mark.usefixtures("two_threads")
