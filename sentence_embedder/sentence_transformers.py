@@ -129,6 +129,8 @@ class SentenceTransformer(nn.Sequential):
             raise ValueError(f"backend: expected 'torch', found {backend!r}")
         device = torch.device(device or get_device_name())
         dtype = check_dtype(dtype, device)
+        if dtype != "float32" and not acceleration:
+            raise ValueError(f"dtype: expected 'float32' with acceleration=False, found {dtype!r}")
         saved = SavedModel(modules=_named(modules))
         if model_name_or_path:
             if modules is not None:

@@ -952,3 +952,8 @@ class TestDtype:
         """A format that does not exist is an error before a model is looked for."""
         with pytest.raises(ValueError, match="dtype: expected one of"):
             SentenceTransformer("no/such-model", device="cpu", dtype="float8")
+
+    def test_it_is_part_of_the_acceleration(self) -> None:
+        """The plain chain of modules has one format: that of the weights."""
+        with pytest.raises(ValueError, match="expected 'float32' with acceleration=False, found 'auto'"):
+            SentenceTransformer("no/such-model", device="cpu", dtype="auto", acceleration=False)

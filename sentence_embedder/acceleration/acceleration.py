@@ -43,7 +43,8 @@ format; more is no rounding."""
 _LARGEST_ERROR_OF_AUTO = 0.014
 """How far the mean embeddings may be for a format to be chosen: the cosine similarity is then above 0.9999."""
 
-_PROBE_LENGTHS = (12, 12, 7, 3)
+_PROBE_LENGTHS = (4, 4, 4, 3, 3, 2, 1)
+"""Short enough for any model."""
 
 
 @dataclass(frozen=True)
@@ -118,10 +119,9 @@ def _is_stock(model: nn.Sequential) -> bool:
         return False
     everywhere: Any = nn.modules.module
     hooks = everywhere._global_forward_hooks or everywhere._global_forward_pre_hooks
-    config: Any = model[0].auto_model.config
-    return not (hooks or config.output_hidden_states or config.output_attentions) and all(
-        map(is_bare, (model, *model))
-    )
+    config = getattr(model[0].auto_model, "config", None)
+    wants_more = getattr(config, "output_hidden_states", False) or getattr(config, "output_attentions", False)
+    return not (hooks or wants_more) and all(map(is_bare, (model, *model)))
 
 
 def _is_autocast(device: torch.device) -> bool:
@@ -216,7 +216,7 @@ def _error(reading: _Reading, *, texts: bool) -> float:
     model: Any = reading.model
     device = next(model.parameters()).device
     lengths = np.array(_PROBE_LENGTHS)
-    ids = np.arange(lengths.sum()) * 7919 % model.get_input_embeddings().num_embeddings
+    ids = np.arange(lengths.sum(), dtype=np.int64) * 7919 % model.get_input_embeddings().num_embeddings
     packed = PackedTexts(columns={"input_ids": ids}, lengths=lengths)
     mask = torch.from_numpy(packed.mask).to(device)
     padded = torch.zeros(mask.shape, dtype=torch.int64, device=device)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -126,17 +126,13 @@ _BERT = _Names(
     activation="hidden_act",
     tables=(_WORDS, _TYPES, _POSITIONS),
 )
-_MPNET = _Names(
-    layers="encoder.layer",
+_MPNET = replace(
+    _BERT,
     query="attention.attn.q",
     key="attention.attn.k",
     value="attention.attn.v",
     out="attention.attn.o",
     attention_norm="attention.LayerNorm",
-    up="intermediate.dense",
-    down="output.dense",
-    output_norm="output.LayerNorm",
-    activation="hidden_act",
     tables=(_WORDS, _POSITIONS),
 )
 _DISTILBERT = _Names(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Any, Protocol, runtime_checkable
@@ -98,10 +99,13 @@ class Engine:
         """
         workers = self._workers()
         windows = [texts[start : start + _WINDOW] for start in range(0, len(texts), _WINDOW)]
-        batches = self._batches(_ahead(self.tokenize, windows), workers)
-        for places, features in _computed(self.forward, batches, workers):
-            collector.add(places, features)
-            progress.update(len(places))
+        # Closed at once if anything fails: the threads end before the error goes on.
+        with closing(_ahead(self.tokenize, windows)) as sources:
+            batches = self._batches(sources, workers)
+            with closing(_computed(self.forward, batches, workers)) as computed:
+                for places, features in computed:
+                    collector.add(places, features)
+                    progress.update(len(places))
 
     def _workers(self) -> int:
         if self.forward.batch_tokens is None or self.device.type != "cpu":
@@ -156,7 +160,7 @@ class _Batch:
 
 def _ahead(
     tokenize: Callable[[Sequence[Any]], BatchSource], windows: Sequence[Sequence[Any]]
-) -> Iterator[BatchSource]:
+) -> Generator[BatchSource, None, None]:
     """Each window tokenised while what comes of the one before is worked on."""
     if len(windows) < 2:
         yield from map(tokenize, windows)
@@ -172,7 +176,7 @@ def _ahead(
 
 def _computed(
     forward: Forward, batches: Iterator[_Batch], workers: int
-) -> Iterator[tuple[NDArray[np.int64], Features]]:
+) -> Generator[tuple[NDArray[np.int64], Features], None, None]:
     """What the model makes of each batch, in the order of the batches."""
     first = list(islice(batches, 2))
     batches = chain(first, batches)

@@ -215,6 +215,32 @@ def test_an_exception_in_a_thread_reaches_the_caller() -> None:
         _pack(texts, PackingForward(fails_on="word word word"))
 
 
+@pytest.mark.usefixtures("two_threads")
+def test_no_thread_outlives_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When encode fails, in the model or where results are taken, its threads are gone by the time it says so."""
+    monkeypatch.setattr(engine, "_WINDOW", 100)
+    texts = [" ".join(["word"] * (place % 90 + 1)) for place in range(400)]
+
+    class Full:
+        """Takes nothing."""
+
+        def add(self, _places: Places, _features: Features) -> None:
+            """Fails."""
+            raise OSError("no space left on device")
+
+        def finish(self) -> Any:
+            """Is not reached."""
+
+    words = Engine(
+        tokenize=lambda window: Words(window), forward=PackingForward(), device=CPU, batch_size=32, longest=512
+    )
+    with pytest.raises(OSError, match="no space left") as caught:
+        words.run(texts, Full(), Steps())
+
+    assert caught.value is not None
+    assert [thread.name for thread in threading.enumerate() if thread.name.startswith(("encode", "tokenize"))] == []
+
+
 def test_windows_are_tokenized_ahead_on_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     """Many texts are tokenised some at a time, beside the model, each once; the order is kept."""
     monkeypatch.setattr(engine, "_WINDOW", 10)
