@@ -70,7 +70,7 @@ class PackedTexts:
     def filled_up(self, tokens: int) -> PackedTexts:
         """The same texts, followed by as many texts of one token as make up so many tokens."""
         missing = tokens - int(self.lengths.sum())
-        columns = {name: np.append(column, column[:1].repeat(missing)) for name, column in self.columns.items()}
+        columns = {name: np.append(column, np.zeros(missing, np.int64)) for name, column in self.columns.items()}
         return replace(self, columns=columns, lengths=np.append(self.lengths, np.ones(missing, dtype=np.int64)))
 
 

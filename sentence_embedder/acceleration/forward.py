@@ -96,7 +96,9 @@ class PackedForward:
         packed = source.packed(rows)
         mask = packed.mask
         real = int(packed.lengths.sum())
-        tokens = self.encoder(packed.filled_up(rounded_up(max(real, least_tokens))))[:real]
+        # Only products on the CPU are made for a size; attention elsewhere would pad each text that is filled in.
+        size = rounded_up(max(real, least_tokens)) if self.device.type == "cpu" else max(real, 1)
+        tokens = self.encoder(packed.filled_up(size))[:real]
         if mask.all():
             embeddings = tokens.view(*mask.shape, -1)
         else:

@@ -58,6 +58,28 @@ def test_every_tiny_model_is_packed(name: str, tiny_folders: dict[str, Path]) ->
     assert_like_the_plain_chain(model)
 
 
+@pytest.mark.parametrize("name", ["bert", "decoder", "decoder-all-modes"])
+@pytest.mark.parametrize(
+    "texts", ["", [""], ["", ""], ["", "the cat", ""], [("a", "b"), "the cat", ("", "")]], ids=str
+)
+@pytest.mark.parametrize("output_value", ["sentence_embedding", "token_embeddings"])
+def test_texts_without_tokens(name: str, texts: Any, output_value: Any, tiny_folders: dict[str, Path]) -> None:
+    """Empty texts, of which some tokenizers make no token at all, get what the modules make of them."""
+    folder = str(tiny_folders[name])
+    packed = SentenceTransformer(folder, device="cpu")
+    plain = SentenceTransformer(folder, device="cpu", acceleration=False)
+
+    assert isinstance(way(packed, output_value), PackedForward)
+    found, expected = (
+        packed.encode(texts, output_value=output_value),
+        plain.encode(texts, output_value=output_value),
+    )
+    if isinstance(texts, str):
+        found, expected = [found], [expected]
+    for ours, theirs in zip(found, expected, strict=True):
+        np.testing.assert_allclose(np.asarray(ours), np.asarray(theirs), atol=1e-5, rtol=1e-5)
+
+
 def test_it_can_be_turned_off(tiny_folders: dict[str, Path]) -> None:
     """``acceleration=False`` leaves the plain chain of modules."""
     model = SentenceTransformer(str(tiny_folders["bert"]), device="cpu", acceleration=False)
