@@ -22,7 +22,8 @@ class Library:
     Attributes:
         loader: What loads a model in ``worker.py``: a key of its ``LOADERS``.
         statement: What a user writes to import it.
-        environment: Folder of its environment, as ``make bench`` makes it; empty for this interpreter's own.
+        environment: Folder of its environment, as ``make bench`` makes it; empty for this interpreter's own,
+            which is also taken where the folder is missing and the library is installed here.
         export: The backend of sentence-transformers that a model must be exported for, if any.
         devices: Where it is measured. On a GPU every library is taken from this interpreter's environment.
     """
@@ -35,16 +36,19 @@ class Library:
 
     def interpreter(self, device: Device) -> Path:
         """The Python to run it with."""
+        here = Path(sys.executable)
         if not self.environment or device == "cuda":
-            return Path(sys.executable)
-        return ROOT / self.environment / "bin" / "python"
+            return here
+        there = ROOT / self.environment / "bin" / "python"
+        return here if not there.exists() and self._is_here() else there
 
     def is_installed(self, device: Device) -> bool:
         """Whether it can be had at all; that its environment is whole is not looked into."""
         interpreter = self.interpreter(device)
-        if interpreter == Path(sys.executable):
-            return find_spec(self.statement.split()[1]) is not None
-        return interpreter.exists()
+        return self._is_here() if interpreter == Path(sys.executable) else interpreter.exists()
+
+    def _is_here(self) -> bool:
+        return find_spec(self.statement.split()[1]) is not None
 
 
 @dataclass(frozen=True)
@@ -69,7 +73,12 @@ class Engine:
 _EVERYWHERE: tuple[Device, ...] = ("cpu", "cuda")
 _FROM_SENTENCE_TRANSFORMERS = "from sentence_transformers import SentenceTransformer"
 
-OURS = Library("sentence_embedder", "from sentence_embedder import SentenceTransformer", devices=_EVERYWHERE)
+OURS = Library(
+    "sentence_embedder",
+    "from sentence_embedder import SentenceTransformer",
+    ".venv-bench-ours",
+    devices=_EVERYWHERE,
+)
 REFERENCE = Library(
     "sentence_transformers", _FROM_SENTENCE_TRANSFORMERS, ".venv-reference-6.2", devices=_EVERYWHERE
 )

@@ -84,16 +84,16 @@ class GroupedAttention:
 
     def __call__(self, query: Tensor, key: Tensor, value: Tensor, mask: Mask, scale: float) -> Tensor:
         """The attended values."""
-        outputs, start = [], 0
+        attended, start = torch.empty_like(query), 0
         for texts, tokens in self._groups:
             end = start + texts * tokens
-            split = [
-                part[start:end].view(texts, tokens, *part.shape[1:]).transpose(1, 2) for part in (query, key, value)
-            ]
-            attended = _attend(*split, mask=self._mask(mask, tokens, query), scale=scale)
-            outputs.append(attended.transpose(1, 2).reshape(texts * tokens, -1))
+            *parts, out = (
+                part[start:end].view(texts, tokens, *part.shape[1:]).transpose(1, 2)
+                for part in (query, key, value, attended)
+            )
+            _attend(*parts, mask=self._mask(mask, tokens, query), scale=scale, out=out)
             start = end
-        return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+        return attended.view(len(attended), -1)
 
     def _mask(self, mask: Mask, tokens: int, like: Tensor) -> Tensor | None:
         """The mask's tensor, which all layers share."""
@@ -139,7 +139,7 @@ class PaddedAttention:
     def __call__(self, query: Tensor, key: Tensor, value: Tensor, mask: Mask, scale: float) -> Tensor:
         """The attended values."""
         split = [self._padded(part).transpose(1, 2) for part in (query, key, value)]
-        attended = _attend(*split, mask=self._mask(mask, query), scale=scale).transpose(1, 2)
+        attended = _fused(*split, mask=self._mask(mask, query), scale=scale).transpose(1, 2)
         rows = attended.reshape(-1, attended.shape[2] * attended.shape[3])
         return rows[self._places] if self._is_ragged else rows
 
@@ -172,33 +172,70 @@ def attention_over(lengths: NDArray[np.int64], device: torch.device) -> Attentio
     return GroupedAttention(lengths) if device.type == "cpu" else PaddedAttention(lengths, device)
 
 
-_SCORES_IN_CACHE = 2**20
-"""So many scores, and what is made of them, stay near the processor; about 2 MB in half precision."""
+_SCORES_IN_CACHE = 2**19
+"""So many scores, and what is made of them, stay near the processor."""
 
 _FEWEST_TOKENS = 64
 """With fewer tokens, what a product costs before it begins is more than it takes."""
 
+_LONGEST_IN_PRODUCTS = 24
+"""Texts of more tokens are quicker in torch's fused kernel, which on the CPU is made for them, and for float32:
+halves are always slower in it."""
 
-def _attend(query: Tensor, key: Tensor, value: Tensor, *, mask: Tensor | None, scale: float) -> Tensor:
-    """Attention of texts of one length: (texts, heads, tokens, dim) → the same shape."""
+_LONGEST_UNSHIFTED = 128
+"""Up to so many scores in a row, their softmax takes longer than exponentials and a sum."""
+
+_TOTALS = (1e-26, 1e35)
+"""Sums of exponentials within these limits have lost nothing to the limits of a float."""
+
+
+def _attend(query: Tensor, key: Tensor, value: Tensor, *, mask: Tensor | None, scale: float, out: Tensor) -> None:
+    """Attention of texts of one length on the CPU, in the way that is quickest.
+
+    Args:
+        query: Shape (texts, heads, tokens, dim).
+        key: Likewise; the heads are a multiple of the key heads.
+        value: Like the key.
+        mask: What is added to the scores.
+        scale: The factor of the scores.
+        out: Takes the result; shape of the query.
+    """
+    texts, heads, tokens, _ = query.shape
+    is_slow_fused = tokens <= _LONGEST_IN_PRODUCTS or query.dtype != torch.float32
+    if not is_slow_fused or texts * tokens < _FEWEST_TOKENS or key.shape[1] != heads:
+        out.copy_(_fused(query, key, value, mask=mask, scale=scale))
+        return
+    at_once = max(1, _SCORES_IN_CACHE // (heads * tokens**2))
+    for parts in zip(*(torch.split(part, at_once) for part in (query, key, value, out)), strict=True):
+        _multiply(*parts[:-1], mask=mask, scale=scale, out=parts[-1])
+
+
+def _fused(query: Tensor, key: Tensor, value: Tensor, *, mask: Tensor | None, scale: float) -> Tensor:
+    """Attention in torch's own kernel: (texts, heads, tokens, dim) → the same shape."""
     if mask is not None and mask.ndim == 3:
         mask = mask[None]  # the fused kernels take two or four dimensions
-    texts, heads, tokens, _ = query.shape
-    at_once = _SCORES_IN_CACHE // (heads * tokens**2)
-    # On the CPU the fused kernel is made for float32; halves are quicker in plain products, a few texts at a time.
-    is_half = query.dtype != torch.float32 and query.device.type == "cpu"
-    if is_half and key.shape[1] == heads and at_once > 0 and texts * tokens >= _FEWEST_TOKENS:
-        parts = zip(*(torch.split(part, at_once) for part in (query, key, value)), strict=True)
-        outputs = [_products(*part, mask=mask, scale=scale) for part in parts]
-        return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
     return functional.scaled_dot_product_attention(
-        query, key, value, attn_mask=mask, scale=scale, enable_gqa=heads != key.shape[1]
+        query, key, value, attn_mask=mask, scale=scale, enable_gqa=query.shape[1] != key.shape[1]
     )
 
 
-def _products(query: Tensor, key: Tensor, value: Tensor, *, mask: Tensor | None, scale: float) -> Tensor:
-    """Attention as it is written down, with all scores in memory."""
-    scores = torch.matmul(query * scale, key.transpose(-1, -2))
-    if mask is not None:
-        scores = scores + mask
-    return torch.matmul(scores.softmax(dim=-1), value)
+def _multiply(query: Tensor, key: Tensor, value: Tensor, *, mask: Tensor | None, scale: float, out: Tensor) -> None:
+    """Attention as it is written down, with all scores in memory; arguments as for ``_attend``."""
+    texts, heads, tokens, dim = query.shape
+    queries, keys, values = (part.reshape(texts * heads, tokens, dim) for part in (query, key, value))
+
+    def scores() -> Tensor:
+        product = torch.baddbmm(query.new_empty(1), queries, keys.transpose(1, 2), beta=0, alpha=scale)
+        return product if mask is None else product.view(texts, heads, tokens, tokens).add_(mask).view_as(product)
+
+    # float16 holds no exponentials but those of scores around zero.
+    if tokens <= _LONGEST_UNSHIFTED and query.dtype != torch.float16:
+        # A softmax first subtracts the highest score of a row from all: the same to a rounding, unless an
+        # exponential overflows or a whole row of them vanishes.
+        weights = scores().exp_()
+        totals = weights.sum(dim=-1, keepdim=True, dtype=torch.float32)
+        lowest, highest = torch.aminmax(totals)
+        if _TOTALS[0] < lowest and highest < _TOTALS[1]:
+            out.copy_((torch.bmm(weights, values) / totals).view_as(out))
+            return
+    out.copy_(torch.bmm(scores().softmax(dim=-1), values).view_as(out))

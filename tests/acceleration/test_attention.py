@@ -1,0 +1,135 @@
+"""Attention over packed texts."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from sentence_embedder.acceleration.attention import Attention, GroupedAttention, Mask, PaddedAttention
+
+_HEADS, _DIM = 3, 8
+_DEVICE = torch.device("cpu")
+
+
+_Parts = tuple[Tensor, Tensor, Tensor]
+
+
+def _parts(lengths: list[int], *, key_heads: int = _HEADS) -> _Parts:
+    random = torch.Generator().manual_seed(0)
+    query, key, value = (
+        torch.randn(sum(lengths), heads, _DIM, generator=random) for heads in (_HEADS, key_heads, key_heads)
+    )
+    return query, key, value
+
+
+def _to(dtype: torch.dtype, parts: _Parts) -> _Parts:
+    query, key, value = parts
+    return query.to(dtype), key.to(dtype), value.to(dtype)
+
+
+def _written_down(lengths: list[int], parts: _Parts, mask: Mask, scale: float) -> Tensor:
+    """Attention text by text, head by head, in double precision."""
+    rows = []
+    for query, key, value in zip(*(torch.split(part.double(), lengths) for part in parts), strict=True):
+        heads = []
+        for head in range(_HEADS):
+            key_head = head * key.shape[1] // _HEADS
+            scores = query[:, head] @ key[:, key_head].T * scale
+            for row in range(len(query)):
+                for column in range(len(query)):
+                    is_later = mask.causal and column > row
+                    is_far = mask.window is not None and abs(row - column) > mask.window
+                    if is_later or is_far:
+                        scores[row, column] = -torch.inf
+            if mask.bias is not None:
+                scores += mask.bias(len(query))[head]
+            heads.append(scores.softmax(dim=-1) @ value[:, key_head])
+        rows.append(torch.cat(heads, dim=-1))
+    return torch.cat(rows)
+
+
+def _both(lengths: list[int]) -> list[Attention]:
+    return [GroupedAttention(np.array(lengths)), PaddedAttention(np.array(lengths), _DEVICE)]
+
+
+def _bias(width: int) -> Tensor:
+    places = torch.arange(width)
+    return ((places[:, None] - places) % 5 * torch.arange(1, _HEADS + 1)[:, None, None]) / 4
+
+
+_MASKS = [Mask(), Mask(causal=True), Mask(window=3), Mask(causal=True, window=2), Mask(bias=_bias)]
+
+
+@pytest.mark.parametrize("mask", _MASKS, ids=["all", "causal", "window", "causal window", "bias"])
+@settings(max_examples=15, deadline=None)
+@given(runs=st.lists(st.tuples(st.integers(1, 30), st.integers(1, 12)), min_size=1, max_size=4))
+def test_it_is_attention_within_each_text(mask: Mask, runs: list[tuple[int, int]]) -> None:
+    """Whatever their lengths, texts attend to themselves alone, as the formula has it."""
+    lengths = [length for length, count in runs for _ in range(count)]
+    parts = _parts(lengths)
+    expected = _written_down(lengths, parts, mask, 0.4)
+    for attention in _both(lengths):
+        found = attention(*parts, mask, 0.4)
+        torch.testing.assert_close(found.double(), expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("length", [5, 40])
+def test_heads_share_keys(length: int) -> None:
+    """Several heads of the queries can use one head of keys and values."""
+    lengths = [length] * 20
+    parts = _parts(lengths, key_heads=1)
+    expected = _written_down(lengths, parts, Mask(), 0.3)
+    for attention in _both(lengths):
+        torch.testing.assert_close(attention(*parts, Mask(), 0.3).double(), expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("shift", [-400.0, -90.0, -30.0, 30.0, 90.0, 400.0])
+def test_scores_may_be_of_any_height(dtype: torch.dtype, shift: float) -> None:
+    """Scores whose exponentials no float holds make the same attention as moderate ones."""
+    lengths = [6] * 40
+    parts = _to(dtype, _parts(lengths))
+    mask = Mask(bias=lambda width: torch.full((_HEADS, width, width), shift))
+    expected = _written_down(lengths, parts, Mask(), 0.3)
+    found = GroupedAttention(np.array(lengths))(*parts, mask, 0.3)
+    # A score of about 400 is exact to 3e-5 in float32, but to 1 in bfloat16.
+    assert found.isfinite().all()
+    if dtype == torch.float32:
+        torch.testing.assert_close(found.double(), expected, rtol=0, atol=2e-4)
+
+
+def test_one_row_of_low_scores_is_not_lost_among_high_ones() -> None:
+    """A text whose exponentials vanish is attended to as well as its neighbours."""
+    lengths = [6] * 40
+    query, key, value = _parts(lengths)
+    key[:6] = 50.0
+    query[:6] = -50.0 + query[:6]
+    expected = _written_down(lengths, (query, key, value), Mask(), 0.3)
+    found = GroupedAttention(np.array(lengths))(query, key, value, Mask(), 0.3)
+    torch.testing.assert_close(found.double(), expected, rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("length", [3, 20, 60, 150])
+def test_halves_are_near(dtype: torch.dtype, length: int) -> None:
+    """Attention in half precision keeps the direction of what it makes."""
+    lengths = [length] * 25
+    parts = _parts(lengths)
+    expected = _written_down(lengths, parts, Mask(), 0.35)
+    found = GroupedAttention(np.array(lengths))(*_to(dtype, parts), Mask(), 0.35)
+    assert found.dtype == dtype
+    similarity = torch.cosine_similarity(found.double(), expected, dim=-1)
+    assert similarity.min() > 0.999
+
+
+def test_what_is_handed_in_stays() -> None:
+    """Queries, keys and values are only read."""
+    lengths = [6] * 20
+    parts = _parts(lengths)
+    before = [part.clone() for part in parts]
+    GroupedAttention(np.array(lengths))(*parts, Mask(), 0.3)
+    assert all(torch.equal(*pair) for pair in zip(parts, before, strict=True))
