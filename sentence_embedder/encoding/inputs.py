@@ -103,14 +103,13 @@ class DistinctTexts:
             >>> DistinctTexts.of(["yes", "no", "yes"]).computed
             array([0, 1])
         """
-        if not all(type(item) is str for item in items):
+        if not all(type(item) is str for item in items) or _have_distinct_hashes(items):
             return DistinctTexts.every(len(items))
-        places = np.arange(len(items))
         first: dict[str, int] = {}
         originals = np.fromiter(
             (first.setdefault(text, place) for place, text in enumerate(items)), dtype=np.int64, count=len(items)
         )
-        return DistinctTexts(places if len(first) == len(items) else np.flatnonzero(originals == places), originals)
+        return DistinctTexts(np.flatnonzero(originals == np.arange(len(items))), originals)
 
     @staticmethod
     def every(count: int) -> DistinctTexts:
@@ -129,3 +128,10 @@ class DistinctTexts:
         for start in range(0, len(places), at_once):
             some = places[start : start + at_once]
             yield some, self.originals[some]
+
+
+def _have_distinct_hashes(texts: Sequence[str]) -> bool:
+    """Whether texts differ in their hashes already, which take little memory."""
+    hashes = np.fromiter(map(hash, texts), dtype=np.int64, count=len(texts))
+    hashes.sort()
+    return not bool((hashes[1:] == hashes[:-1]).any())
