@@ -245,6 +245,10 @@ def _bias(model: SentenceTransformer) -> None:
         model[0].auto_model.encoder.layer[0].attention.self.value.bias.add_(1)
 
 
+def _bias_through_data(model: SentenceTransformer) -> None:
+    model[0].auto_model.encoder.layer[0].attention.self.value.bias.data.add_(1)
+
+
 def _norm(model: SentenceTransformer) -> None:
     with torch.no_grad():
         model[0].auto_model.encoder.layer[1].output.LayerNorm.weight.add_(1)
@@ -293,8 +297,8 @@ def _a_step_of_training(model: SentenceTransformer) -> None:
 
 
 CHANGES = [
-    *(_in_place, _through_data, _bias, _norm, _words, _state_dict, _parameter, _layer, _fewer_layers, _whole_model),
-    *(_there_and_back, _a_step_of_training),
+    *(_in_place, _through_data, _bias, _bias_through_data, _norm, _words, _state_dict, _parameter),
+    *(_layer, _fewer_layers, _whole_model, _there_and_back, _a_step_of_training),
 ]
 
 
@@ -308,6 +312,20 @@ def test_changed_weights_are_noticed(
 
     assert not np.allclose(model.encode(TEXTS), before, atol=1e-3)
     assert isinstance(way(model), PackedForward)
+
+
+class _Doubled(nn.Linear):
+    def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
+        return super().forward(*inputs) * 2
+
+
+def test_a_changed_class_is_noticed(model: SentenceTransformer) -> None:
+    """A layer that becomes one of another class computes as that class does, from the next call on."""
+    before = model.encode(TEXTS)
+    model[0].auto_model.encoder.layer[0].output.dense.__class__ = _Doubled
+
+    assert not np.allclose(model.encode(TEXTS), before, atol=1e-3)
+    assert_like_the_plain_chain(model)
     assert_like_the_plain_chain(model)
 
 
