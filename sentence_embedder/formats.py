@@ -6,10 +6,13 @@ that all of them read (the 2.7 dialect). Keys that nobody here knows are kept in
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, Literal, TypeVar, cast, get_args
+from typing import Annotated, Any, Literal, cast, get_args
+
+from sentence_embedder.record import Count, Fields, FormatError, Range, Record, Share, Width
 
 PoolingMode = Literal["cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"]
 
@@ -34,13 +37,6 @@ TRANSFORMER_CONFIG_NAMES: tuple[str, ...] = tuple(
 )
 """The names that the Transformer's settings have had; the first is the one that is written."""
 
-_TRANSFORMER_KEYS = {
-    # 5.4+ spelling → the spelling of 2.7
-    "model_kwargs": "model_args",
-    "processor_kwargs": "tokenizer_args",
-    "tokenizer_kwargs": "tokenizer_args",
-    "config_kwargs": "config_args",
-}
 _TRANSFORMER_DEFAULTS = {
     # Written by 5.4+ for every text encoder. They say what 2.7 takes for granted, and 2.7 fails on them.
     "transformer_task": "feature-extraction",
@@ -48,122 +44,46 @@ _TRANSFORMER_DEFAULTS = {
     "module_output_name": "token_embeddings",
 }
 
-_Kind = TypeVar("_Kind")
-_REQUIRED: Any = object()
-
-
-class FormatError(ValueError):
-    """A file of a model folder does not hold what its format says.
-
-    Args:
-        where: The file, and the key in it.
-        expected: What belongs there.
-        found: What is there.
-    """
-
-    def __init__(self, where: str, expected: str, found: object) -> None:
-        shown = repr(found)
-        super().__init__(f"{where}: expected {expected}, found {shown[:80]}{'…' if len(shown) > 80 else ''}")
-
-
-class _Fields:
-    """A JSON object whose keys are taken out one by one; what is left at the end is unknown, and kept."""
-
-    def __init__(self, data: object, where: str) -> None:
-        if not isinstance(data, Mapping):
-            raise FormatError(where, "a JSON object", data)
-        self._left = dict(data)
-        self._where = where
-
-    def take(self, key: str, kind: type[_Kind], default: Any = _REQUIRED) -> _Kind:
-        """The value of a key, checked; the default where the key is absent or null."""
-        value = self._left.pop(key, None)
-        if value is None:
-            if default is _REQUIRED:
-                raise FormatError(self._where, f"a key {key!r}", sorted(self._left))
-            return cast("_Kind", default)
-        is_number_for_float = kind is float and isinstance(value, int)
-        is_flag_for_number = kind in (int, float) and isinstance(value, bool)
-        if is_flag_for_number or not (isinstance(value, kind) or is_number_for_float):
-            raise FormatError(f"{self._where}: {key}", f"a value of type {kind.__name__}", value)
-        return cast("_Kind", value)
-
-    def take_texts(self, key: str) -> dict[str, str]:
-        """A mapping of names to texts; null is an empty text, an absent key an empty mapping."""
-        texts = self.take(key, dict, {})
-        for name, text in texts.items():
-            if text is not None and not isinstance(text, str):
-                raise FormatError(f"{self._where}: {key}[{name!r}]", "a text", text)
-        return {name: text or "" for name, text in texts.items()}
-
-    def rename(self, names: Mapping[str, str]) -> None:
-        """Give keys their older names, where those are not taken."""
-        for new, old in names.items():
-            if new in self._left:
-                self._left.setdefault(old, self._left.pop(new))
-
-    def drop_defaults(self, defaults: Mapping[str, Any]) -> None:
-        """Forget keys that say what is meant without them."""
-        for key, default in defaults.items():
-            if key in self._left and self._left[key] == default:
-                del self._left[key]
-
-    def rest(self) -> dict[str, Any]:
-        return self._left
+_OLDER_DIMENSION = MappingProxyType({"embedding_dimension": "word_embedding_dimension"})
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelConfig:
+class ModelConfig(Record):
     """``config_sentence_transformers.json``: what a model knows beside its modules.
 
     Args:
+        versions: Package → the version that wrote the folder; ``__version__`` in the file.
         prompts: Name → text to put before a sentence.
         default_prompt_name: The prompt that ``encode`` uses when it is given none.
         similarity_fn_name: ``"cosine"``, ``"dot"``, ``"euclidean"`` or ``"manhattan"``.
         truncate_dim: Width to which embeddings are cut.
         model_type: The family of the model; absent in files of 2.7, where there was one.
-        versions: Package → the version that wrote the folder.
-        extra: Keys of other versions.
     """
 
+    newer_names = MappingProxyType({"__version__": "versions"})
+    written_if_set = frozenset(["similarity_fn_name", "truncate_dim", "model_type"])
+
+    versions: Mapping[str, str] = field(default_factory=dict)
     prompts: Mapping[str, str] = field(default_factory=dict)
     default_prompt_name: str | None = None
     similarity_fn_name: str | None = None
     truncate_dim: int | None = None
     model_type: str | None = None
-    versions: Mapping[str, str] = field(default_factory=dict)
-    extra: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def from_dict(cls, data: object, where: str = "config_sentence_transformers.json") -> ModelConfig:
-        fields = _Fields(data, where)
-        return cls(
-            prompts=fields.take_texts("prompts"),
-            default_prompt_name=fields.take("default_prompt_name", str, None),
-            similarity_fn_name=fields.take("similarity_fn_name", str, None),
-            truncate_dim=fields.take("truncate_dim", int, None),
-            model_type=fields.take("model_type", str, None),
-            versions=fields.take_texts("__version__"),
-            extra=fields.rest(),
-        )
+    def _taken_from(cls, fields: Fields) -> dict[str, Any]:
+        fields.fill_nulls("versions", "")
+        fields.fill_nulls("prompts", "")
+        return super()._taken_from(fields)
 
     def to_dict(self) -> dict[str, Any]:
-        only_if_set = {
-            "similarity_fn_name": self.similarity_fn_name,
-            "truncate_dim": self.truncate_dim,
-            "model_type": self.model_type,
-        }
-        return {
-            "__version__": dict(self.versions),
-            "prompts": dict(self.prompts),
-            "default_prompt_name": self.default_prompt_name,
-            **{key: value for key, value in only_if_set.items() if value is not None},
-            **self.extra,
-        }
+        """The JSON object."""
+        data = super().to_dict()
+        return {"__version__": data.pop("versions"), **data}
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModuleEntry:
+class ModuleEntry(Record):
     """A row of ``modules.json``: one module of the chain.
 
     Args:
@@ -172,37 +92,19 @@ class ModuleEntry:
         path: Its folder inside the model folder; ``""`` is the model folder itself.
         type: The dotted name of its class, as sentence-transformers spells it.
         kwargs: Names of keyword arguments of ``encode`` that the module wants to be given.
-        extra: Keys of other versions.
     """
+
+    written_if_set = frozenset(["kwargs"])
 
     idx: int
     name: str
     path: str
     type: str
     kwargs: Sequence[str] = ()
-    extra: Mapping[str, Any] = field(default_factory=dict)
-
-    @classmethod
-    def from_dict(cls, data: object, where: str = "modules.json") -> ModuleEntry:
-        fields = _Fields(data, where)
-        return cls(
-            idx=fields.take("idx", int),
-            name=fields.take("name", str),
-            path=fields.take("path", str),
-            type=fields.take("type", str),
-            kwargs=tuple(fields.take("kwargs", list, [])),
-            extra=fields.rest(),
-        )
-
-    def to_dict(self) -> dict[str, Any]:
-        row: dict[str, Any] = {"idx": self.idx, "name": self.name, "path": self.path, "type": self.type}
-        if self.kwargs:
-            row["kwargs"] = list(self.kwargs)
-        return {**row, **self.extra}
 
 
 @dataclass(frozen=True, kw_only=True)
-class TransformerConfig:
+class TransformerConfig(Record):
     """``sentence_bert_config.json``: how a transformer's texts are tokenised and its weights loaded.
 
     Args:
@@ -213,8 +115,17 @@ class TransformerConfig:
         model_args: Keyword arguments for loading the weights.
         tokenizer_args: Keyword arguments for loading the tokenizer.
         config_args: Keyword arguments for loading the configuration.
-        extra: Keys of other versions.
     """
+
+    newer_names = MappingProxyType(
+        {
+            "model_kwargs": "model_args",
+            "processor_kwargs": "tokenizer_args",
+            "tokenizer_kwargs": "tokenizer_args",
+            "config_kwargs": "config_args",
+        }
+    )
+    written_if_set = frozenset(["tokenizer_name_or_path", "model_args", "tokenizer_args", "config_args"])
 
     max_seq_length: int | None = None
     do_lower_case: bool = False
@@ -222,56 +133,31 @@ class TransformerConfig:
     model_args: Mapping[str, Any] = field(default_factory=dict)
     tokenizer_args: Mapping[str, Any] = field(default_factory=dict)
     config_args: Mapping[str, Any] = field(default_factory=dict)
-    extra: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def from_dict(cls, data: object, where: str = TRANSFORMER_CONFIG_NAMES[0]) -> TransformerConfig:
-        fields = _Fields(data, where)
-        fields.rename(_TRANSFORMER_KEYS)
+    def _taken_from(cls, fields: Fields) -> dict[str, Any]:
         fields.drop_defaults(_TRANSFORMER_DEFAULTS)
-        return cls(
-            max_seq_length=fields.take("max_seq_length", int, None),
-            do_lower_case=fields.take("do_lower_case", bool, False),
-            tokenizer_name_or_path=fields.take("tokenizer_name_or_path", str, None),
-            model_args=fields.take("model_args", dict, {}),
-            tokenizer_args=fields.take("tokenizer_args", dict, {}),
-            config_args=fields.take("config_args", dict, {}),
-            extra=fields.rest(),
-        )
-
-    def to_dict(self) -> dict[str, Any]:
-        only_if_set = {
-            "tokenizer_name_or_path": self.tokenizer_name_or_path,
-            "model_args": dict(self.model_args),
-            "tokenizer_args": dict(self.tokenizer_args),
-            "config_args": dict(self.config_args),
-        }
-        return {
-            "max_seq_length": self.max_seq_length,
-            "do_lower_case": self.do_lower_case,
-            **{key: value for key, value in only_if_set.items() if value not in (None, {})},
-            **self.extra,
-        }
+        return super()._taken_from(fields)
 
 
 @dataclass(frozen=True, kw_only=True)
-class PoolingConfig:
+class PoolingConfig(Record):
     """``config.json`` of a Pooling.
 
     Args:
         word_embedding_dimension: Width of the token embeddings.
         pooling_modes: The modes, in the order in which their results are concatenated.
         include_prompt: Whether the tokens of a prompt count.
-        extra: Keys of other versions.
 
     Raises:
         ValueError: No mode, or one that does not exist.
     """
 
-    word_embedding_dimension: int
+    newer_names = _OLDER_DIMENSION
+
+    word_embedding_dimension: Width
     pooling_modes: Sequence[PoolingMode] = ("mean",)
     include_prompt: bool = True
-    extra: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         unknown = [mode for mode in self.pooling_modes if mode not in POOLING_MODES]
@@ -279,22 +165,16 @@ class PoolingConfig:
             raise ValueError(f"expected pooling modes among {list(POOLING_MODES)}, found {unknown}")
 
     @classmethod
-    def from_dict(cls, data: object, where: str = "config.json") -> PoolingConfig:
-        fields = _Fields(data, where)
-        fields.rename({"embedding_dimension": "word_embedding_dimension"})
+    def _taken_from(cls, fields: Fields) -> dict[str, Any]:
         flagged = tuple(mode for mode in POOLING_MODES if fields.take(POOLING_FLAGS[mode], bool, False))
-        named = fields.take("pooling_mode", object, flagged or ("mean",))
-        modes = (named,) if isinstance(named, str) else named
-        if not isinstance(modes, Sequence) or not modes or any(mode not in POOLING_MODES for mode in modes):
-            raise FormatError(f"{where}: pooling_mode", f"modes among {list(POOLING_MODES)}", named)
-        return cls(
-            word_embedding_dimension=fields.take("word_embedding_dimension", int),
-            pooling_modes=tuple(cast("Sequence[PoolingMode]", modes)),
-            include_prompt=fields.take("include_prompt", bool, True),
-            extra=fields.rest(),
-        )
+        named = fields.take("pooling_mode", PoolingMode | Sequence[PoolingMode], flagged or ("mean",))
+        modes = (named,) if isinstance(named, str) else tuple(named)
+        if not modes:
+            raise FormatError(f"{fields.where}: pooling_mode", f"modes among {list(POOLING_MODES)}", named)
+        return {**super()._taken_from(fields), "pooling_modes": modes}
 
     def to_dict(self) -> dict[str, Any]:
+        """The JSON object."""
         flags = {flag: mode in self.pooling_modes for mode, flag in POOLING_FLAGS.items()}
         # Flags have no order of their own: only an order that they cannot say needs the newer key.
         ordered = sorted(set(self.pooling_modes), key=POOLING_MODES.index)
@@ -309,7 +189,7 @@ class PoolingConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FeatureNames:
+class FeatureNames(Record):
     """The features that a module reads and writes, for modules that work on one feature.
 
     Args:
@@ -321,21 +201,16 @@ class FeatureNames:
     module_output_name: str = "sentence_embedding"
 
     @classmethod
-    def _taken_from(cls, fields: _Fields) -> dict[str, str]:
-        read = fields.take("module_input_name", str, "sentence_embedding")
-        return {
-            "module_input_name": read,
-            "module_output_name": fields.take("module_output_name", str, read),
-        }
+    def _taken_from(cls, fields: Fields) -> dict[str, Any]:
+        fields.default_to("module_output_name", "module_input_name")
+        return super()._taken_from(fields)
 
-    def _names_if_unusual(self) -> dict[str, str]:
-        """The two names, or nothing where they are the usual ones: 2.7 fails on the keys."""
-        usual = self.module_input_name == self.module_output_name == "sentence_embedding"
-        names = {
-            "module_input_name": self.module_input_name,
-            "module_output_name": self.module_output_name,
-        }
-        return {} if usual else names
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON object, without the two names where they are the usual ones: 2.7 fails on the keys."""
+        data = super().to_dict()
+        if self.module_input_name == self.module_output_name == "sentence_embedding":
+            del data["module_input_name"], data["module_output_name"]
+        return data
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -348,97 +223,241 @@ class DenseConfig(FeatureNames):
         bias: Whether it adds a bias.
         activation_function: The dotted name of the activation's class.
         use_residual: Whether the input is added to the output.
-        extra: Keys of other versions.
     """
 
-    in_features: int
-    out_features: int
+    written_if_set = frozenset(["use_residual"])
+
+    in_features: Width
+    out_features: Width
     bias: bool = True
     activation_function: str = "torch.nn.modules.activation.Tanh"
     use_residual: bool = False
-    extra: Mapping[str, Any] = field(default_factory=dict)
-
-    @classmethod
-    def from_dict(cls, data: object, where: str = "config.json") -> DenseConfig:
-        fields = _Fields(data, where)
-        return cls(
-            in_features=fields.take("in_features", int),
-            out_features=fields.take("out_features", int),
-            bias=fields.take("bias", bool, True),
-            activation_function=fields.take("activation_function", str, "torch.nn.modules.activation.Tanh"),
-            use_residual=fields.take("use_residual", bool, False),
-            **cls._taken_from(fields),
-            extra=fields.rest(),
-        )
-
-    def to_dict(self) -> dict[str, Any]:
-        return {
-            "in_features": self.in_features,
-            "out_features": self.out_features,
-            "bias": self.bias,
-            "activation_function": self.activation_function,
-            **self._names_if_unusual(),
-            **({"use_residual": True} if self.use_residual else {}),
-            **self.extra,
-        }
 
 
 @dataclass(frozen=True, kw_only=True)
 class NormalizeConfig(FeatureNames):
-    """``config.json`` of a Normalize; versions before 6.0 write none.
-
-    Args:
-        extra: Keys of other versions.
-    """
-
-    extra: Mapping[str, Any] = field(default_factory=dict)
-
-    @classmethod
-    def from_dict(cls, data: object, where: str = "config.json") -> NormalizeConfig:
-        fields = _Fields(data, where)
-        return cls(**cls._taken_from(fields), extra=fields.rest())
-
-    def to_dict(self) -> dict[str, Any]:
-        return {**self._names_if_unusual(), **self.extra}
+    """``config.json`` of a Normalize; versions before 6.0 write none."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class LayerNormConfig:
+class LayerNormConfig(Record):
     """``config.json`` of a LayerNorm.
 
     Args:
         dimension: Width of the embedding that is normalised.
-        extra: Keys of other versions.
     """
 
-    dimension: int
-    extra: Mapping[str, Any] = field(default_factory=dict)
-
-    @classmethod
-    def from_dict(cls, data: object, where: str = "config.json") -> LayerNormConfig:
-        fields = _Fields(data, where)
-        return cls(dimension=fields.take("dimension", int), extra=fields.rest())
-
-    def to_dict(self) -> dict[str, Any]:
-        return {"dimension": self.dimension, **self.extra}
+    dimension: Width
 
 
 @dataclass(frozen=True, kw_only=True)
-class DropoutConfig:
+class DropoutConfig(Record):
     """``config.json`` of a Dropout.
 
     Args:
         dropout: The share of values that are zeroed in training, 0 to 1.
-        extra: Keys of other versions.
     """
 
-    dropout: float = 0.2
-    extra: Mapping[str, Any] = field(default_factory=dict)
+    dropout: Share = 0.2
+
+
+@dataclass(frozen=True, kw_only=True)
+class CNNConfig(Record):
+    """``cnn_config.json``.
+
+    Args:
+        in_word_embedding_dimension: Width of the token embeddings.
+        out_channels: How many channels each convolution makes.
+        kernel_sizes: How many tokens each convolution looks at.
+        stride_sizes: By how many tokens each moves on; absent where all move on by one.
+    """
+
+    newer_names = MappingProxyType({"in_embedding_dimension": "in_word_embedding_dimension"})
+    written_if_set = frozenset(["stride_sizes"])
+
+    in_word_embedding_dimension: Width
+    out_channels: Width = 256
+    kernel_sizes: Sequence[Count] = (1, 3, 5)
+    stride_sizes: Sequence[Count] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class LSTMConfig(Record):
+    """``lstm_config.json``.
+
+    Args:
+        word_embedding_dimension: Width of the token embeddings.
+        hidden_dim: Width of the state, in each direction.
+        num_layers: How many layers lie on each other.
+        dropout: The share of values that are zeroed between layers in training.
+        bidirectional: Whether the tokens are also read from the end.
+    """
+
+    newer_names = _OLDER_DIMENSION
+
+    word_embedding_dimension: Width
+    hidden_dim: Width
+    num_layers: Count = 1
+    dropout: Share = 0
+    bidirectional: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightedLayerPoolingConfig(Record):
+    """``config.json`` of a WeightedLayerPooling.
+
+    Args:
+        word_embedding_dimension: Width of the token embeddings.
+        layer_start: The lowest layer that counts.
+        num_hidden_layers: How many layers the transformer has.
+    """
+
+    newer_names = _OLDER_DIMENSION
+
+    word_embedding_dimension: Width
+    layer_start: Annotated[int, Range(0, 1_000)] = 4
+    num_hidden_layers: Count = 12
+
+
+@dataclass(frozen=True, kw_only=True)
+class WordEmbeddingsConfig(Record):
+    """``wordembedding_config.json``.
+
+    Args:
+        tokenizer_class: The dotted name of the tokenizer's class.
+        update_embeddings: Whether training changes the embeddings.
+        max_seq_length: How many words of a text count.
+    """
+
+    tokenizer_class: str
+    update_embeddings: bool = False
+    max_seq_length: Annotated[int, Range(0, 2**62)] = 1_000_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class WordTokenizerConfig(Record):
+    """``whitespacetokenizer_config.json``.
+
+    Args:
+        vocab: The words, in the order of their ids.
+        stop_words: Words that are left out.
+        do_lower_case: Whether texts are lowered before anything else.
+    """
+
+    vocab: Sequence[str]
+    stop_words: Sequence[str] = ()
+    do_lower_case: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhraseTokenizerConfig(WordTokenizerConfig):
+    """``phrasetokenizer_config.json``.
+
+    Args:
+        ngram_separator: What stands between the words of a phrase.
+        max_ngram_length: How many words a phrase has at most.
+    """
+
+    ngram_separator: str = "_"
+    max_ngram_length: Count = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class WordWeightsConfig(Record):
+    """``config.json`` of a WordWeights.
+
+    Args:
+        vocab: The words, in the order of their ids.
+        word_weights: Word → weight.
+        unknown_word_weight: The weight of words that have none.
+    """
+
+    vocab: Sequence[str]
+    word_weights: Mapping[str, float] = field(default_factory=dict)
+    unknown_word_weight: float = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class BoWConfig(WordWeightsConfig):
+    """``config.json`` of a BoW.
+
+    Args:
+        cumulative_term_frequency: Whether a word counts each time that it occurs, rather than once.
+    """
+
+    cumulative_term_frequency: bool = True
+
+
+Route = tuple[str | None, str | None]
+"""A task, such as ``"query"``, and a kind of input, such as ``"text"``; None stands for any."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RouterConfig(Record):
+    """``router_config.json``, or the ``config.json`` of an Asym, its older form.
+
+    Args:
+        types: Name of a sub-module's folder → the dotted name of its class.
+        structure: Route → the names of the folders of its modules, in their order.
+        default_route: The route of inputs that name none.
+        allow_empty_key: Whether inputs that name no route pass unchanged where there is no default route.
+        route_mappings: Task and kind of input → route.
+    """
+
+    types: Mapping[str, str]
+    structure: Mapping[str, Sequence[str]]
+    default_route: str | None = None
+    allow_empty_key: bool = True
+    route_mappings: Mapping[Route, str] = field(default_factory=dict)
 
     @classmethod
-    def from_dict(cls, data: object, where: str = "config.json") -> DropoutConfig:
-        fields = _Fields(data, where)
-        return cls(dropout=fields.take("dropout", float, 0.2), extra=fields.rest())
+    def _taken_from(cls, fields: Fields) -> dict[str, Any]:
+        types = fields.take("types", Mapping[str, str])
+        structure = fields.take("structure", Mapping[str, Sequence[str]])
+        if not structure:
+            raise FormatError(f"{fields.where}: structure", "a route at least", structure)
+        unknown = [name for names in structure.values() for name in names if name not in types]
+        if unknown:
+            raise FormatError(f"{fields.where}: structure", f"names among types ({sorted(types)})", unknown)
+        parameters = Fields(fields.take("parameters", Mapping[str, Any], {}), f"{fields.where}: parameters")
+        default_route = parameters.take("default_route", str, None)
+        mapped = parameters.take("route_mappings", Mapping[str, str], {})
+        routes = {*mapped.values(), *([default_route] if default_route is not None else [])}
+        if not routes <= structure.keys():
+            raise FormatError(f"{parameters.where}: default_route", f"one of {sorted(structure)}", sorted(routes))
+        return {
+            "types": types,
+            "structure": structure,
+            "default_route": default_route,
+            "allow_empty_key": parameters.take("allow_empty_key", bool, True),
+            "route_mappings": {
+                _route(key, f"{parameters.where}: route_mappings"): route for key, route in mapped.items()
+            },
+        }
 
     def to_dict(self) -> dict[str, Any]:
-        return {"dropout": self.dropout, **self.extra}
+        """The JSON object."""
+        parameters: dict[str, Any] = {"allow_empty_key": self.allow_empty_key}
+        if self.default_route is not None:
+            parameters["default_route"] = self.default_route
+        if self.route_mappings:
+            parameters["route_mappings"] = {str(key): route for key, route in self.route_mappings.items()}
+        return {
+            "types": dict(self.types),
+            "structure": {route: list(names) for route, names in self.structure.items()},
+            "parameters": parameters,
+            **self.extra,
+        }
+
+
+def _route(key: str, where: str) -> Route:
+    """A task and a kind of input, out of their Python literal: ``"('query', None)"``."""
+    expected = "keys like \"('query', None)\""
+    try:
+        value = ast.literal_eval(key)
+    except (ValueError, SyntaxError, MemoryError, RecursionError) as error:
+        raise FormatError(where, expected, key) from error
+    is_pair = isinstance(value, tuple) and len(value) == 2
+    if not is_pair or not all(part is None or isinstance(part, str) for part in value):
+        raise FormatError(where, expected, key)
+    return cast("Route", value)

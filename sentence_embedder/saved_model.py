@@ -13,8 +13,9 @@ from typing import Any
 from torch import nn
 
 from sentence_embedder.files import PICKLED_WEIGHTS_NAME, SAFE_WEIGHTS_NAME, read_json, write_json
-from sentence_embedder.formats import FormatError, ModelConfig, ModuleEntry
+from sentence_embedder.formats import ModelConfig, ModuleEntry
 from sentence_embedder.models import Dense, Dropout, LayerNorm, Normalize, Pooling, Transformer
+from sentence_embedder.record import FormatError
 
 logger = logging.getLogger(__name__)
 

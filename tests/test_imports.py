@@ -30,6 +30,7 @@ LAYERS = {
         "progress",
         "prompts",
         "quantization",
+        "record",
         "retrieval",
         "similarity",
         "transient",

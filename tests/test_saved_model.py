@@ -15,8 +15,8 @@ from torch import nn
 from sentence_embedder import SentenceTransformer
 from sentence_embedder.features import Features
 from sentence_embedder.files import WeightsError
-from sentence_embedder.formats import FormatError
 from sentence_embedder.models import Dense, Normalize, Pooling, Transformer
+from sentence_embedder.record import FormatError
 from tests.tiny_models import TINY_MODELS
 
 TEXTS = ["the cat sat on the mat", "hello world", "query"]
@@ -320,17 +320,17 @@ class TestRefusals:
             ("modules.json", "{}", "modules.json: expected a JSON array, found {}"),
             ("modules.json", "[3]", r"modules.json\[0\]: expected a JSON object, found 3"),
             ("modules.json", "[{", "modules.json: expected JSON"),
-            ("config_sentence_transformers.json", '{"prompts": []}', "prompts: expected a value of type dict"),
+            ("config_sentence_transformers.json", '{"prompts": []}', "prompts: expected an object"),
             ("1_Pooling/config.json", "{}", "1_Pooling/config.json: expected a key 'word_embedding_dimension'"),
             (
                 "2_Dense/config.json",
                 '{"in_features": "64"}',
-                "in_features: expected a value of type int, found '64'",
+                "in_features: expected a whole number from 1 to 10,000,000, found '64'",
             ),
             (
                 "sentence_bert_config.json",
                 '{"max_seq_length": true}',
-                "max_seq_length: expected a value of type int",
+                "max_seq_length: expected a whole number",
             ),
         ],
     )

@@ -8,8 +8,9 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from sentence_embedder.features import Features
-from sentence_embedder.formats import DenseConfig, FormatError
+from sentence_embedder.formats import DenseConfig
 from sentence_embedder.models.module import Module
+from sentence_embedder.record import FormatError
 
 _ACTIVATIONS: dict[str, type[nn.Module]] = {
     f"{activation.__module__}.{activation.__qualname__}": activation

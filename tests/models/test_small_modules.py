@@ -11,9 +11,9 @@ from torch import nn
 
 from sentence_embedder.features import Features
 from sentence_embedder.files import read_json, write_json
-from sentence_embedder.formats import FormatError
 from sentence_embedder.models import Dense, Dropout, LayerNorm, Normalize
 from sentence_embedder.models.module import Module
+from sentence_embedder.record import FormatError
 
 MODULES: dict[str, Callable[[], Module]] = {
     "dense": lambda: Dense(4, 3),
