@@ -11,10 +11,12 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
 SAFE_WEIGHTS_NAME = "model.safetensors"
 PICKLED_WEIGHTS_NAME = "pytorch_model.bin"
+
+_LARGEST_JSON = 64 * 2**20
 
 _UNREADABLE = (
     *(SafetensorError, OSError, EOFError, RuntimeError),
@@ -31,11 +33,14 @@ def read_json(path: Path) -> Any:
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: The file is not JSON.
+        ValueError: The file is not JSON, or has more than 64 MiB: settings have less, and vocabularies too.
     """
+    size = path.stat().st_size
+    if size > _LARGEST_JSON:
+        raise ValueError(f"{path}: expected JSON of at most {_LARGEST_JSON:,} bytes, found {size:,}")
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: expected JSON in UTF-8: {error}") from error
 
 
@@ -44,32 +49,64 @@ def write_json(path: Path, content: object) -> None:
     path.write_text(json.dumps(content, indent=2, ensure_ascii=False), encoding="utf-8")
 
 
-def read_weights(folder: Path, module: nn.Module) -> None:
-    """Load a module's weights from its folder: safetensors, and only where there are none, a pickle.
+def read_tensors(folder: Path, owner: str) -> dict[str, Tensor]:
+    """The tensors in a folder: safetensors, and only where there are none, a pickle.
 
     The pickle is read with ``weights_only=True``: it can hold tensors, not code.
 
+    Args:
+        folder: The folder.
+        owner: Whose weights they should be, for messages.
+
     Raises:
         FileNotFoundError: The folder holds no weights.
-        WeightsError: The file cannot be read, or names, shapes or number of its tensors are not the module's.
+        WeightsError: The file cannot be read.
     """
     safe, pickled = folder / SAFE_WEIGHTS_NAME, folder / PICKLED_WEIGHTS_NAME
     path = safe if safe.exists() else pickled
     if not path.exists():
         raise FileNotFoundError(f"{folder}: expected weights in {safe.name} or {pickled.name}, found neither")
-    name = type(module).__name__
+    expected = f"{path}: expected the weights of a {owner}"
     try:
-        weights = load_file(safe) if path == safe else torch.load(path, map_location="cpu", weights_only=True)
+        tensors = load_file(safe) if path == safe else torch.load(path, map_location="cpu", weights_only=True)
     except UnpicklingError as error:
-        raise WeightsError(
-            f"{path}: expected the weights of a {name}, found something else than tensors"
-        ) from error
+        raise WeightsError(f"{expected}, found something else than tensors") from error
     except _UNREADABLE as error:
-        raise WeightsError(f"{path}: expected the weights of a {name}, found a broken file: {error}") from error
-    try:
-        module.load_state_dict(weights)
-    except (RuntimeError, TypeError) as error:
-        raise WeightsError(f"{path}: expected the weights of a {name}, found others: {error}") from error
+        raise WeightsError(f"{expected}, found a broken file: {error}") from error
+    if not isinstance(tensors, dict) or not all(isinstance(tensor, Tensor) for tensor in tensors.values()):
+        raise WeightsError(f"{expected}, found something else than tensors with names")
+    return tensors
+
+
+def read_weights(folder: Path, module: nn.Module) -> None:
+    """Give a module, which may be on torch's ``meta`` device, the weights in its folder; see ``read_tensors``.
+
+    Raises:
+        FileNotFoundError: The folder holds no weights.
+        WeightsError: The file cannot be read, or names, shapes or number of its tensors are not the module's.
+    """
+    name = type(module).__name__
+    own = module.state_dict()
+    tensors = read_tensors(folder, name)
+    misfits = {
+        "missing": sorted(own.keys() - tensors.keys()),
+        "unknown": sorted(tensors.keys() - own.keys()),
+        "of another shape or kind": [
+            f"{key} {tuple(tensor.shape)} for {tuple(own[key].shape)}"
+            for key, tensor in tensors.items()
+            if key in own and not _is_alike(tensor, own[key])
+        ],
+    }
+    if any(misfits.values()):
+        found = ", ".join(f"{how} {keys}" for how, keys in misfits.items() if keys)
+        raise WeightsError(f"{folder}: expected the weights of a {name}, found others: {found:.500}")
+    # A copy: what safetensors gives is the file itself, which may be written anew.
+    weights = {key: tensors[key].to(tensor.dtype, copy=True) for key, tensor in own.items()}
+    module.load_state_dict(weights, assign=True)
+
+
+def _is_alike(tensor: Tensor, other: Tensor) -> bool:
+    return tensor.shape == other.shape and tensor.is_floating_point() == other.is_floating_point()
 
 
 def write_weights(folder: Path, module: nn.Module, *, safe_serialization: bool = True) -> None:

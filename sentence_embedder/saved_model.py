@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import logging
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
@@ -12,9 +11,10 @@ from typing import Any
 
 from torch import nn
 
+from sentence_embedder import models
 from sentence_embedder.files import PICKLED_WEIGHTS_NAME, SAFE_WEIGHTS_NAME, read_json, write_json
 from sentence_embedder.formats import ModelConfig, ModuleEntry
-from sentence_embedder.models import Dense, Dropout, LayerNorm, Normalize, Pooling, Transformer
+from sentence_embedder.models import BoW, Dropout, Normalize, Pooling, StaticEmbedding, Transformer, WordWeights
 from sentence_embedder.record import FormatError
 
 logger = logging.getLogger(__name__)
@@ -24,8 +24,9 @@ _MODULES_NAME = "modules.json"
 _CARD_NAME = "README.md"
 _MODEL_TYPE = "SentenceTransformer"
 
-_CLASSES: tuple[type[Any], ...] = (Transformer, Pooling, Normalize, Dense, LayerNorm, Dropout)
-_WEIGHTED = (Transformer, Dense, LayerNorm)
+_CLASSES: tuple[type[Any], ...] = tuple(getattr(models, name) for name in models.__all__)
+_WITHOUT_CONFIG = (Normalize, StaticEmbedding)
+_WITHOUT_WEIGHTS = (BoW, Dropout, Normalize, Pooling, WordWeights)
 
 
 def _class_names() -> dict[str, type[Any]]:
@@ -33,7 +34,7 @@ def _class_names() -> dict[str, type[Any]]:
     names = {}
     for module_class in _CLASSES:
         name = module_class.__name__
-        file_name = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()
+        file_name = module_class.__module__.rpartition(".")[2]
         for dotted in (
             f"models.{name}",  # 2.0 to 5.3
             f"models.{name}.{name}",
@@ -147,8 +148,9 @@ def incomplete_folders(folder: Path) -> Sequence[str]:
 def _is_incomplete(folder: Path, module_class: type[Any]) -> bool:
     names = (SAFE_WEIGHTS_NAME, PICKLED_WEIGHTS_NAME)
     has_weights = any((folder / f"{name}{end}").exists() for name in names for end in ("", ".index.json"))
-    lacks_config = module_class is not Normalize and not (folder / "config.json").exists()
-    return lacks_config or (issubclass(module_class, _WEIGHTED) and not has_weights)
+    config_name = getattr(module_class, "config_file_name", "config.json")
+    lacks_config = module_class not in _WITHOUT_CONFIG and not (folder / config_name).exists()
+    return lacks_config or (module_class not in _WITHOUT_WEIGHTS and not has_weights)
 
 
 def _plain_transformer(folder: Path, transformer_args: Mapping[str, Any]) -> dict[str, nn.Module]:

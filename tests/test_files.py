@@ -74,13 +74,12 @@ def test_a_file_that_was_cut(tmp_path: Path) -> None:
 
 
 def test_other_weights(tmp_path: Path) -> None:
-    """Other names or shapes than the module's are listed, and keep their cause."""
+    """Other names or shapes than the module's are listed."""
     write_weights(tmp_path, nn.Linear(3, 2, bias=False))
 
-    with pytest.raises(WeightsError, match=r"Missing key.*bias") as caught:
+    with pytest.raises(WeightsError, match=r"missing \['bias'\]"):
         read_weights(tmp_path, nn.Linear(3, 2))
-    assert caught.value.__cause__ is not None
-    with pytest.raises(WeightsError, match=r"size mismatch for weight"):
+    with pytest.raises(WeightsError, match=r"another shape or kind \['weight \(2, 3\) for \(2, 4\)'\]"):
         read_weights(tmp_path, nn.Linear(4, 2, bias=False))
 
 

@@ -389,5 +389,8 @@ def test_dense_weights_of_other_shapes(tmp_path: Path) -> None:
     Dense(4, 2).save(tmp_path)
     _edit(tmp_path / "config.json", lambda config: config.update(out_features=3))
 
-    with pytest.raises(WeightsError, match=r"model.safetensors: expected the weights of a Dense"):
+    with pytest.raises(
+        WeightsError,
+        match=r"weights of a Dense, found others: of another shape.*linear.weight \(2, 4\) for \(3, 4\)",
+    ):
         Dense.load(tmp_path)

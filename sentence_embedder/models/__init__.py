@@ -1,10 +1,31 @@
 """The modules that a model is a chain of."""
 
+from sentence_embedder.models.bow import BoW
+from sentence_embedder.models.cnn import CNN
 from sentence_embedder.models.dense import Dense
 from sentence_embedder.models.dropout import Dropout
 from sentence_embedder.models.layer_norm import LayerNorm
+from sentence_embedder.models.lstm import LSTM
 from sentence_embedder.models.normalize import Normalize
 from sentence_embedder.models.pooling import Pooling
+from sentence_embedder.models.static_embedding import StaticEmbedding
 from sentence_embedder.models.transformer import Transformer
+from sentence_embedder.models.weighted_layer_pooling import WeightedLayerPooling
+from sentence_embedder.models.word_embeddings import WordEmbeddings
+from sentence_embedder.models.word_weights import WordWeights
 
-__all__ = ["Dense", "Dropout", "LayerNorm", "Normalize", "Pooling", "Transformer"]
+__all__ = [
+    "CNN",
+    "LSTM",
+    "BoW",
+    "Dense",
+    "Dropout",
+    "LayerNorm",
+    "Normalize",
+    "Pooling",
+    "StaticEmbedding",
+    "Transformer",
+    "WeightedLayerPooling",
+    "WordEmbeddings",
+    "WordWeights",
+]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -74,6 +75,43 @@ def has_plain_backend(tokenizer: Any) -> bool:
         getattr(type(tokenizer), name) is getattr(PreTrainedTokenizerFast, name) and name not in vars(tokenizer)
         for name in names
     )
+
+
+def copy_of_backend(tokenizer: Any) -> Any:
+    """A copy, which does not pad, of a ``tokenizers.Tokenizer`` or of what a fast tokenizer of transformers wraps.
+
+    Raises:
+        TypeError: It is neither of these.
+    """
+    from tokenizers import Tokenizer
+
+    backend = getattr(tokenizer, "backend_tokenizer", tokenizer)
+    if not isinstance(backend, Tokenizer):
+        raise TypeError(
+            f"expected a tokenizers.Tokenizer or a fast tokenizer of transformers, found {type(tokenizer).__name__}"
+        )
+    copied = Tokenizer.from_str(backend.to_str())
+    copied.no_padding()
+    return copied
+
+
+def read_backend(path: Path) -> Any:
+    """The ``tokenizers.Tokenizer`` in a file.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It holds something else.
+    """
+    from tokenizers import Tokenizer
+
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: expected a tokenizer, found no such file")
+    try:
+        return Tokenizer.from_str(json.dumps(read_json(path)))
+    except ValueError:
+        raise
+    except Exception as error:  # tokenizers raises nothing narrower
+        raise ValueError(f"{path}: expected a tokenizer, found something else: {error}") from error
 
 
 def save_model(folder: Path, model: Any, *, safe_serialization: bool = True) -> None:

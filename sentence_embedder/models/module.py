@@ -3,25 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar, TypeVar
 
+import torch
 from torch import nn
 
 from sentence_embedder.features import Features
 from sentence_embedder.files import read_json, read_weights, write_json, write_weights
+from sentence_embedder.record import Record
 
 _Module = TypeVar("_Module", bound="Module")
-
-
-class ModuleConfig(Protocol):
-    """What a module's record in ``formats`` offers: it is made from a dict and becomes one."""
-
-    @classmethod
-    def from_dict(cls, data: object, where: str = ...) -> Any:
-        """The record of a JSON object."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """The JSON object of the record."""
 
 
 class Module(nn.Module):
@@ -34,7 +25,7 @@ class Module(nn.Module):
         config: The settings.
     """
 
-    config_class: ClassVar[type[ModuleConfig]]
+    config_class: ClassVar[type[Record]]
     config_file_name: ClassVar[str] = "config.json"
 
     def __init__(self, config: Any) -> None:
@@ -82,9 +73,13 @@ class Module(nn.Module):
         folder = Path(input_path)
         path = folder / cls.config_file_name
         settings = read_json(path) if path.exists() else {}
-        module = cls.from_config(cls.config_class.from_dict(settings, str(path)))
-        if module.state_dict():
-            read_weights(folder, module)
+        config = cls.config_class.from_dict(settings, str(path))
+        # Weights are not made up, only to be replaced; nor is memory taken because a file says so.
+        with torch.device("meta"):
+            module = cls.from_config(config)
+        if not module.state_dict():
+            return cls.from_config(config)
+        read_weights(folder, module)
         return module
 
     def extra_repr(self) -> str:

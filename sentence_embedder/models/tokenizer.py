@@ -1,147 +1,220 @@
-"""Texts → token ids, by a tokenizer of Hugging Face transformers whose state is left alone."""
+"""Word tokenizers: texts → the places of their words in a vocabulary."""
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+import string
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
 
-from sentence_embedder.models.checkpoint import has_plain_backend
-from sentence_embedder.transient import Transient
+from sentence_embedder.files import read_json, write_json
+from sentence_embedder.formats import PhraseTokenizerConfig, WordTokenizerConfig
 
-_NO_LIMIT = int(1e20)
-"""Tokenizers without a limit of their own report one above this."""
+_Tokenizer = TypeVar("_Tokenizer", bound="_StopWordTokenizer")
 
-_CHARACTERS_A_TOKEN = 32
-_SHORTEST_CUT = 4096
-"""Longer texts are looked at only up to 32 characters for each token that is kept, if that is enough."""
+_STOP_WORDS_FILE = "english_stop_words.txt"
 
-Columns = Mapping[str, Sequence[Sequence[int]]]
-"""Name of a feature → for each text its numbers."""
+ENGLISH_STOP_WORDS: frozenset[str] = frozenset(
+    (files(__package__) / _STOP_WORDS_FILE).read_text(encoding="utf-8").split()
+) | {*string.punctuation, "``", "''"}
+"""Words that say little of what a text is about, and punctuation."""
 
 
-class TokenIds:
-    """Turns texts into token ids, cut to a limit, not padded.
+class WordTokenizer(ABC):
+    """Splits a text into words and looks these up in a vocabulary; words that are not in it are left out.
 
-    A tokenizer of the ``tokenizers`` library keeps its truncation and padding as state, which every call of
-    transformers sets anew. Here a copy is made, set once, and used by any number of threads. It is made again
-    when the tokenizer it was copied from has changed. Other tokenizers are called as they are.
+    A subclass for a tokenizer of your own has ``tokenize``, ``save`` and a static or class method ``load``.
     """
 
-    def __init__(self) -> None:
-        self._copies: Transient[_Copy] = Transient()
+    @abstractmethod
+    def set_vocab(self, vocab: Iterable[str]) -> None:
+        """Take these words, in the order of their ids."""
 
-    def columns(
-        self, tokenizer: Any, limit: int | None, firsts: Sequence[str], seconds: Sequence[str] | None
-    ) -> Columns:
-        """The token ids of texts, or of pairs of texts.
+    @abstractmethod
+    def get_vocab(self) -> Sequence[str]:
+        """The words, in the order of their ids."""
 
-        Args:
-            tokenizer: A tokenizer of transformers.
-            limit: How many tokens of a text are kept, special tokens included; None for its own limit.
-            firsts: The texts.
-            seconds: For each the text that follows it, if there are such.
-        """
-        limit = _limit(tokenizer, limit)
-        if not has_plain_backend(tokenizer):
-            return _called(tokenizer, limit, firsts, seconds)
-        backend = self._backend(tokenizer, limit)
-        if seconds is not None:
-            encodings = backend.encode_batch_fast(list(zip(firsts, seconds, strict=True)))
-        elif limit is None:
-            encodings = backend.encode_batch_fast(list(firsts))
-        else:
-            encodings = _encoded(backend, limit, firsts)
-        columns = {"input_ids": [encoding.ids for encoding in encodings]}
-        if "token_type_ids" in tokenizer.model_input_names:
-            columns["token_type_ids"] = [encoding.type_ids for encoding in encodings]
-        return columns
+    @abstractmethod
+    def tokenize(self, text: str, **kwargs: Any) -> list[int]:
+        """The ids of a text's words."""
 
-    def special_tokens(self, tokenizer: Any, limit: int | None, text: str) -> Sequence[int]:
-        """For each token of a text whether the tokenizer added it, 1 or 0."""
-        limit = _limit(tokenizer, limit)
-        if has_plain_backend(tokenizer):
-            mask: list[int] = self._backend(tokenizer, limit).encode(text).special_tokens_mask
-        else:
-            mask = tokenizer(text, **_truncation(limit), return_special_tokens_mask=True)["special_tokens_mask"]
-        return mask
-
-    def _backend(self, tokenizer: Any, limit: int | None) -> Any:
-        """The copy of what the tokenizer wraps, with this limit."""
-        backend = tokenizer.backend_tokenizer
-        parts = (backend.normalizer, backend.pre_tokenizer, backend.post_processor)
-        state = (
-            backend.get_vocab_size(with_added_tokens=True),
-            repr(parts),
-            limit,
-            tokenizer.truncation_side,
-            getattr(tokenizer, "split_special_tokens", False),
-        )
-        return self._copies.get(
-            make=lambda: _Copy.of(backend, state),
-            holds=lambda copied: copied.original is backend and copied.state == state,
-        ).backend
-
-
-@dataclass(frozen=True)
-class _Copy:
-    """A copy of a tokenizer of the ``tokenizers`` library, and what it depends on."""
-
-    backend: Any
-    original: Any
-    state: tuple[int, str, int | None, str, bool]
+    @abstractmethod
+    def save(self, output_path: Any) -> None:
+        """Write the tokenizer into a folder."""
 
     @staticmethod
-    def of(original: Any, state: tuple[int, str, int | None, str, bool]) -> _Copy:
-        *_, limit, side, split_special_tokens = state
-        backend = copy.deepcopy(original)
-        backend.no_padding()
-        backend.no_truncation()
-        backend.encode_special_tokens = split_special_tokens
-        if limit is not None:
-            backend.enable_truncation(limit, strategy="longest_first", direction=side)
-        return _Copy(backend, original, state)
+    @abstractmethod
+    def load(input_path: Any) -> Any:
+        """The tokenizer that a folder holds."""
 
 
-def _limit(tokenizer: Any, limit: int | None) -> int | None:
-    limit = tokenizer.model_max_length if limit is None else limit
-    return None if limit is None or limit > _NO_LIMIT else limit
+class _StopWordTokenizer(WordTokenizer):
+    """What both tokenizers below have: a vocabulary, stop words, a file.
+
+    Args:
+        config: The settings.
+    """
+
+    config_class: ClassVar[type[WordTokenizerConfig]]
+    config_file_name: ClassVar[str]
+
+    def __init__(self, config: WordTokenizerConfig) -> None:
+        self.stop_words = frozenset(config.stop_words)
+        self.do_lower_case = config.do_lower_case
+        self._config = config
+        self.set_vocab(config.vocab)
+
+    def set_vocab(self, vocab: Iterable[str]) -> None:
+        """Take these words, in the order of their ids."""
+        self.vocab = list(vocab)
+        self.word2idx = {word: idx for idx, word in enumerate(self.vocab)}
+
+    def get_vocab(self) -> list[str]:
+        """The words, in the order of their ids."""
+        return self.vocab
+
+    def save(self, output_path: str | Path) -> None:
+        """Write the tokenizer into a folder."""
+        config = replace(self._config, vocab=tuple(self.vocab), stop_words=tuple(sorted(self.stop_words)))
+        write_json(Path(output_path) / self.config_file_name, config.to_dict())
+
+    @classmethod
+    def load(cls: type[_Tokenizer], input_path: str | Path) -> _Tokenizer:
+        """The tokenizer that a folder holds.
+
+        Raises:
+            FormatError: Its file is not one of such a tokenizer.
+        """
+        path = Path(input_path) / cls.config_file_name
+        config = cls.config_class.from_dict(read_json(path), str(path))
+        tokenizer = cls.__new__(cls)
+        _StopWordTokenizer.__init__(tokenizer, config)
+        return tokenizer
+
+    def _looked_up(self, word: str, changes: Sequence[Callable[[str], str]]) -> int | None:
+        """The id of a word as it is, or else after one change, or else after the next; None for a stop word."""
+        for change in (None, *changes):
+            word = word if change is None else change(word)
+            if word in self.stop_words:
+                return None
+            if word and word in self.word2idx:
+                return self.word2idx[word]
+        return None
 
 
-def _truncation(limit: int | None) -> dict[str, Any]:
-    return {"truncation": False} if limit is None else {"truncation": "longest_first", "max_length": limit}
+def _without_punctuation(word: str) -> str:
+    return word.strip(string.punctuation)
 
 
-def _called(tokenizer: Any, limit: int | None, firsts: Sequence[str], seconds: Sequence[str] | None) -> Columns:
-    """What a tokenizer answers that is called the usual way."""
-    encoded: Columns = tokenizer(
-        list(firsts),
-        None if seconds is None else list(seconds),
-        padding=False,
-        **_truncation(limit),
-        return_attention_mask=False,
-    )
-    return encoded
+class WhitespaceTokenizer(_StopWordTokenizer):
+    """Words are what stands between white space, looked up as they are, then without punctuation around them, then
+    in lower case as well.
+
+    Args:
+        vocab: The words, in the order of their ids.
+        stop_words: Words that are left out.
+        do_lower_case: Lower the text before anything else.
+
+    Example:
+        >>> WhitespaceTokenizer(["Paris", "rain"]).tokenize("It will rain, in Paris!")
+        [1, 0]
+    """
+
+    config_class = WordTokenizerConfig
+    config_file_name = "whitespacetokenizer_config.json"
+
+    def __init__(
+        self,
+        vocab: Iterable[str] = (),
+        stop_words: Iterable[str] = ENGLISH_STOP_WORDS,
+        do_lower_case: bool = False,
+    ) -> None:
+        super().__init__(
+            WordTokenizerConfig(
+                vocab=tuple(vocab), stop_words=tuple(sorted(stop_words)), do_lower_case=do_lower_case
+            )
+        )
+
+    def tokenize(self, text: str, **_: Any) -> list[int]:
+        """The ids of a text's words."""
+        words = (text.lower() if self.do_lower_case else text).split()
+        ids = (self._looked_up(word, (_without_punctuation, str.lower)) for word in words)
+        return [idx for idx in ids if idx is not None]
 
 
-def _encoded(backend: Any, limit: int, texts: Sequence[str]) -> list[Any]:
-    """The encodings of texts of any length, without reading much more of them than is kept."""
-    if backend.truncation["direction"] != "right":
-        return list(backend.encode_batch_fast(list(texts)))
-    beginnings = [_beginning(text, limit) for text in texts]
-    encodings: list[Any] = list(backend.encode_batch_fast(beginnings))
-    # Words do not change with what follows them: a beginning that fills the limit settles the matter.
-    for row, (text, beginning) in enumerate(zip(texts, beginnings, strict=True)):
-        if len(beginning) < len(text) and len(encodings[row].ids) < limit:
-            encodings[row] = backend.encode(text)
-    return encodings
+class PhraseTokenizer(_StopWordTokenizer):
+    """Words as NLTK splits them, of which those that form a phrase of the vocabulary (``New_York``) become one.
+
+    Args:
+        vocab: The words and phrases, in the order of their ids.
+        stop_words: Words that are left out.
+        do_lower_case: Kept with the settings; words are looked up in lower case in any case.
+        ngram_separator: What stands between the words of a phrase.
+        max_ngram_length: How many words a phrase has at most.
+
+    Raises:
+        ImportError: NLTK is not installed.
+    """
+
+    config_class = PhraseTokenizerConfig
+    config_file_name = "phrasetokenizer_config.json"
+    _config: PhraseTokenizerConfig
+
+    def __init__(
+        self,
+        vocab: Iterable[str] = (),
+        stop_words: Iterable[str] = ENGLISH_STOP_WORDS,
+        do_lower_case: bool = False,
+        ngram_separator: str = "_",
+        max_ngram_length: int = 5,
+    ) -> None:
+        super().__init__(
+            PhraseTokenizerConfig(
+                vocab=tuple(vocab),
+                stop_words=tuple(sorted(stop_words)),
+                do_lower_case=do_lower_case,
+                ngram_separator=ngram_separator,
+                max_ngram_length=max_ngram_length,
+            )
+        )
+
+    def set_vocab(self, vocab: Iterable[str]) -> None:
+        """Take these words and phrases, in the order of their ids."""
+        super().set_vocab(vocab)
+        separator = self._config.ngram_separator
+        phrases = [word for word in self.vocab if separator in word and separator * 2 not in word]
+        lengths = {phrase: phrase.count(separator) + 1 for phrase in phrases}
+        self._phrases = {
+            phrase: length for phrase, length in lengths.items() if length <= self._config.max_ngram_length
+        }
+
+    def tokenize(self, text: str, **_: Any) -> list[int]:
+        """The ids of a text's words and phrases."""
+        words: list[str] = _word_tokenize()(text, preserve_line=True)
+        for length in sorted(set(self._phrases.values()), reverse=True):
+            words = self._joined(words, length)
+        ids = (self._looked_up(word, (str.lower, _without_punctuation)) for word in words)
+        return [idx for idx in ids if idx is not None]
+
+    def _joined(self, words: Sequence[str], length: int) -> list[str]:
+        """The words, with those that form a phrase of so many joined."""
+        joined, place = [], 0
+        while place < len(words):
+            phrase = self._config.ngram_separator.join(words[place : place + length])
+            known = next((one for one in (phrase, phrase.lower()) if one in self._phrases), None)
+            joined.append(words[place] if known is None else known)
+            place += 1 if known is None else length
+        return joined
 
 
-def _beginning(text: str, limit: int) -> str:
-    """A text up to a space behind which nothing is likely to be kept; all of it if it is short or has none."""
-    end = max(limit * _CHARACTERS_A_TOKEN, _SHORTEST_CUT)
-    if len(text) <= end:
-        return text
-    space = text.rfind(" ", 0, end)
-    return text[:space] if space > 0 else text
+@cache
+def _word_tokenize() -> Any:
+    try:
+        from nltk import word_tokenize
+    except ImportError as error:
+        raise ImportError("PhraseTokenizer: expected NLTK, which splits the words: pip install nltk") from error
+    return word_tokenize

@@ -17,7 +17,7 @@ from sentence_embedder.features import Features, TokenizedTexts
 from sentence_embedder.files import read_json, write_json
 from sentence_embedder.formats import TRANSFORMER_CONFIG_NAMES, TransformerConfig
 from sentence_embedder.models.checkpoint import load_model, load_tokenizer, save_model, save_tokenizer
-from sentence_embedder.models.tokenizer import Columns, TokenIds
+from sentence_embedder.models.token_ids import Columns, TokenIds
 
 _TEXTS_AT_ONCE = 1024
 _NO_TOKENS = np.empty(0, dtype=np.int32)

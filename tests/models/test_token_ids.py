@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer, BertTokenizer
 
-from sentence_embedder.models import tokenizer as tokenizer_module
-from sentence_embedder.models.tokenizer import TokenIds
+from sentence_embedder.models import token_ids
+from sentence_embedder.models.token_ids import TokenIds
 
 TEXTS = ["the cat sat on the mat", "", "hello", "[SEP] the [PAD] dog", "the " * 40]
 
@@ -89,8 +89,8 @@ def test_long_texts_are_cut_to_the_same_tokens(words: list[str], limit: int, ber
     """Looking at the beginning of a long text only does not change its tokens."""
     text = " ".join(words)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tokenizer_module, "_CHARACTERS_A_TOKEN", 2)
-        patch.setattr(tokenizer_module, "_SHORTEST_CUT", 4)
+        patch.setattr(token_ids, "_CHARACTERS_A_TOKEN", 2)
+        patch.setattr(token_ids, "_SHORTEST_CUT", 4)
         found = TokenIds().columns(bert, limit, [text, "the cat"], None)
 
     assert found["input_ids"] == _expected(bert, limit, [text, "the cat"])["input_ids"]
@@ -99,13 +99,13 @@ def test_long_texts_are_cut_to_the_same_tokens(words: list[str], limit: int, ber
 def test_an_absurdly_long_text_is_not_read_to_its_end(bert: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a text of millions of characters only the beginning reaches the tokenizer."""
     seen: list[int] = []
-    beginning = tokenizer_module._beginning
+    beginning = token_ids._beginning
 
     def remembered(text: str, limit: int) -> str:
         seen.append(len(beginning(text, limit)))
         return beginning(text, limit)
 
-    monkeypatch.setattr(tokenizer_module, "_beginning", remembered)
+    monkeypatch.setattr(token_ids, "_beginning", remembered)
 
     (ids,) = TokenIds().columns(bert, 16, ["the cat " * 500_000], None)["input_ids"]
 

@@ -1,0 +1,147 @@
+"""Texts → token ids, by a tokenizer of Hugging Face transformers whose state is left alone."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sentence_embedder.models.checkpoint import has_plain_backend
+from sentence_embedder.transient import Transient
+
+_NO_LIMIT = int(1e20)
+"""Tokenizers without a limit of their own report one above this."""
+
+_CHARACTERS_A_TOKEN = 32
+_SHORTEST_CUT = 4096
+"""Longer texts are looked at only up to 32 characters for each token that is kept, if that is enough."""
+
+Columns = Mapping[str, Sequence[Sequence[int]]]
+"""Name of a feature → for each text its numbers."""
+
+
+class TokenIds:
+    """Turns texts into token ids, cut to a limit, not padded.
+
+    A tokenizer of the ``tokenizers`` library keeps its truncation and padding as state, which every call of
+    transformers sets anew. Here a copy is made, set once, and used by any number of threads. It is made again
+    when the tokenizer it was copied from has changed. Other tokenizers are called as they are.
+    """
+
+    def __init__(self) -> None:
+        self._copies: Transient[_Copy] = Transient()
+
+    def columns(
+        self, tokenizer: Any, limit: int | None, firsts: Sequence[str], seconds: Sequence[str] | None
+    ) -> Columns:
+        """The token ids of texts, or of pairs of texts.
+
+        Args:
+            tokenizer: A tokenizer of transformers.
+            limit: How many tokens of a text are kept, special tokens included; None for its own limit.
+            firsts: The texts.
+            seconds: For each the text that follows it, if there are such.
+        """
+        limit = _limit(tokenizer, limit)
+        if not has_plain_backend(tokenizer):
+            return _called(tokenizer, limit, firsts, seconds)
+        backend = self._backend(tokenizer, limit)
+        if seconds is not None:
+            encodings = backend.encode_batch_fast(list(zip(firsts, seconds, strict=True)))
+        elif limit is None:
+            encodings = backend.encode_batch_fast(list(firsts))
+        else:
+            encodings = _encoded(backend, limit, firsts)
+        columns = {"input_ids": [encoding.ids for encoding in encodings]}
+        if "token_type_ids" in tokenizer.model_input_names:
+            columns["token_type_ids"] = [encoding.type_ids for encoding in encodings]
+        return columns
+
+    def special_tokens(self, tokenizer: Any, limit: int | None, text: str) -> Sequence[int]:
+        """For each token of a text whether the tokenizer added it, 1 or 0."""
+        limit = _limit(tokenizer, limit)
+        if has_plain_backend(tokenizer):
+            mask: list[int] = self._backend(tokenizer, limit).encode(text).special_tokens_mask
+        else:
+            mask = tokenizer(text, **_truncation(limit), return_special_tokens_mask=True)["special_tokens_mask"]
+        return mask
+
+    def _backend(self, tokenizer: Any, limit: int | None) -> Any:
+        """The copy of what the tokenizer wraps, with this limit."""
+        backend = tokenizer.backend_tokenizer
+        parts = (backend.normalizer, backend.pre_tokenizer, backend.post_processor)
+        state = (
+            backend.get_vocab_size(with_added_tokens=True),
+            repr(parts),
+            limit,
+            tokenizer.truncation_side,
+            getattr(tokenizer, "split_special_tokens", False),
+        )
+        return self._copies.get(
+            make=lambda: _Copy.of(backend, state),
+            holds=lambda copied: copied.original is backend and copied.state == state,
+        ).backend
+
+
+@dataclass(frozen=True)
+class _Copy:
+    """A copy of a tokenizer of the ``tokenizers`` library, and what it depends on."""
+
+    backend: Any
+    original: Any
+    state: tuple[int, str, int | None, str, bool]
+
+    @staticmethod
+    def of(original: Any, state: tuple[int, str, int | None, str, bool]) -> _Copy:
+        *_, limit, side, split_special_tokens = state
+        backend = copy.deepcopy(original)
+        backend.no_padding()
+        backend.no_truncation()
+        backend.encode_special_tokens = split_special_tokens
+        if limit is not None:
+            backend.enable_truncation(limit, strategy="longest_first", direction=side)
+        return _Copy(backend, original, state)
+
+
+def _limit(tokenizer: Any, limit: int | None) -> int | None:
+    limit = tokenizer.model_max_length if limit is None else limit
+    return None if limit is None or limit > _NO_LIMIT else limit
+
+
+def _truncation(limit: int | None) -> dict[str, Any]:
+    return {"truncation": False} if limit is None else {"truncation": "longest_first", "max_length": limit}
+
+
+def _called(tokenizer: Any, limit: int | None, firsts: Sequence[str], seconds: Sequence[str] | None) -> Columns:
+    """What a tokenizer answers that is called the usual way."""
+    encoded: Columns = tokenizer(
+        list(firsts),
+        None if seconds is None else list(seconds),
+        padding=False,
+        **_truncation(limit),
+        return_attention_mask=False,
+    )
+    return encoded
+
+
+def _encoded(backend: Any, limit: int, texts: Sequence[str]) -> list[Any]:
+    """The encodings of texts of any length, without reading much more of them than is kept."""
+    if backend.truncation["direction"] != "right":
+        return list(backend.encode_batch_fast(list(texts)))
+    beginnings = [_beginning(text, limit) for text in texts]
+    encodings: list[Any] = list(backend.encode_batch_fast(beginnings))
+    # Words do not change with what follows them: a beginning that fills the limit settles the matter.
+    for row, (text, beginning) in enumerate(zip(texts, beginnings, strict=True)):
+        if len(beginning) < len(text) and len(encodings[row].ids) < limit:
+            encodings[row] = backend.encode(text)
+    return encodings
+
+
+def _beginning(text: str, limit: int) -> str:
+    """A text up to a space behind which nothing is likely to be kept; all of it if it is short or has none."""
+    end = max(limit * _CHARACTERS_A_TOKEN, _SHORTEST_CUT)
+    if len(text) <= end:
+        return text
+    space = text.rfind(" ", 0, end)
+    return text[:space] if space > 0 else text
