@@ -10,7 +10,7 @@ import ast
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Annotated, Any, Literal, cast, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from sentence_embedder.record import Count, Fields, FormatError, Range, Record, Share, Width
 
@@ -388,8 +388,8 @@ class BoWConfig(WordWeightsConfig):
     cumulative_term_frequency: bool = True
 
 
-Route = tuple[str | None, str | None]
-"""A task, such as ``"query"``, and a kind of input, such as ``"text"``; None stands for any."""
+Route = tuple[str | None, str | tuple[str, ...] | None]
+"""A task, such as ``"query"``, and a kind of input, such as ``"text"``, or several; None stands for any."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -457,7 +457,10 @@ def _route(key: str, where: str) -> Route:
         value = ast.literal_eval(key)
     except (ValueError, SyntaxError, MemoryError, RecursionError) as error:
         raise FormatError(where, expected, key) from error
-    is_pair = isinstance(value, tuple) and len(value) == 2
-    if not is_pair or not all(part is None or isinstance(part, str) for part in value):
+    if not isinstance(value, tuple) or len(value) != 2:
         raise FormatError(where, expected, key)
-    return cast("Route", value)
+    task, kind = value
+    kinds = kind if isinstance(kind, tuple) else (kind,)
+    if not all(part is None or isinstance(part, str) for part in (task, *kinds)):
+        raise FormatError(where, expected, key)
+    return task, kind

@@ -11,10 +11,22 @@ from typing import Any
 
 from torch import nn
 
-from sentence_embedder import models
 from sentence_embedder.files import PICKLED_WEIGHTS_NAME, SAFE_WEIGHTS_NAME, read_json, write_json
 from sentence_embedder.formats import ModelConfig, ModuleEntry
-from sentence_embedder.models import BoW, Dropout, Normalize, Pooling, StaticEmbedding, Transformer, WordWeights
+from sentence_embedder.models import (
+    BoW,
+    Dropout,
+    Normalize,
+    Pooling,
+    Router,
+    StaticEmbedding,
+    Transformer,
+    WordWeights,
+)
+from sentence_embedder.models.checkpoint import copy_code
+from sentence_embedder.models.module import class_name_of, save_module
+from sentence_embedder.models.transformer import read_transformer_config
+from sentence_embedder.module_classes import class_named, is_known
 from sentence_embedder.record import FormatError
 
 logger = logging.getLogger(__name__)
@@ -24,29 +36,8 @@ _MODULES_NAME = "modules.json"
 _CARD_NAME = "README.md"
 _MODEL_TYPE = "SentenceTransformer"
 
-_CLASSES: tuple[type[Any], ...] = tuple(getattr(models, name) for name in models.__all__)
 _WITHOUT_CONFIG = (Normalize, StaticEmbedding)
 _WITHOUT_WEIGHTS = (BoW, Dropout, Normalize, Pooling, WordWeights)
-
-
-def _class_names() -> dict[str, type[Any]]:
-    """Every dotted name that versions of sentence-transformers gave a class on disk → our class."""
-    names = {}
-    for module_class in _CLASSES:
-        name = module_class.__name__
-        file_name = module_class.__module__.rpartition(".")[2]
-        for dotted in (
-            f"models.{name}",  # 2.0 to 5.3
-            f"models.{name}.{name}",
-            f"base.modules.{file_name}.{name}",  # 5.4 and later, like the next
-            f"sentence_transformer.modules.{file_name}.{name}",
-        ):
-            names[f"sentence_transformers.{dotted}"] = module_class
-    return names
-
-
-_CLASS_OF: Mapping[str, type[Any]] = _class_names()
-"""Name on disk → class. A closed table: a name in a file never imports anything."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,46 +57,134 @@ class SavedModel:
     card: str | None = None
 
 
-def load(
-    folder: Path,
-    *,
-    model_args: Mapping[str, Any],
-    tokenizer_args: Mapping[str, Any],
-    config_args: Mapping[str, Any],
-) -> SavedModel:
+@dataclass(frozen=True, kw_only=True)
+class LoadArguments:
+    """How a model is loaded.
+
+    Args:
+        model_args: Keyword arguments for loading a transformer's weights.
+        tokenizer_args: Keyword arguments for loading its tokenizer.
+        config_args: Keyword arguments for loading its configuration.
+        trust_remote_code: Whether code that came with the model may run.
+    """
+
+    model_args: Mapping[str, Any] = field(default_factory=dict)
+    tokenizer_args: Mapping[str, Any] = field(default_factory=dict)
+    config_args: Mapping[str, Any] = field(default_factory=dict)
+    trust_remote_code: bool = False
+
+    def for_transformer(self) -> dict[str, dict[str, Any]]:
+        """The keyword arguments of ``Transformer.load``."""
+        # Explicit in every call: where it is left out, transformers asks on the terminal.
+        trust = {"trust_remote_code": self.trust_remote_code}
+        return {
+            "model_args": {**trust, **self.model_args},
+            "tokenizer_args": {**trust, **self.tokenizer_args},
+            "config_args": {**trust, **self.config_args},
+        }
+
+
+def load(folder: Path, arguments: LoadArguments) -> SavedModel:
     """The model that a folder holds: one of sentence-transformers, or a plain transformer.
 
     Args:
         folder: The folder.
-        model_args: Keyword arguments for loading a transformer's weights.
-        tokenizer_args: Keyword arguments for loading its tokenizer.
-        config_args: Keyword arguments for loading its configuration.
+        arguments: How it is loaded.
 
     Raises:
         FileNotFoundError: The folder holds no model, or lacks a file of it.
         FormatError: A file does not hold what it should, or names a class that is not known here.
     """
-    transformer_args = {
-        "model_args": model_args,
-        "tokenizer_args": tokenizer_args,
-        "config_args": config_args,
-    }
     if not (folder / _MODULES_NAME).exists():
-        return SavedModel(modules=_plain_transformer(folder, transformer_args))
+        return SavedModel(modules=_plain_transformer(folder, arguments))
     config = _read_config(folder)
     entries = _read_entries(folder)
-    modules: dict[str, nn.Module] = {}
-    for entry in entries:
-        module_class = _class_of(entry, folder)
-        arguments = transformer_args if module_class is Transformer else {}
-        modules[entry.name] = module_class.load(folder / entry.path, **arguments)
+    modules = _Modules(folder, arguments)
     card = folder / _CARD_NAME
     return SavedModel(
-        modules=modules,
+        modules={
+            entry.name: modules.load(entry.type, PurePosixPath(entry.path), f"{folder / _MODULES_NAME}: type")
+            for entry in entries
+        },
         config=config,
         entries={entry.name: entry for entry in entries},
         card=card.read_text(encoding="utf-8", errors="replace") if card.exists() else None,
     )
+
+
+@dataclass(frozen=True)
+class _Modules:
+    """The modules in a model folder.
+
+    Args:
+        folder: The folder.
+        arguments: How they are loaded.
+    """
+
+    folder: Path
+    arguments: LoadArguments
+
+    def load(self, type_name: str, path: PurePosixPath, where: str) -> nn.Module:
+        """The module in a folder inside the model folder.
+
+        Args:
+            type_name: The dotted name of its class.
+            path: The folder.
+            where: The file that names it, for messages.
+        """
+        module_class = class_named(
+            type_name, self.folder, where, trust_remote_code=self.arguments.trust_remote_code
+        )
+        folder = self.folder / path
+        if module_class is Transformer:
+            return Transformer.load(folder, **self.arguments.for_transformer())
+        if module_class is Router:
+            return Router.load(folder, load_module=lambda *part: self._part(*part, router=path))
+        if is_known(type_name):
+            module: nn.Module = module_class.load(folder)
+            return module
+        return self._foreign(module_class, path)
+
+    def _part(self, type_name: str, name: str, *, router: PurePosixPath) -> nn.Module:
+        where = f"{self.folder / router}: types"
+        _check_inside(name, where)
+        if not PurePosixPath(name).parts:
+            raise FormatError(where, "a folder for each module", name)
+        return self.load(type_name, router / name, where)
+
+    def _foreign(self, module_class: Any, path: PurePosixPath) -> nn.Module:
+        """A module whose class was written for some version of sentence-transformers."""
+        of_load = inspect.signature(module_class.load).parameters
+        transformer_args = self.arguments.for_transformer()
+        module: nn.Module
+        if "subfolder" in of_load:  # of 5.0 and later
+            offered = {
+                "subfolder": "" if path == PurePosixPath() else str(path),
+                "local_files_only": True,
+                "trust_remote_code": True,
+                "model_kwargs": transformer_args["model_args"],
+                "tokenizer_kwargs": transformer_args["tokenizer_args"],
+                "processor_kwargs": transformer_args["tokenizer_args"],
+                "config_kwargs": transformer_args["config_args"],
+                "backend": "torch",
+            }
+            module = module_class.load(str(self.folder), **_taken(offered, of_load))
+        elif "model_args" in inspect.signature(module_class).parameters:  # a Transformer of its own
+            settings = read_transformer_config(self.folder / path).to_dict()
+            merged = {name: {**settings.get(name, {}), **given} for name, given in transformer_args.items()}
+            offered = {**settings, **merged}
+            module = module_class(
+                str(self.folder / path), **_taken(offered, inspect.signature(module_class).parameters)
+            )
+        else:
+            module = module_class.load(str(self.folder / path))
+        return module
+
+
+def _taken(offered: Mapping[str, Any], parameters: Mapping[str, inspect.Parameter]) -> dict[str, Any]:
+    """Those of the arguments that a function takes."""
+    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    return {name: value for name, value in offered.items() if takes_any or name in parameters}
 
 
 def save(folder: Path, model: SavedModel, *, safe_serialization: bool = True) -> None:
@@ -120,11 +199,12 @@ def save(folder: Path, model: SavedModel, *, safe_serialization: bool = True) ->
     folder.mkdir(parents=True, exist_ok=True)
     entries = []
     for idx, (name, module) in enumerate(model.modules.items()):
-        entry = ModuleEntry(idx=idx, name=name, path=_path_of(idx, module), type=_type_of(module))
+        entry = ModuleEntry(idx=idx, name=name, path=_path_of(idx, module), type=class_name_of(module))
         known = model.entries.get(name)
         if known is not None:
             entry = replace(entry, kwargs=known.kwargs, extra=known.extra)
-        _save_module(module, folder / entry.path, safe_serialization)
+        save_module(module, folder / entry.path, safe_serialization=safe_serialization)
+        copy_code(module, folder)
         entries.append(entry)
     write_json(folder / _MODULES_NAME, [entry.to_dict() for entry in entries])
     write_json(folder / _CONFIG_NAME, model.config.to_dict())
@@ -141,7 +221,8 @@ def incomplete_folders(folder: Path) -> Sequence[str]:
     return [
         entry.path
         for entry in _read_entries(folder)
-        if _is_incomplete(folder / entry.path, _class_of(entry, folder))
+        if is_known(entry.type)
+        and _is_incomplete(folder / entry.path, class_named(entry.type, folder, "", trust_remote_code=False))
     ]
 
 
@@ -149,17 +230,19 @@ def _is_incomplete(folder: Path, module_class: type[Any]) -> bool:
     names = (SAFE_WEIGHTS_NAME, PICKLED_WEIGHTS_NAME)
     has_weights = any((folder / f"{name}{end}").exists() for name in names for end in ("", ".index.json"))
     config_name = getattr(module_class, "config_file_name", "config.json")
+    if module_class is Router:
+        return not any((folder / name).exists() for name in (config_name, "config.json"))
     lacks_config = module_class not in _WITHOUT_CONFIG and not (folder / config_name).exists()
     return lacks_config or (module_class not in _WITHOUT_WEIGHTS and not has_weights)
 
 
-def _plain_transformer(folder: Path, transformer_args: Mapping[str, Any]) -> dict[str, nn.Module]:
+def _plain_transformer(folder: Path, arguments: LoadArguments) -> dict[str, nn.Module]:
     if not (folder / "config.json").exists():
         raise FileNotFoundError(
             f"{folder}: expected modules.json (a sentence-transformers model) or config.json (a transformer), "
             "found neither"
         )
-    transformer = Transformer.load(folder, **transformer_args)
+    transformer = Transformer.load(folder, **arguments.for_transformer())
     hf_config = transformer.auto_model.config
     architecture = (getattr(hf_config, "architectures", None) or [""])[0]
     is_causal = architecture.endswith("ForCausalLM") and getattr(hf_config, "is_causal", True)
@@ -177,7 +260,7 @@ def _read_config(folder: Path) -> ModelConfig:
     path = folder / _CONFIG_NAME
     config = ModelConfig.from_dict(read_json(path), str(path)) if path.exists() else ModelConfig()
     if config.model_type not in (None, _MODEL_TYPE):
-        raise FormatError(f"{path}: model_type", f"{_MODEL_TYPE!r}, the kind that is read here", config.model_type)
+        raise FormatError(f"{path}: model_type", f"{_MODEL_TYPE!r}: other families are not read", config.model_type)
     return config
 
 
@@ -188,42 +271,19 @@ def _read_entries(folder: Path) -> list[ModuleEntry]:
         raise FormatError(str(path), "a JSON array", rows)
     entries = [ModuleEntry.from_dict(row, f"{path}[{idx}]") for idx, row in enumerate(rows)]
     for entry in entries:
-        place = PurePosixPath(entry.path)
-        if place.is_absolute() or ".." in place.parts or "\\" in entry.path or ":" in entry.path:
-            raise FormatError(f"{path}: path", "a folder inside the model folder", entry.path)
+        _check_inside(entry.path, f"{path}: path")
         if not entry.name or "." in entry.name or sum(entry.name == other.name for other in entries) > 1:
             raise FormatError(f"{path}: name", "a name of its own for each module, without dots", entry.name)
     return entries
 
 
-def _class_of(entry: ModuleEntry, folder: Path) -> type[Any]:
-    if entry.type not in _CLASS_OF:
-        known = ", ".join(module_class.__name__ for module_class in _CLASSES)
-        raise FormatError(
-            f"{folder / _MODULES_NAME}: type", f"a module of sentence-transformers ({known})", entry.type
-        )
-    return _CLASS_OF[entry.type]
-
-
-def _type_of(module: nn.Module) -> str:
-    """The name of a module's class on disk: ours under the names that every version knows."""
-    name = type(module).__name__
-    if type(module) in _CLASSES:
-        return f"sentence_transformers.models.{name}"
-    return f"{type(module).__module__}.{name}"
+def _check_inside(path: str, where: str) -> None:
+    """Raise a FormatError for a path that leads out of the folder; links in it are the user's, or the Hub's."""
+    place = PurePosixPath(path)
+    if place.is_absolute() or ".." in place.parts or "\\" in path or ":" in path or "\0" in path:
+        raise FormatError(where, "a folder inside the model folder", path)
 
 
 def _path_of(idx: int, module: nn.Module) -> str:
     is_root = idx == 0 and isinstance(module, Transformer)
-    return "" if is_root else f"{idx}_{type(module).__name__}"
-
-
-def _save_module(module: nn.Module, folder: Path, safe_serialization: bool) -> None:
-    """Call a module's own ``save``; one that was written for 2.7 takes the folder alone."""
-    save_module: Any = getattr(module, "save", None)
-    if save_module is None:
-        raise TypeError(f"{type(module).__name__}: expected a save(path) method, so that it can be saved")
-    folder.mkdir(parents=True, exist_ok=True)
-    takes_format = "safe_serialization" in inspect.signature(save_module).parameters
-    options = {"safe_serialization": safe_serialization} if takes_format else {}
-    save_module(str(folder), **options)
+    return "" if is_root else f"{idx}_{class_name_of(module).rpartition('.')[2]}"

@@ -17,8 +17,10 @@ from torch import Tensor, nn
 from sentence_embedder import hub, saved_model
 from sentence_embedder.acceleration.acceleration import Acceleration
 from sentence_embedder.acceleration.dtypes import check_dtype
-from sentence_embedder.acceleration.forward import PlainForward
+from sentence_embedder.acceleration.forward import Forward, PlainForward
+from sentence_embedder.acceleration.snapshot import is_bare
 from sentence_embedder.devices import get_device_name, module_device
+from sentence_embedder.encoding.chain import Chain, Link, RoutedTexts, by_route
 from sentence_embedder.encoding.collector import Output, Rows, collector_for
 from sentence_embedder.encoding.engine import Engine, TokenizedOnDemand, TokenizesAhead, text_length
 from sentence_embedder.encoding.inputs import DistinctTexts, as_items, chunks_of
@@ -27,7 +29,8 @@ from sentence_embedder.features import BatchSource, Features
 from sentence_embedder.formats import ModelConfig, ModuleEntry
 from sentence_embedder.input_example import InputExample
 from sentence_embedder.model_card import CardFacts, render
-from sentence_embedder.models import Pooling, Transformer
+from sentence_embedder.models import Pooling, Router, Transformer
+from sentence_embedder.models.module import accepted_kwargs
 from sentence_embedder.progress import progress_bar
 from sentence_embedder.prompts import (
     DOCUMENT_PROMPT_NAMES,
@@ -38,7 +41,7 @@ from sentence_embedder.prompts import (
     resolve_prompt,
 )
 from sentence_embedder.quantization import CALIBRATED_PRECISIONS, Precision
-from sentence_embedder.saved_model import SavedModel
+from sentence_embedder.saved_model import LoadArguments, SavedModel
 from sentence_embedder.similarity import Embeddings, SimilarityFunction, as_tensor
 from sentence_embedder.version import __version__
 
@@ -142,13 +145,13 @@ class SentenceTransformer(nn.Sequential):
                 cache_folder=cache_folder,
                 local_files_only=local_files_only,
             )
-            saved = _load(
-                source,
-                trust_remote_code=trust_remote_code,
+            arguments = LoadArguments(
                 model_args=model_kwargs or {},
                 tokenizer_args={**(processor_kwargs or {}), **(tokenizer_kwargs or {})},
                 config_args=config_kwargs or {},
+                trust_remote_code=trust_remote_code,
             )
+            saved = _load(source, arguments)
         super().__init__()
         for name, module in saved.modules.items():
             self.add_module(name, module)
@@ -189,6 +192,7 @@ class SentenceTransformer(nn.Sequential):
         *,
         truncate_dim: int | None = None,
         out: Output | None = None,
+        **kwargs: Any,
     ) -> Any:
         """The embeddings of texts.
 
@@ -215,16 +219,18 @@ class SentenceTransformer(nn.Sequential):
                 model's ``truncate_dim``.
             out: An array (texts, dim) to put the embeddings into, a ``numpy.memmap`` say; it is also what is
                 returned. With ``convert_to_tensor`` a tensor.
+            kwargs: What modules of this model ask for: ``task`` names the route of a Router.
 
         Returns:
             An array (texts, dim), float32 unless the model or ``precision`` says otherwise, in the order of
             the texts; (dim,) for a lone text. A model in training mode is left in evaluation mode.
 
         Raises:
-            TypeError: What was given is no text, or a row of it is missing.
+            TypeError: What was given is no text, or a row of it is missing; or no module takes an argument.
             ValueError: An option has a value that does not exist, or a combination without a meaning.
         """
         items, is_single = as_items(sentences)
+        self._check_kwargs(kwargs)
         prompt = resolve_prompt(
             self.prompts, prompt=prompt, prompt_name=prompt_name, default_prompt_name=self.default_prompt_name
         )
@@ -235,12 +241,12 @@ class SentenceTransformer(nn.Sequential):
             container=container_for(convert_to_numpy=convert_to_numpy, convert_to_tensor=convert_to_tensor),
             normalize_embeddings=normalize_embeddings,
             truncate_dim=self.truncate_dim if truncate_dim is None else truncate_dim,
-            prompt_length=self._prompt_length(prompt) if prompt else None,
+            prompt=prompt,
         )
         if is_single and out is not None:
             out = out[None]
         shown = _shows_progress() if show_progress_bar is None else show_progress_bar
-        rows = self._encoded(apply_prompt(prompt, items), options, device, out=out, shows_progress=shown)
+        rows = self._encoded(apply_prompt(prompt, items), options, device, kwargs, out=out, shows_progress=shown)
         return rows[0] if is_single else rows
 
     def encode_iter(
@@ -303,12 +309,14 @@ class SentenceTransformer(nn.Sequential):
         return arrays()
 
     def encode_query(self, sentences: Any, *args: Any, **kwargs: Any) -> Any:
-        """``encode`` for queries: with the prompt named ``query``, if the model has one and none is given."""
+        """``encode`` for queries: by the route ``query`` of a Router, and with the prompt of that name, if the
+        model has one and none is given.
+        """
         return self._encode_with_one_of(QUERY_PROMPT_NAMES, sentences, *args, **kwargs)
 
     def encode_document(self, sentences: Any, *args: Any, **kwargs: Any) -> Any:
-        """``encode`` for documents: with the first prompt of the name ``document``, ``passage`` or ``corpus``, if
-        the model has one and none is given.
+        """``encode`` for documents: by the route ``document`` of a Router, and with the first prompt of the name
+        ``document``, ``passage`` or ``corpus``, if the model has one and none is given.
         """
         return self._encode_with_one_of(DOCUMENT_PROMPT_NAMES, sentences, *args, **kwargs)
 
@@ -325,7 +333,17 @@ class SentenceTransformer(nn.Sequential):
             prompt_name = first_named(self.prompts, names)
             # Without a prompt of its own it takes none: the default one is for texts of no known kind.
             prompt = "" if prompt_name is None else None
+        task = names[0]
+        if any(isinstance(module, Router) and module.knows(task) for module in self):
+            kwargs.setdefault("task", task)
         return self.encode(sentences, prompt_name, prompt, *args, **kwargs)
+
+    def forward(self, input: Features, **kwargs: Any) -> Features:  # noqa: A002  # as nn.Sequential names it
+        """What the modules make of the Features of texts, each with those of the arguments that it takes."""
+        features = input
+        for link in self._links():
+            features = link(features, **kwargs)
+        return features
 
     def tokenize(self, texts: Sequence[Any]) -> Features:
         """The Features of a batch of texts, as the first module makes them, on the CPU.
@@ -335,8 +353,7 @@ class SentenceTransformer(nn.Sequential):
         """
         first = self._first_module()
         if not hasattr(first, "tokenize"):
-            name = type(first).__name__
-            raise TypeError(f"expected a first module with a tokenize method, a Transformer say, found {name}")
+            raise self._no_tokenizer(first)
         features: Features = first.tokenize(texts)
         return features
 
@@ -345,55 +362,122 @@ class SentenceTransformer(nn.Sequential):
         texts: Sequence[Any],
         options: EncodeOptions,
         device: str | torch.device | None,
+        kwargs: Mapping[str, Any],
         *,
         out: Output | None,
         shows_progress: bool,
     ) -> Rows:
         device = self._ready_on(device)
         is_rows = options.output_value == "sentence_embedding"
-        engine = self._engine(options, device)
+        groups = by_route(texts) if self._has_routes() else [RoutedTexts.of_all(texts)]
+        engines = [self._engine(group.key, options, device, kwargs) for group in groups]
         # What comes apart for each text, its owner may change; and who tokenises by batches, may count them.
-        may_share = is_rows and engine.forward.batch_tokens is not None
+        may_share = is_rows and len(groups) == 1 and engines[0].forward.batch_tokens is not None
         distinct = DistinctTexts.of(texts) if may_share else DistinctTexts.every(len(texts))
         dimension = self._dimension_cut_to(options.truncate_dim)
         collector = collector_for(distinct, options, dimension=dimension, device=device, out=out)
         with progress_bar(len(texts), unit="sentence", shown=shows_progress, description="Encoding") as progress:
             if len(distinct.computed) < len(texts):
-                texts = [texts[place] for place in distinct.computed]
-                progress.update(distinct.count - len(texts))
-            engine.run(texts, collector, progress)
+                groups = [RoutedTexts.of_all([texts[place] for place in distinct.computed])]
+                progress.update(len(texts) - len(distinct.computed))
+            for group, engine in zip(groups, engines, strict=True):
+                engine.run(group.texts, group.place(collector), progress)
         return collector.finish()
 
-    def _engine(self, options: EncodeOptions, device: torch.device) -> Engine:
-        """What turns texts into Features: tokenised ahead, or by batches if somebody has their own ``tokenize``."""
-        first = self._first_module()
-        extra = {} if options.prompt_length is None else {"prompt_length": options.prompt_length}
+    def _engine(
+        self, key: str | None, options: EncodeOptions, device: torch.device, kwargs: Mapping[str, Any]
+    ) -> Engine:
+        """What turns texts of a route into Features: tokenised ahead, or by batches if somebody has their own
+        ``tokenize``.
+        """
+        links = [routed for link in self._links() for routed in link.routed(key, kwargs.get("task"))]
+        chain = Chain(links, kwargs)
+        first: Any = chain.modules[0] if links else None
+        if not hasattr(first, "tokenize"):
+            raise self._no_tokenizer(first)
+        length = self._prompt_length(first, options.prompt) if options.prompt else None
+        extra = {} if length is None else {"prompt_length": length}
         is_stock = type(self).tokenize is SentenceTransformer.tokenize
         if isinstance(first, Transformer):
             is_stock = is_stock and type(first).tokenize is Transformer.tokenize
         if is_stock and isinstance(first, TokenizesAhead):
             tokenize: Callable[[Sequence[Any]], BatchSource] = first.tokenize_ahead
-            forward = self._acceleration.forward(
-                self, output_value=options.output_value, device=device, extra=extra
-            )
+            forward = self._forward(chain, key, options, device, extra)
         else:
-            tokenize = functools.partial(TokenizedOnDemand, self.tokenize)
-            forward = PlainForward(self, device, extra)
+            own = first.tokenize if is_stock else self.tokenize
+            tokenize = functools.partial(TokenizedOnDemand, own)
+            forward = PlainForward(self._called(chain, key), device, extra)
         return Engine(
             tokenize=tokenize,
             forward=forward,
             device=device,
             batch_size=options.batch_size,
-            longest=self.get_max_seq_length(),
+            longest=getattr(first, "max_seq_length", None),
         )
 
-    def _prompt_length(self, prompt: str) -> int | None:
+    def _forward(
+        self,
+        chain: Chain,
+        key: str | None,
+        options: EncodeOptions,
+        device: torch.device,
+        extra: Mapping[str, Any],
+    ) -> Forward:
+        """The quickest way through a chain."""
+        is_stock = type(self).forward is SentenceTransformer.forward
+        around = [self, *(module for module in self if isinstance(module, Router))]
+        if not is_stock or not chain.is_plain or not all(map(is_bare, around)):
+            return PlainForward(self._called(chain, key), device, extra)
+        route = key or chain.kwargs.get("task")
+        model = nn.Sequential(*chain.modules) if self._has_routes() else self
+        return self._acceleration.forward(
+            model, output_value=options.output_value, device=device, extra=extra, route=route
+        )
+
+    def _called(self, chain: Chain, key: str | None) -> Callable[[Features], Features]:
+        """The model itself, which may be of a subclass, with what makes it take the way of a chain."""
+        kwargs = dict(chain.kwargs)
+        if key is not None:
+            kwargs["task"] = key
+        return functools.partial(self, **kwargs) if kwargs else self
+
+    def _links(self) -> list[Link]:
+        """The modules, with the arguments that they take: their class says it, or the model's files."""
+        return [
+            Link(module, accepted_kwargs(module).union(self._entries[name].kwargs if name in self._entries else ()))
+            for name, module in self._modules.items()
+        ]
+
+    def _has_routes(self) -> bool:
+        return any(isinstance(module, Router) for module in self)
+
+    def _check_kwargs(self, kwargs: Mapping[str, Any]) -> None:
+        """Raise a TypeError for arguments that no module takes."""
+        if kwargs:
+            accepted = frozenset[str]().union(*(link.accepted_on_any_route() for link in self._links()))
+            unknown = sorted(kwargs.keys() - accepted)
+            if unknown:
+                raise TypeError(
+                    f"encode: no such argument: {unknown}; the modules of this model take {sorted(accepted)}"
+                )
+
+    def _no_tokenizer(self, first: nn.Module | None) -> Exception:
+        own = self._first_module()
+        if isinstance(own, Router):
+            return ValueError(
+                f"expected {{route: text}} with one of the routes {list(own.routes)}, or task=, found neither"
+            )
+        return TypeError(
+            f"expected a first module with a tokenize method, a Transformer say, found {type(first).__name__}"
+        )
+
+    def _prompt_length(self, first: Any, prompt: str) -> int | None:
         """How many tokens a prompt takes at the start of a text; None if the first module makes no tokens."""
-        first = self._first_module()
         if isinstance(first, Transformer):
             return first.prompt_length(prompt)
-        features = self.tokenize([prompt])
-        if "input_ids" not in features:
+        features = first.tokenize([prompt])
+        # Texts as bags of tokens are pooled as they are.
+        if "input_ids" not in features or features["input_ids"].ndim < 2:
             return None
         ids = features["input_ids"][0].tolist()
         special_ids = getattr(getattr(first, "tokenizer", None), "all_special_ids", ())
@@ -681,24 +765,10 @@ def _token(token: bool | str | None, use_auth_token: bool | str | None) -> bool 
     return use_auth_token
 
 
-def _load(
-    source: hub.ModelSource,
-    *,
-    trust_remote_code: bool,
-    model_args: Mapping[str, Any],
-    tokenizer_args: Mapping[str, Any],
-    config_args: Mapping[str, Any],
-) -> SavedModel:
+def _load(source: hub.ModelSource, arguments: LoadArguments) -> SavedModel:
     logger.info("loading %s", source.name)
     folder = hub.locate(source, saved_model.incomplete_folders)
-    # Explicit in every call: where it is left out, transformers asks on the terminal.
-    trust = {"trust_remote_code": trust_remote_code}
-    return saved_model.load(
-        folder,
-        model_args={**trust, **model_args},
-        tokenizer_args={**trust, **tokenizer_args},
-        config_args={**trust, **config_args},
-    )
+    return saved_model.load(folder, arguments)
 
 
 def _shows_progress() -> bool:

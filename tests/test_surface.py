@@ -122,7 +122,7 @@ def test_the_module_of_the_class_is_recognised() -> None:
 
 @pytest.mark.parametrize("module", [sentence_embedder, models, util], ids=lambda module: str(module.__name__))
 def test_all_names_exist(module: Any) -> None:
-    """What a module says it exports is there, constants before classes before functions, each in alphabetical order."""
+    """What a module says it exports is there: constants, classes and functions, each in alphabetical order."""
     assert all(hasattr(module, name) for name in module.__all__)
     assert [*module.__all__] == sorted(
         module.__all__, key=lambda name: (not name.isupper(), not name[0].isupper(), name)

@@ -80,10 +80,16 @@ class Acceleration:
     def __init__(self, *, enabled: bool = True, dtype: str = "float32") -> None:
         self.enabled = enabled
         self.dtype = dtype
-        self._readings: Transient[_Reading] = Transient()
+        self._readings: dict[str | None, Transient[_Reading]] = {}
 
     def forward(
-        self, model: nn.Sequential, *, output_value: str | None, device: torch.device, extra: Mapping[str, Any]
+        self,
+        model: nn.Sequential,
+        *,
+        output_value: str | None,
+        device: torch.device,
+        extra: Mapping[str, Any],
+        route: str | None = None,
     ) -> Forward:
         """The way through a model in evaluation mode.
 
@@ -93,12 +99,13 @@ class Acceleration:
                 features.
             device: Where the model computes.
             extra: Features of the batch as a whole.
+            route: Which of several ways through a model the modules are.
         """
         plain = PlainForward(model, device, extra)
         if not self.enabled or not _is_stock(model) or _is_autocast(device):
             return plain
         transformer, *rest = model
-        reading = self._readings.get(
+        reading = self._readings.setdefault(route, Transient()).get(
             make=lambda: _read(transformer.auto_model, self.dtype),
             holds=lambda kept: (
                 kept.model is transformer.auto_model and kept.dtype == self.dtype and kept.snapshot.is_current()
@@ -114,8 +121,8 @@ class Acceleration:
 
 
 def _is_stock(model: nn.Sequential) -> bool:
-    """Whether the modules are called one by one, and the first is a Transformer as this package wrote it."""
-    if len(model) == 0 or type(model).forward is not nn.Sequential.forward or type(model[0]) is not Transformer:
+    """Whether the first module is a Transformer as this package wrote it, and nobody looks in between."""
+    if len(model) == 0 or type(model[0]) is not Transformer:
         return False
     everywhere: Any = nn.modules.module
     hooks = everywhere._global_forward_hooks or everywhere._global_forward_pre_hooks

@@ -23,7 +23,7 @@ class EncodeOptions:
         container: What sentence embeddings are returned in.
         normalize_embeddings: Whether sentence embeddings are scaled to length 1, after they are cut.
         truncate_dim: Width to which sentence embeddings are cut; None leaves them.
-        prompt_length: How many tokens of each text are its prompt; None if there is no prompt.
+        prompt: What stands before each text, if anything.
 
     Raises:
         ValueError: A value that does not exist, or a combination without a meaning.
@@ -35,7 +35,7 @@ class EncodeOptions:
     container: Container = "numpy"
     normalize_embeddings: bool = False
     truncate_dim: int | None = None
-    prompt_length: int | None = None
+    prompt: str | None = None
 
     def __post_init__(self) -> None:
         if not _is_whole(self.batch_size) or self.batch_size < 1:

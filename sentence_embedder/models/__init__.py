@@ -8,6 +8,7 @@ from sentence_embedder.models.layer_norm import LayerNorm
 from sentence_embedder.models.lstm import LSTM
 from sentence_embedder.models.normalize import Normalize
 from sentence_embedder.models.pooling import Pooling
+from sentence_embedder.models.router import Asym, Router
 from sentence_embedder.models.static_embedding import StaticEmbedding
 from sentence_embedder.models.transformer import Transformer
 from sentence_embedder.models.weighted_layer_pooling import WeightedLayerPooling
@@ -17,12 +18,14 @@ from sentence_embedder.models.word_weights import WordWeights
 __all__ = [
     "CNN",
     "LSTM",
+    "Asym",
     "BoW",
     "Dense",
     "Dropout",
     "LayerNorm",
     "Normalize",
     "Pooling",
+    "Router",
     "StaticEmbedding",
     "Transformer",
     "WeightedLayerPooling",

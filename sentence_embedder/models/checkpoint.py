@@ -114,6 +114,23 @@ def read_backend(path: Path) -> Any:
         raise ValueError(f"{path}: expected a tokenizer, found something else: {error}") from error
 
 
+def class_in_folder(reference: str, folder: Path) -> type[Any]:
+    """The class ``file.Class`` in a file of a folder, which is executed."""
+    from transformers.dynamic_module_utils import get_class_from_dynamic_module
+
+    found: type[Any] = get_class_from_dynamic_module(reference, str(folder), local_files_only=True)
+    return found
+
+
+def copy_code(module: torch.nn.Module, folder: Path) -> None:
+    """Copy the files that the classes of a module, and of those inside it, came in beside their model."""
+    from transformers.dynamic_module_utils import custom_object_save
+
+    for part in module.modules():
+        if type(part).__module__.startswith("transformers_modules.") and hasattr(type(part), "save"):
+            custom_object_save(part, folder)
+
+
 def save_model(folder: Path, model: Any, *, safe_serialization: bool = True) -> None:
     """Write a model's configuration and weights, as safetensors or as a pickle."""
     with _quiet_transformers():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -13,6 +14,42 @@ from sentence_embedder.files import read_json, read_weights, write_json, write_w
 from sentence_embedder.record import Record
 
 _Module = TypeVar("_Module", bound="Module")
+
+_HOME = __name__.rpartition(".")[0]
+
+
+def class_name_of(module: nn.Module) -> str:
+    """The dotted name of a module's class on disk: ours under the names that every version knows."""
+    of_module: Any = getattr(module, "class_name_on_disk", None)
+    if callable(of_module):
+        name: str = of_module()
+        return name
+    home, own_name = type(module).__module__, type(module).__name__
+    if home.startswith(f"{_HOME}."):
+        return f"sentence_transformers.models.{own_name}"
+    # What came with a model is in a file beside it again.
+    is_from_model = home.startswith("transformers_modules.")
+    return f"{home.rpartition('.')[2] if is_from_model else home}.{own_name}"
+
+
+def save_module(module: nn.Module, folder: Path, *, safe_serialization: bool) -> None:
+    """Call a module's own ``save``; one that was written for 2.7 takes the folder alone.
+
+    Raises:
+        TypeError: It has none.
+    """
+    save: Any = getattr(module, "save", None)
+    if save is None:
+        raise TypeError(f"{type(module).__name__}: expected a save(path) method, so that it can be saved")
+    folder.mkdir(parents=True, exist_ok=True)
+    takes_format = "safe_serialization" in inspect.signature(save).parameters
+    options = {"safe_serialization": safe_serialization} if takes_format else {}
+    save(str(folder), **options)
+
+
+def accepted_kwargs(module: nn.Module) -> frozenset[str]:
+    """The names of the keyword arguments of ``encode`` that a module's ``forward`` takes, as its class says."""
+    return frozenset(getattr(module, "forward_kwargs", ()))
 
 
 class Module(nn.Module):

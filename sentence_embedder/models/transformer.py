@@ -84,7 +84,7 @@ class Transformer(nn.Module):
             config_args: See above.
         """
         folder = Path(input_path)
-        config = _read_config(folder)
+        config = read_transformer_config(folder)
         transformer = cls(
             str(folder),
             max_seq_length=config.max_seq_length,
@@ -249,7 +249,8 @@ def _own_limit(config: Any, tokenizer: Any) -> int | None:
     return None if positions is None or limit is None or positions < 1 else min(positions, limit)
 
 
-def _read_config(folder: Path) -> TransformerConfig:
+def read_transformer_config(folder: Path) -> TransformerConfig:
+    """The settings in a folder, under whichever of their names, without what would run code."""
     paths = [folder / name for name in TRANSFORMER_CONFIG_NAMES]
     path = next((path for path in paths if path.exists()), None)
     config = TransformerConfig() if path is None else TransformerConfig.from_dict(read_json(path), str(path))
