@@ -139,6 +139,13 @@ class TransformerConfig(Record):
         fields.drop_defaults(_TRANSFORMER_DEFAULTS)
         return super()._taken_from(fields)
 
+    @property
+    def is_clip(self) -> bool:
+        """Whether it belongs to a CLIPModel, as 5.4 and later save one."""
+        modalities = self.extra.get("modality_config")
+        text = modalities.get("text") if isinstance(modalities, Mapping) else None
+        return isinstance(text, Mapping) and text.get("method") == "get_text_features"
+
 
 @dataclass(frozen=True, kw_only=True)
 class PoolingConfig(Record):

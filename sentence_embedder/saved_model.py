@@ -15,6 +15,7 @@ from sentence_embedder.files import PICKLED_WEIGHTS_NAME, SAFE_WEIGHTS_NAME, rea
 from sentence_embedder.formats import ModelConfig, ModuleEntry
 from sentence_embedder.models import (
     BoW,
+    CLIPModel,
     Dropout,
     Normalize,
     Pooling,
@@ -136,8 +137,11 @@ class _Modules:
             type_name, self.folder, where, trust_remote_code=self.arguments.trust_remote_code
         )
         folder = self.folder / path
-        if module_class is Transformer:
-            return Transformer.load(folder, **self.arguments.for_transformer())
+        if module_class is Transformer and read_transformer_config(folder).is_clip:
+            module_class = CLIPModel
+        if module_class in (Transformer, CLIPModel):
+            of_checkpoint: nn.Module = module_class.load(folder, **self.arguments.for_transformer())
+            return of_checkpoint
         if module_class is Router:
             return Router.load(folder, load_module=lambda *part: self._part(*part, router=path))
         if is_known(type_name):

@@ -33,7 +33,7 @@ def as_items(sentences: Any) -> tuple[list[Any], bool]:
     """
     if isinstance(sentences, np.ndarray):
         sentences = sentences.tolist()
-    if isinstance(sentences, (str, Mapping)):
+    if isinstance(sentences, (str, Mapping)) or _is_image(sentences):
         return [sentences], True
     if hasattr(sentences, "columns"):
         columns = list(sentences.columns)
@@ -47,6 +47,11 @@ def as_items(sentences: Any) -> tuple[list[Any], bool]:
         if not isinstance(item, str):
             _check_item(row, item)
     return items, False
+
+
+def _is_image(item: object) -> bool:
+    """Whether an item is an image of Pillow, which need not be installed."""
+    return any(ancestor.__module__ == "PIL.Image" for ancestor in type(item).__mro__)
 
 
 def _check_item(row: int, item: Any) -> None:

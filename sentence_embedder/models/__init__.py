@@ -1,6 +1,7 @@
 """The modules that a model is a chain of."""
 
 from sentence_embedder.models.bow import BoW
+from sentence_embedder.models.clip_model import CLIPModel
 from sentence_embedder.models.cnn import CNN
 from sentence_embedder.models.dense import Dense
 from sentence_embedder.models.dropout import Dropout
@@ -20,6 +21,7 @@ __all__ = [
     "LSTM",
     "Asym",
     "BoW",
+    "CLIPModel",
     "Dense",
     "Dropout",
     "LayerNorm",

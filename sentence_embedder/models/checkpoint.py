@@ -7,6 +7,7 @@ import json
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,21 @@ def load_tokenizer(name: str, cache_dir: str | None, tokenizer_args: Mapping[str
 
     with _quiet_transformers():
         return AutoTokenizer.from_pretrained(name, **{"cache_dir": cache_dir, **tokenizer_args})
+
+
+def load_processor(name: str, processor_args: Mapping[str, Any]) -> Any:
+    """The tokenizer and image processor of a checkpoint.
+
+    Raises:
+        ImportError: Pillow is not installed.
+    """
+    from transformers import AutoProcessor
+
+    if find_spec("PIL") is None:
+        raise ImportError(f"{name}: expected the package pillow: pip install 'sentence-embedder[vision]'")
+    auto_processor: Any = AutoProcessor
+    with _quiet_transformers():
+        return auto_processor.from_pretrained(name, **{"use_fast": False, **processor_args})
 
 
 def has_plain_backend(tokenizer: Any) -> bool:
@@ -149,6 +165,18 @@ def save_tokenizer(folder: Path, tokenizer: Any) -> None:
     with _quiet_transformers():
         tokenizer.save_pretrained(folder)
     _make_tokenizer_portable(folder)
+
+
+def save_processor(folder: Path, processor: Any) -> None:
+    """Write a tokenizer and an image processor, so that readers of all ages understand them."""
+    # In two files: the one that transformers 5 makes of them, earlier versions fail on.
+    save_tokenizer(folder, processor.tokenizer)
+    with _quiet_transformers():
+        processor.image_processor.save_pretrained(folder)
+    path = folder / "preprocessor_config.json"
+    settings = read_json(path)
+    kind = str(settings.get("image_processor_type", "")).removesuffix("Pil")  # the one without torchvision
+    write_json(path, {**settings, "image_processor_type": kind, "processor_class": type(processor).__name__})
 
 
 @contextmanager
