@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from pickle import UnpicklingError
 from typing import Any
 
@@ -12,6 +12,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+
+from sentence_embedder.record import FormatError
 
 SAFE_WEIGHTS_NAME = "model.safetensors"
 PICKLED_WEIGHTS_NAME = "pytorch_model.bin"
@@ -26,6 +28,18 @@ _UNREADABLE = (
 
 class WeightsError(ValueError):
     """The weights in a file are not those of the module that should take them."""
+
+
+def check_inside(path: str, where: str) -> None:
+    """Raise a FormatError for a path that leads out of the folder; links in it are the user's, or the Hub's.
+
+    Args:
+        path: The path, as a file spells it.
+        where: The file and the key, for messages.
+    """
+    place = PurePosixPath(path)
+    if place.is_absolute() or ".." in place.parts or any(mark in path for mark in "\\:\0"):
+        raise FormatError(where, "a path inside the model folder", path)
 
 
 def read_json(path: Path) -> Any:

@@ -471,3 +471,58 @@ def _route(key: str, where: str) -> Route:
     if not all(part is None or isinstance(part, str) for part in (task, *kinds)):
         raise FormatError(where, expected, key)
     return task, kind
+
+
+_Size = Annotated[int, Range(0, 10_000_000)] | None
+_Layers = Annotated[int, Range(0, 1_000)] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointConfig(Record):
+    """``config.json`` of a transformer, as far as it decides how much is built before weights are read.
+
+    Args:
+        model_type: The architecture.
+        architectures: The classes that the weights belong to.
+        hidden_size: Width of a token's embedding; the architectures that call it otherwise are small.
+        vocab_size: How many tokens there are.
+        max_position_embeddings: How many places in a text there are; -1 for any number.
+        num_hidden_layers: How many layers there are, under this name and the four that follow.
+        num_layers: See above.
+        num_decoder_layers: See above.
+        n_layers: See above.
+        n_layer: See above.
+    """
+
+    model_type: str | None = None
+    architectures: Sequence[str] | None = None
+    hidden_size: _Size = None
+    vocab_size: _Size = None
+    max_position_embeddings: Annotated[int, Range(-1, 100_000_000)] | None = None
+    num_hidden_layers: _Layers = None
+    num_layers: _Layers = None
+    num_decoder_layers: _Layers = None
+    n_layers: _Layers = None
+    n_layer: _Layers = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdapterConfig(Record):
+    """``adapter_config.json`` of peft.
+
+    Args:
+        base_model_name_or_path: The checkpoint that is adapted.
+    """
+
+    base_model_name_or_path: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightsIndex(Record):
+    """``model.safetensors.index.json``: weights in several files.
+
+    Args:
+        weight_map: Name of a tensor → the file that it is in.
+    """
+
+    weight_map: Mapping[str, str]

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import nn
 
-from sentence_embedder.files import PICKLED_WEIGHTS_NAME, SAFE_WEIGHTS_NAME, read_json, write_json
+from sentence_embedder.files import PICKLED_WEIGHTS_NAME, SAFE_WEIGHTS_NAME, check_inside, read_json, write_json
 from sentence_embedder.formats import ModelConfig, ModuleEntry
 from sentence_embedder.models import (
     BoW,
@@ -37,6 +37,7 @@ _MODULES_NAME = "modules.json"
 _CARD_NAME = "README.md"
 _MODEL_TYPE = "SentenceTransformer"
 
+_ADAPTER_WEIGHTS_NAMES = ("adapter_model.safetensors", "adapter_model.bin")
 _WITHOUT_CONFIG = (Normalize, StaticEmbedding)
 _WITHOUT_WEIGHTS = (BoW, Dropout, Normalize, Pooling, WordWeights)
 
@@ -151,7 +152,7 @@ class _Modules:
 
     def _part(self, type_name: str, name: str, *, router: PurePosixPath) -> nn.Module:
         where = f"{self.folder / router}: types"
-        _check_inside(name, where)
+        check_inside(name, where)
         if not PurePosixPath(name).parts:
             raise FormatError(where, "a folder for each module", name)
         return self.load(type_name, router / name, where)
@@ -231,17 +232,19 @@ def incomplete_folders(folder: Path) -> Sequence[str]:
 
 
 def _is_incomplete(folder: Path, module_class: type[Any]) -> bool:
-    names = (SAFE_WEIGHTS_NAME, PICKLED_WEIGHTS_NAME)
+    names = (SAFE_WEIGHTS_NAME, PICKLED_WEIGHTS_NAME, *_ADAPTER_WEIGHTS_NAMES)
     has_weights = any((folder / f"{name}{end}").exists() for name in names for end in ("", ".index.json"))
     config_name = getattr(module_class, "config_file_name", "config.json")
     if module_class is Router:
         return not any((folder / name).exists() for name in (config_name, "config.json"))
-    lacks_config = module_class not in _WITHOUT_CONFIG and not (folder / config_name).exists()
+    config_names = (config_name, "adapter_config.json") if module_class is Transformer else (config_name,)
+    has_config = any((folder / name).exists() for name in config_names)
+    lacks_config = module_class not in _WITHOUT_CONFIG and not has_config
     return lacks_config or (module_class not in _WITHOUT_WEIGHTS and not has_weights)
 
 
 def _plain_transformer(folder: Path, arguments: LoadArguments) -> dict[str, nn.Module]:
-    if not (folder / "config.json").exists():
+    if not any((folder / name).exists() for name in ("config.json", "adapter_config.json")):
         raise FileNotFoundError(
             f"{folder}: expected modules.json (a sentence-transformers model) or config.json (a transformer), "
             "found neither"
@@ -275,17 +278,10 @@ def _read_entries(folder: Path) -> list[ModuleEntry]:
         raise FormatError(str(path), "a JSON array", rows)
     entries = [ModuleEntry.from_dict(row, f"{path}[{idx}]") for idx, row in enumerate(rows)]
     for entry in entries:
-        _check_inside(entry.path, f"{path}: path")
+        check_inside(entry.path, f"{path}: path")
         if not entry.name or "." in entry.name or sum(entry.name == other.name for other in entries) > 1:
             raise FormatError(f"{path}: name", "a name of its own for each module, without dots", entry.name)
     return entries
-
-
-def _check_inside(path: str, where: str) -> None:
-    """Raise a FormatError for a path that leads out of the folder; links in it are the user's, or the Hub's."""
-    place = PurePosixPath(path)
-    if place.is_absolute() or ".." in place.parts or "\\" in path or ":" in path or "\0" in path:
-        raise FormatError(where, "a folder inside the model folder", path)
 
 
 def _path_of(idx: int, module: nn.Module) -> str:

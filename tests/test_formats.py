@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from sentence_embedder import formats
 from sentence_embedder.formats import (
     POOLING_MODES,
+    AdapterConfig,
     BoWConfig,
+    CheckpointConfig,
     CNNConfig,
     DenseConfig,
     DropoutConfig,
@@ -26,6 +28,7 @@ from sentence_embedder.formats import (
     RouterConfig,
     TransformerConfig,
     WeightedLayerPoolingConfig,
+    WeightsIndex,
     WordEmbeddingsConfig,
     WordTokenizerConfig,
     WordWeightsConfig,
@@ -143,6 +146,18 @@ RECORDS: dict[type[Any], st.SearchStrategy[Any]] = {
     ),
     WordWeightsConfig: st.builds(WordWeightsConfig, **weights, extra=extras),
     BoWConfig: st.builds(BoWConfig, **weights, cumulative_term_frequency=st.booleans(), extra=extras),
+    CheckpointConfig: st.builds(
+        CheckpointConfig,
+        model_type=st.none() | names,
+        architectures=st.none() | vocabularies,
+        hidden_size=st.none() | widths,
+        vocab_size=st.none() | widths,
+        max_position_embeddings=st.none() | st.integers(-1, 99),
+        num_hidden_layers=st.none() | st.integers(0, 99),
+        extra=extras,
+    ),
+    AdapterConfig: st.builds(AdapterConfig, base_model_name_or_path=names, extra=extras),
+    WeightsIndex: st.builds(WeightsIndex, weight_map=st.dictionaries(names, names, max_size=3), extra=extras),
     RouterConfig: st.builds(
         RouterConfig,
         types=st.just({"a": "A", "b": "B"}),

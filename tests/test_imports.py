@@ -51,6 +51,7 @@ OUTSIDE_THEIR_HOME = {
     # Extras.
     "model2vec": "models.static_embedding",
     "nltk": "models.tokenizer",
+    "PIL": "models.clip_model",
 }
 """Packages that one file alone may import."""
 

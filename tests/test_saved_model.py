@@ -295,7 +295,7 @@ class TestRefusals:
         """A module's folder lies inside the model folder."""
         _edit(folder / "modules.json", lambda rows: rows[1].update(path=path))
 
-        with pytest.raises(FormatError, match="path: expected a folder inside the model folder"):
+        with pytest.raises(FormatError, match="path: expected a path inside the model folder"):
             _load(folder)
 
     @pytest.mark.parametrize("name", ["", "a.b", "0"])

@@ -4,26 +4,78 @@ from __future__ import annotations
 
 import copy
 import json
+import logging
+import re
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from sentence_embedder.files import (
     PICKLED_WEIGHTS_NAME,
+    SAFE_WEIGHTS_NAME,
     WeightsError,
+    check_inside,
     read_json,
     remove_weights,
     write_json,
     write_weights,
 )
+from sentence_embedder.formats import AdapterConfig, CheckpointConfig, WeightsIndex
+from sentence_embedder.record import Record
 
-_ENCODERS = {"t5": "T5EncoderModel", "mt5": "MT5EncoderModel", "umt5": "UMT5EncoderModel"}
+logger = logging.getLogger(__name__)
+
+_ENCODERS = {
+    "t5": "T5EncoderModel",
+    "mt5": "MT5EncoderModel",
+    "umt5": "UMT5EncoderModel",
+    "longt5": "LongT5EncoderModel",
+    "switch_transformers": "SwitchTransformersEncoderModel",
+    "t5gemma": "T5GemmaEncoderModel",
+    "udop": "UdopEncoderModel",
+}
 """Kind of encoder-decoder → the class that is its encoder alone."""
+
+_HARMLESS_MISSING = re.compile(r"(^|\.)pooler\.")
+"""Weights that nothing here reads: checkpoints of language models come without a pooler."""
+
+_HARMLESS_UNEXPECTED = re.compile(
+    r"(^|\.)(pooler|cls|lm_head|classifier|qa_outputs|score|decoder|predictions|discriminator_predictions"
+    r"|generator_predictions|generator_lm_head|vocab_transform|vocab_layer_norm|vocab_projector|seq_relationship"
+    r"|head|mlm|mask_predictions|lm_predictions|sop_classifier|pred_layer)\."
+    r"|(^|\.)(position_ids|token_type_ids|inv_freq|masked_bias|relative_position_index)$|(^|\.)attn\.bias$"
+)
+"""Weights of heads that make no embeddings, and numbers that a model computes by itself."""
+
+_CHECKED_SETTINGS = ("config.json", "tokenizer_config.json", "special_tokens_map.json", "adapter_config.json")
+_ADAPTER_CONFIG_NAME = "adapter_config.json"
+_INDEX_NAMES = (f"{SAFE_WEIGHTS_NAME}.index.json", f"{PICKLED_WEIGHTS_NAME}.index.json")
+
+_FROM_CALLER_ALONE = frozenset(
+    [
+        *("trust_remote_code", "code_revision", "auto_map", "custom_generate"),
+        *("use_kernels", "kernel_config", "allow_all_kernels", "experts_implementation", "fusion_config"),
+        *("_attn_implementation_internal", "_experts_implementation_internal"),
+        *("cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token"),
+        *("use_auth_token", "gguf_file", "variant", "config", "state_dict", "generation_config"),
+        *("adapter_kwargs", "adapter_name", "weights_only", "use_safetensors", "ignore_mismatched_sizes"),
+        *("device_map", "max_memory", "offload_folder", "offload_buffers", "offload_state_dict"),
+        *("distributed_config", "device_mesh", "tp_plan", "tp_size", "key_mapping", "output_loading_info"),
+        *("tokenizer_file", "vocab_file", "merges_file", "added_tokens_file", "special_tokens_map_file"),
+        *("tokenizer_type", "_from_auto", "_from_pipeline", "_commit_hash", "_configuration_file", "tqdm_class"),
+    ]
+)
+"""Arguments of transformers that decide what is fetched, run or written: never what a model's own files say."""
+
+_ATTENTIONS = (None, "eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention")
+"""Ways to compute attention that are part of transformers; any other name is that of code to fetch."""
 
 _quieting = threading.RLock()
 
@@ -47,24 +99,116 @@ def load_model(
     # Repositories are given with the weights' arguments; the configuration comes from the same place.
     place = {key: model_args[key] for key in ("token", "revision", "trust_remote_code") if key in model_args}
     dtype = {} if {"dtype", "torch_dtype"} & model_args.keys() else {"dtype": torch.float32}
-    with _quiet_transformers():
-        config = transformers.AutoConfig.from_pretrained(name, **{"cache_dir": cache_dir, **place, **config_args})
+    check_settings(Path(name))
+    config_name = _with_config(name)
+    with _quiet_transformers(), _as_weights_errors(name):
+        auto_config: Any = transformers.AutoConfig
+        config = auto_config.from_pretrained(config_name, **{"cache_dir": cache_dir, **place, **config_args})
+        if not model_args.get("trust_remote_code"):
+            _make_inert(config)
         model_class: Any = getattr(transformers, _ENCODERS.get(config.model_type, "AutoModel"))
         options = {"config": config, "cache_dir": cache_dir, **dtype, **model_args, "output_loading_info": True}
         model, loaded = model_class.from_pretrained(name, **options)
-    # Nothing here reads the pooler: checkpoints of language models come without one.
-    missing = sorted(key for key in loaded["missing_keys"] if "pooler." not in key)
-    if missing:
-        raise WeightsError(f"{name}: expected all weights of a {type(model).__name__}, found none for {missing}")
+    missing = sorted(key for key in loaded["missing_keys"] if not _HARMLESS_MISSING.search(key))
+    unexpected = sorted(key for key in loaded["unexpected_keys"] if not _HARMLESS_UNEXPECTED.search(key))
+    if missing or unexpected:
+        raise WeightsError(
+            f"{name}: expected the weights of a {type(model).__name__}, found none for {missing} and some that "
+            f"it does not have: {unexpected}"[:2000]
+        )
     return model.eval()
+
+
+def check_settings(folder: Path) -> None:
+    """Check the files of a checkpoint that transformers reads, as far as a hostile one could do harm.
+
+    Args:
+        folder: The checkpoint; nothing is checked if it is no folder.
+
+    Raises:
+        FormatError: A number is beyond reason, or a part of the weights outside the folder.
+        ValueError: A file is not JSON.
+        ImportError: It is an adapter, and peft is not installed.
+    """
+    for name in (name for name in _CHECKED_SETTINGS if (folder / name).exists()):
+        settings = read_json(folder / name)
+        record = CheckpointConfig if name == "config.json" else Record
+        record.from_dict(settings, str(folder / name))
+    for name in (name for name in _INDEX_NAMES if (folder / name).exists()):
+        index = WeightsIndex.from_dict(read_json(folder / name), str(folder / name))
+        for part in index.weight_map.values():
+            check_inside(part, f"{folder / name}: weight_map")
+    if (folder / _ADAPTER_CONFIG_NAME).exists() and find_spec("peft") is None:
+        raise ImportError(f"{folder}: expected the package peft: pip install 'sentence-embedder[peft]'")
+
+
+def inert(arguments: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Arguments for transformers that a model's own files give, without those that are the caller's alone.
+
+    Args:
+        arguments: Name → value.
+        where: Where they stand, for messages.
+    """
+    dropped = sorted(arguments.keys() & _FROM_CALLER_ALONE)
+    if not _is_part_of_transformers(arguments.get("attn_implementation")):
+        dropped.append("attn_implementation")
+    if dropped:
+        logger.warning("%s: %s are ignored: such arguments are taken from the caller alone", where, dropped)
+    return {name: value for name, value in arguments.items() if name not in dropped}
+
+
+def _is_part_of_transformers(attention: object) -> bool:
+    return attention in _ATTENTIONS if isinstance(attention, (str, type(None))) else False
+
+
+def _make_inert(config: Any) -> None:
+    """Take out of a configuration what would make transformers fetch or run code."""
+    if not _is_part_of_transformers(getattr(config, "_attn_implementation", None)):
+        config._attn_implementation = None
+    for name in ("auto_map", "_experts_implementation_internal"):
+        if getattr(config, name, None) is not None:
+            setattr(config, name, None if name.startswith("_") else {})
+    for name in getattr(config, "sub_configs", ()):
+        part = getattr(config, name, None)
+        if part is not None:
+            _make_inert(part)
+
+
+def _with_config(name: str) -> str:
+    """The checkpoint with the configuration: itself, or for an adapter alone that which it adapts."""
+    adapter = Path(name) / _ADAPTER_CONFIG_NAME
+    if not adapter.exists() or (Path(name) / "config.json").exists():
+        return name
+    adapted = AdapterConfig.from_dict(read_json(adapter), str(adapter)).base_model_name_or_path
+    check_settings(Path(adapted))
+    return adapted
+
+
+@contextmanager
+def _as_weights_errors(name: str) -> Iterator[None]:
+    """What transformers, safetensors and torch raise about weights, with the name of the checkpoint."""
+    try:
+        yield
+    except (SafetensorError, UnpicklingError, RuntimeError, EOFError) as error:
+        raise WeightsError(
+            f"{name}: expected the weights of its config.json, found others: {error}"[:2000]
+        ) from error
+    except (TypeError, AttributeError, KeyError, IndexError) as error:
+        raise ValueError(f"{name}: expected a config.json of transformers, found another: {error!r}") from error
 
 
 def load_tokenizer(name: str, cache_dir: str | None, tokenizer_args: Mapping[str, Any]) -> Any:
     """The tokenizer of a checkpoint; arguments as for ``load_model``."""
     from transformers import AutoTokenizer
 
-    with _quiet_transformers():
-        return AutoTokenizer.from_pretrained(name, **{"cache_dir": cache_dir, **tokenizer_args})
+    check_settings(Path(name))
+    try:
+        with _quiet_transformers():
+            return AutoTokenizer.from_pretrained(name, **{"cache_dir": cache_dir, **tokenizer_args})
+    except (OSError, ValueError, ImportError):
+        raise
+    except Exception as error:  # tokenizers raises nothing narrower
+        raise ValueError(f"{name}: expected a tokenizer, found something else: {error}") from error
 
 
 def load_processor(name: str, processor_args: Mapping[str, Any]) -> Any:

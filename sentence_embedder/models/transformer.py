@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from torch import nn
 
 from sentence_embedder.features import Features, TokenizedTexts
-from sentence_embedder.files import read_json, write_json
+from sentence_embedder.files import check_inside, read_json, write_json
 from sentence_embedder.formats import TRANSFORMER_CONFIG_NAMES, TransformerConfig
-from sentence_embedder.models.checkpoint import load_model, load_tokenizer, save_model, save_tokenizer
+from sentence_embedder.models.checkpoint import inert, load_model, load_tokenizer, save_model, save_tokenizer
 from sentence_embedder.models.token_ids import Columns, TokenIds
 
 _TEXTS_AT_ONCE = 1024
@@ -254,17 +254,14 @@ def read_transformer_config(folder: Path) -> TransformerConfig:
     paths = [folder / name for name in TRANSFORMER_CONFIG_NAMES]
     path = next((path for path in paths if path.exists()), None)
     config = TransformerConfig() if path is None else TransformerConfig.from_dict(read_json(path), str(path))
+    if config.tokenizer_name_or_path is not None:
+        check_inside(config.tokenizer_name_or_path, f"{path}: tokenizer_name_or_path")
     return replace(
         config,
-        model_args=_without_trust(config.model_args),
-        tokenizer_args=_without_trust(config.tokenizer_args),
-        config_args=_without_trust(config.config_args),
+        model_args=inert(config.model_args, f"{path}: model_args"),
+        tokenizer_args=inert(config.tokenizer_args, f"{path}: tokenizer_args"),
+        config_args=inert(config.config_args, f"{path}: config_args"),
     )
-
-
-def _without_trust(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """What a file says must not decide whether the code beside it runs."""
-    return {key: value for key, value in arguments.items() if key != "trust_remote_code"}
 
 
 _accepted_names: dict[type, frozenset[str] | None] = {}
