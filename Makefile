@@ -45,12 +45,12 @@ test: $(VENV)/.test ## run the test-suite
 
 .venv-reference-2.7/.installed:
 	$(PYTHON) -m venv $(@D)
-	$(@D)/bin/pip install --quiet torch==2.13.0 'sentence-transformers==2.7.0' 'transformers==4.40.2' 'huggingface_hub<0.26' 'numpy<2'
+	$(@D)/bin/pip install --quiet torch==2.13.0 'sentence-transformers==2.7.0' 'transformers==4.40.2' 'huggingface_hub<0.26' 'numpy<2' nltk pillow
 	@touch $@
 
 .venv-reference-6.2/.installed:
 	$(PYTHON) -m venv $(@D)
-	$(@D)/bin/pip install --quiet torch==2.13.0 'sentence-transformers==6.2.0'
+	$(@D)/bin/pip install --quiet torch==2.13.0 'sentence-transformers==6.2.0' nltk peft pillow
 	@touch $@
 
 test-reference: $(VENV)/.test .venv-reference-2.7/.installed .venv-reference-6.2/.installed ## compare live with sentence-transformers

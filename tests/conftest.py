@@ -23,6 +23,7 @@ import torch
 
 from sentence_embedder import SentenceTransformer
 from tests.minilm import minilm_folder
+from tests.tiny_chains import Folders, write_checkpoints
 from tests.tiny_models import TINY_MODELS, write_model, write_transformer
 
 torch.set_num_threads(1)  # tests run side by side
@@ -80,6 +81,12 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("checkpoint") / "bert"
     write_transformer(folder, TINY_MODELS["bert"])
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoints(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Folders:
+    """Name of a tiny checkpoint → its folder, for the chains of ``tests.tiny_chains``."""
+    return write_checkpoints(tmp_path_factory.mktemp("checkpoints"), checkpoint)
 
 
 @pytest.fixture

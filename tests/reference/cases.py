@@ -113,3 +113,13 @@ def run(model: Any, case: Case, texts: list[str], **arguments: Any) -> list[np.n
     if case.output_value is None:
         rows = [row["sentence_embedding"] for row in rows]
     return [np.asarray(row) for row in rows]
+
+
+def as_item(item: Any) -> Any:
+    """What is embedded: an image for the name of one."""
+    if isinstance(item, str) and item.startswith("image:"):
+        from PIL import Image
+
+        numbers = np.random.default_rng(int(item.removeprefix("image:"))).integers(0, 256, (40, 50, 3))
+        return Image.fromarray(numbers.astype(np.uint8))
+    return item

@@ -1,6 +1,6 @@
 """Runs in the environment of a sentence-transformers: what it makes of a model folder → an .npz file.
 
-``python record.py FOLDER OUT.npz [--spaced | --texts TEXTS.json | --save FOLDER]``
+``python record.py FOLDER OUT.npz [--spaced | --texts TEXTS.json | --items ITEMS.json] [--save FOLDER]``
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from tests.reference.cases import SPACED_PROMPT, SPACED_TEXTS, Case, cases, run, texts_for
+from tests.reference.cases import SPACED_PROMPT, SPACED_TEXTS, Case, as_item, cases, run, texts_for
 
 
 def main() -> None:
@@ -25,6 +25,7 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--spaced", action="store_true", help="embed the texts around which spaces stand")
     parser.add_argument("--texts", type=Path, help="embed the texts in a JSON array")
+    parser.add_argument("--items", type=Path, help="embed each of the items in a JSON array")
     parser.add_argument("--save", type=Path, help="save the model into this folder, too")
     arguments = parser.parse_args()
     model = SentenceTransformer(str(arguments.folder), device="cpu")
@@ -36,6 +37,10 @@ def main() -> None:
         arrays = {"plain": plain, "prompted": prompted}
     elif arguments.texts:
         arrays = {"embeddings": model.encode(json.loads(arguments.texts.read_text()))}
+    elif arguments.items:
+        # One by one: padding and mixed routes are of no concern then.
+        items = map(as_item, json.loads(arguments.items.read_text()))
+        arrays = {"embeddings": np.stack([model.encode([item])[0] for item in items])}
     else:
         arrays = {
             f"{case}#{place}": array

@@ -12,9 +12,10 @@ import pytest
 
 from sentence_embedder import SentenceTransformer
 from tests.minilm import minilm_folder
-from tests.reference.cases import PROMPT, TEXTS
+from tests.reference.cases import PROMPT, TEXTS, as_item
 from tests.reference.comparison import CONTAINERS, RECORDED_BATCH_SIZE, TOLERANCE, compare_grid
 from tests.reference.environment import VERSIONS, record
+from tests.tiny_chains import CHAINS, Folders
 from tests.tiny_models import TINY_MODELS
 
 pytestmark = pytest.mark.reference
@@ -89,3 +90,46 @@ def test_we_read_what_they_write(
     np.testing.assert_allclose(model.encode(list(TEXTS)), theirs, rtol=TOLERANCE, atol=TOLERANCE)
     again = np.load(tmp_path / "again.npz")["embeddings"]
     np.testing.assert_allclose(again, theirs, rtol=TOLERANCE, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize(
+    ("name", "version"), [(name, version) for name, chain in CHAINS.items() for version in chain.versions]
+)
+def test_every_module_goes_there_and_back(
+    name: str, version: str, tiny_checkpoints: Folders, tmp_path: Path
+) -> None:
+    """A model of each module, written here, gives the same vectors there; written there, it gives them here."""
+    chain = CHAINS[name]
+    model = SentenceTransformer(modules=chain.modules(tiny_checkpoints), device="cpu")
+    ours = model.encode([as_item(item) for item in chain.items])
+    items_file = tmp_path / "items.json"
+    items_file.write_text(json.dumps(chain.items))
+
+    model.save(tmp_path / "ours", safe_serialization=False)
+    record(
+        version,
+        *(tmp_path / "ours", tmp_path / "theirs.npz", "--items", items_file, "--save", tmp_path / "theirs"),
+    )
+    theirs = np.load(tmp_path / "theirs.npz")["embeddings"]
+    again = SentenceTransformer(str(tmp_path / "theirs"), device="cpu").encode(list(map(as_item, chain.items)))
+
+    np.testing.assert_allclose(again, theirs, rtol=TOLERANCE, atol=TOLERANCE)
+    if chain.is_shuffled and version == "2.7":
+        ours, theirs = np.sort(ours, axis=1), np.sort(theirs, axis=1)
+    np.testing.assert_allclose(ours, theirs, rtol=TOLERANCE, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("name", [name for name, chain in CHAINS.items() if "6.2" in chain.versions])
+def test_safetensors_of_every_module_go_there(name: str, tiny_checkpoints: Folders, tmp_path: Path) -> None:
+    """What is written as safetensors, 6.2 reads."""
+    chain = CHAINS[name]
+    model = SentenceTransformer(modules=chain.modules(tiny_checkpoints), device="cpu")
+    items_file = tmp_path / "items.json"
+    items_file.write_text(json.dumps(chain.items))
+
+    model.save(tmp_path / "ours")
+    record("6.2", tmp_path / "ours", tmp_path / "theirs.npz", "--items", items_file)
+
+    theirs = np.load(tmp_path / "theirs.npz")["embeddings"]
+    ours = model.encode([as_item(item) for item in chain.items])
+    np.testing.assert_allclose(ours, theirs, rtol=TOLERANCE, atol=TOLERANCE)
