@@ -294,7 +294,8 @@ def copy_code(module: torch.nn.Module, folder: Path) -> None:
 def save_model(folder: Path, model: Any, *, safe_serialization: bool = True) -> None:
     """Write a model's configuration and weights, as safetensors or as a pickle."""
     with _quiet_transformers():
-        if safe_serialization:
+        # Of an adapted model only the adapter is written, which is always safetensors.
+        if safe_serialization or getattr(model, "_hf_peft_config_loaded", False):
             model.save_pretrained(folder)
             remove_weights(folder, PICKLED_WEIGHTS_NAME)
         else:
