@@ -182,7 +182,7 @@ _LONGEST_IN_PRODUCTS = 24
 """Texts of more tokens are quicker in torch's fused kernel, which on the CPU is made for them, and for float32:
 halves are always slower in it."""
 
-_LONGEST_UNSHIFTED = 128
+_LONGEST_UNSHIFTED = 1024
 """Up to so many scores in a row, their softmax takes longer than exponentials and a sum."""
 
 _TOTALS = (1e-26, 1e35)

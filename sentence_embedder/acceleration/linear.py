@@ -97,7 +97,8 @@ class PackedLinear:
     def plus(self, x: Tensor, residual: Tensor) -> Tensor:
         """The same, added to a residual."""
         if residual.dtype != x.dtype:
-            return residual + self(x)
+            # A sum of two formats takes torch many times longer than one after a conversion.
+            return self(x).to(residual.dtype).add_(residual)
         total: Tensor = _pointwise_binary()(x, residual, self.weight, self.bias, "add")
         return total
 

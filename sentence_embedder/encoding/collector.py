@@ -97,8 +97,8 @@ class SentenceEmbeddings:
         if self._waiting:
             places, rows = zip(*self._waiting, strict=True)
             joined = rows[0] if len(rows) == 1 else torch.cat(rows)
-            target = self._rows.device
-            self._rows[array_to_device(np.concatenate(places), target)] = joined.to(target, self._rows.dtype)
+            joined = joined.to(self._rows.device, self._rows.dtype)
+            _put(self._rows, np.concatenate(places), joined)
             self._waiting.clear()
 
     def finish(self) -> Rows:
@@ -106,7 +106,7 @@ class SentenceEmbeddings:
         self._settle()
         for places, originals in self._texts.repeated():
             here = self._rows.device
-            self._rows[array_to_device(places, here)] = self._rows[array_to_device(originals, here)]
+            _put(self._rows, places, self._rows[array_to_device(originals, here)])
         if self._out is not None:
             return self._finished_in(self._out)
         container, precision = self._options.container, self._options.precision
@@ -124,6 +124,21 @@ class SentenceEmbeddings:
             rows = out if isinstance(out, Tensor) else torch.from_numpy(out)
             rows.copy_(torch.from_numpy(quantize_embeddings(self._rows, self._options.precision)))
         return out
+
+
+def _put(target: Tensor, places: NDArray[np.int64], rows: Tensor) -> None:
+    """Put rows into their places of a target of the same format on the same device."""
+    if target.device.type == "cpu":
+        # By numpy: torch would do it with all of its threads, and take processors from those that compute a batch.
+        _as_array(target)[places] = _as_array(rows)
+    else:
+        target[array_to_device(places, target.device)] = rows
+
+
+def _as_array(tensor: Tensor) -> NDArray[Any]:
+    """The memory of a tensor; numpy has no bfloat16, and copies its bits all the same."""
+    array: NDArray[Any] = (tensor.view(torch.int16) if tensor.dtype == torch.bfloat16 else tensor).numpy()
+    return array
 
 
 def _check_output(out: Output, count: int, options: EncodeOptions) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import chain, islice
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from sentence_embedder.acceleration.forward import Forward
 from sentence_embedder.encoding.collector import Collector
 from sentence_embedder.encoding.planner import by_texts, by_tokens
-from sentence_embedder.encoding.threads import side_by_side, thread_count
+from sentence_embedder.encoding.threads import single_threads, thread_count
 from sentence_embedder.features import BatchSource, Features, Places
 from sentence_embedder.progress import Progress
 
@@ -184,18 +184,18 @@ def _computed(
         for batch in batches:
             yield batch.places, batch.through(forward)
         return
-    with side_by_side(workers) as threads:
-        running: deque[tuple[_Batch, Future[Features]]] = deque()
-        try:
-            for batch in batches:
-                # One batch waits for each that is computed: nobody is idle, and not much is held.
-                if len(running) == 2 * workers:
-                    done, future = running.popleft()
-                    yield done.places, future.result()
-                running.append((batch, threads.submit(batch.through, forward)))
-            while running:
+    threads = single_threads(workers)
+    running: deque[tuple[_Batch, Future[Features]]] = deque()
+    try:
+        for batch in batches:
+            # One batch waits for each that is computed: nobody is idle, and not much is held.
+            if len(running) == 2 * workers:
                 done, future = running.popleft()
                 yield done.places, future.result()
-        finally:
-            for _, future in running:
-                future.cancel()
+            running.append((batch, threads.submit(batch.through, forward)))
+        while running:
+            done, future = running.popleft()
+            yield done.places, future.result()
+    finally:
+        # Only after an error is there anything left: what has begun ends before the error goes on.
+        wait([future for _, future in running if not future.cancel()])

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import threading
-from collections.abc import Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import contextmanager
 
 import torch
 
-_setting = threading.Lock()
+_setting = threading.RLock()
+_pools: dict[int, ThreadPoolExecutor] = {}
 
 
 def thread_count() -> int:
@@ -18,16 +18,25 @@ def thread_count() -> int:
         return torch.get_num_threads()
 
 
-@contextmanager
-def side_by_side(count: int) -> Iterator[Executor]:
+def single_threads(count: int) -> Executor:
     """So many threads, each of which computes alone: products in one thread need not wait for each other.
+
+    They are the process's, and stay: all calls share them, and what they have compiled and allocated is found again
+    by the next call.
 
     Args:
         count: How many.
     """
-    with ThreadPoolExecutor(count, thread_name_prefix="encode") as threads:
-        _make_single(threads, count)
-        yield threads
+    with _setting:
+        if count not in _pools:
+            pool = ThreadPoolExecutor(count, thread_name_prefix="encode")
+            try:
+                _make_single(pool, count)
+            except BaseException:
+                pool.shutdown(wait=False)
+                raise
+            _pools[count] = pool
+        return _pools[count]
 
 
 def _make_single(threads: Executor, count: int) -> None:
@@ -35,21 +44,31 @@ def _make_single(threads: Executor, count: int) -> None:
 
     torch keeps the number by thread, but each setting is also the one that new threads begin with.
     """
-    with _setting:
-        before = torch.get_num_threads()
-        everyone = threading.Barrier(count + 1)
+    before = torch.get_num_threads()
+    everyone = threading.Barrier(count + 1)
 
-        def be_single() -> None:
-            torch.get_num_threads()  # the first question a thread asks undoes what was set before
-            torch.set_num_threads(1)
-            everyone.wait()
+    def be_single() -> None:
+        torch.get_num_threads()  # the first question a thread asks undoes what was set before
+        torch.set_num_threads(1)
+        everyone.wait()
 
-        try:
-            for _ in range(count):
-                threads.submit(be_single)
-            everyone.wait()
-        except BaseException:
-            everyone.abort()  # a thread could not be started: those that were must not wait for it
-            raise
-        finally:
-            torch.set_num_threads(before)
+    try:
+        for _ in range(count):
+            threads.submit(be_single)
+        everyone.wait()
+    except BaseException:
+        everyone.abort()  # a thread could not be started: those that were must not wait for it
+        raise
+    finally:
+        torch.set_num_threads(before)
+
+
+def _forget_threads() -> None:
+    """In a forked process there are no threads but the one that forked, whatever it had or held."""
+    global _setting
+    _setting = threading.RLock()
+    _pools.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_threads)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -216,8 +217,8 @@ def test_an_exception_in_a_thread_reaches_the_caller() -> None:
 
 
 @pytest.mark.usefixtures("two_threads")
-def test_no_thread_outlives_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    """When encode fails, in the model or where results are taken, its threads are gone by the time it says so."""
+def test_no_work_outlives_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When encode fails where results are taken, nothing computes or tokenises any more by the time it says so."""
     monkeypatch.setattr(engine, "_WINDOW", 100)
     texts = [" ".join(["word"] * (place % 90 + 1)) for place in range(400)]
 
@@ -231,14 +232,29 @@ def test_no_thread_outlives_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
         def finish(self) -> Any:
             """Is not reached."""
 
-    words = Engine(
-        tokenize=lambda window: Words(window), forward=PackingForward(), device=CPU, batch_size=32, longest=512
-    )
-    with pytest.raises(OSError, match="no space left") as caught:
+    class Slow(PackingForward):
+        """Counts the batches that it is at work on."""
+
+        at_work = 0
+
+        def __call__(self, source: Words, rows: Places, least_tokens: int = 0) -> Features:
+            """Takes its time."""
+            self.at_work += 1
+            time.sleep(0.05)
+            features = super().__call__(source, rows, least_tokens)
+            self.at_work -= 1
+            return features
+
+    forward = Slow()
+    words = Engine(tokenize=lambda window: Words(window), forward=forward, device=CPU, batch_size=32, longest=512)
+    with pytest.raises(OSError, match="no space left"):
         words.run(texts, Full(), Steps())
 
-    assert caught.value is not None
-    assert [thread.name for thread in threading.enumerate() if thread.name.startswith(("encode", "tokenize"))] == []
+    computed = len(forward.batches)
+    assert forward.at_work == 0
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("tokenize")]
+    time.sleep(0.1)
+    assert len(forward.batches) == computed
 
 
 def test_windows_are_tokenized_ahead_on_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:

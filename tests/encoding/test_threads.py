@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -9,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from sentence_embedder.encoding.threads import side_by_side, thread_count
+from sentence_embedder.encoding.threads import single_threads, thread_count
 
 
 @pytest.fixture(autouse=True)
@@ -29,11 +31,10 @@ def test_each_computes_alone_and_the_caller_as_before() -> None:
         barrier.wait()
         return torch.get_num_threads()
 
-    with side_by_side(2) as threads:
-        assert list(threads.map(inside, range(2))) == [1, 1]
-        assert torch.get_num_threads() == 3
-        with ThreadPoolExecutor(1) as other:
-            assert other.submit(thread_count).result() == 3
+    assert list(single_threads(2).map(inside, range(2))) == [1, 1]
+    assert torch.get_num_threads() == 3
+    with ThreadPoolExecutor(1) as other:
+        assert other.submit(thread_count).result() == 3
 
     assert torch.get_num_threads() == 3
 
@@ -51,8 +52,8 @@ def test_a_thread_that_cannot_be_started(monkeypatch: pytest.MonkeyPatch) -> Non
 
     monkeypatch.setattr(threading.Thread, "start", start_one)
 
-    with pytest.raises(RuntimeError, match="can't start new thread"), side_by_side(2):
-        pass
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        single_threads(5)
 
     started[0].join(timeout=10)
     assert not started[0].is_alive()
@@ -63,10 +64,28 @@ def test_many_at_once() -> None:
     """Many callers at the same time leave the number of threads as it was."""
 
     def call(_: int) -> int:
-        with side_by_side(2) as threads:
-            list(threads.map(str, range(5)))
+        list(single_threads(2).map(str, range(5)))
         return thread_count()
 
     with ThreadPoolExecutor(6) as callers:
         assert set(callers.map(call, range(24))) == {3}
     assert torch.get_num_threads() == 3
+
+
+def test_they_are_kept() -> None:
+    """The next call gets the threads of the one before."""
+    assert single_threads(2) is single_threads(2)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_forked_process_has_its_own() -> None:
+    """A process that was forked, which has none of the threads, starts its own rather than wait for them."""
+    single_threads(2).submit(str, 1).result()
+
+    child = os.fork()
+    if child == 0:
+        signal.alarm(60)
+        os._exit(0 if list(single_threads(2).map(str, range(3))) == ["0", "1", "2"] else 1)
+
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
