@@ -25,8 +25,10 @@ def get_device_name() -> str:
 
 def module_device(module: nn.Module) -> torch.device:
     """The device of a module's first parameter or buffer; the CPU for a module that has neither."""
-    tensor = next(module.parameters(), next(module.buffers(), None))
-    return torch.device("cpu") if tensor is None else tensor.device
+    for tensors in (module.parameters(), module.buffers()):
+        for tensor in tensors:
+            return tensor.device
+    return torch.device("cpu")
 
 
 def available_memory() -> int | None:

@@ -42,7 +42,8 @@ class PackedTexts:
     """A batch of texts laid end to end, without padding.
 
     Args:
-        columns: Name of a feature → its numbers, int64 arrays of shape (tokens of all texts,).
+        columns: Name of a feature → its numbers, int64 arrays of shape (tokens of all texts,); what follows the
+            last text is filling, of no text.
         lengths: How many tokens each text has, shape (texts,).
         padding_side: The side on which shorter texts are filled where a batch is padded after all.
     """
@@ -53,9 +54,9 @@ class PackedTexts:
 
     @property
     def positions(self) -> NDArray[np.int64]:
-        """The place of each token in its text, shape (tokens of all texts,)."""
+        """The place of each token in its text, shape (tokens of all texts,); 0 for what is filling."""
         ends = np.cumsum(self.lengths)
-        return np.arange(self.lengths.sum()) - np.repeat(ends - self.lengths, self.lengths)
+        return self.filled(np.arange(self.lengths.sum()) - np.repeat(ends - self.lengths, self.lengths))
 
     @property
     def mask(self) -> NDArray[np.bool_]:
@@ -68,10 +69,16 @@ class PackedTexts:
         return places < self.lengths[:, None]
 
     def filled_up(self, tokens: int) -> PackedTexts:
-        """The same texts, followed by as many texts of one token as make up so many tokens."""
-        missing = tokens - int(self.lengths.sum())
-        columns = {name: np.append(column, np.zeros(missing, np.int64)) for name, column in self.columns.items()}
-        return replace(self, columns=columns, lengths=np.append(self.lengths, np.ones(missing, dtype=np.int64)))
+        """The same texts, followed by as much filling as makes up so many tokens."""
+        missing = np.zeros(tokens - len(self.columns["input_ids"]), dtype=np.int64)
+        return replace(
+            self, columns={name: np.concatenate((column, missing)) for name, column in self.columns.items()}
+        )
+
+    def filled(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Numbers of the tokens of all texts, followed by a zero for each token of the filling."""
+        missing = np.zeros(len(self.columns["input_ids"]) - len(numbers), dtype=np.int64)
+        return np.concatenate((numbers, missing))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,6 +137,16 @@ def to_device(features: Mapping[str, Any], device: torch.device) -> Features:
 def array_to_device(array: NDArray[Any], device: torch.device) -> Tensor:
     """An array as a tensor on the device."""
     return _moved(torch.from_numpy(array), device)
+
+
+def memory_of(tensor: Tensor) -> NDArray[Any]:
+    """The memory of a tensor on the CPU as an array of whole numbers of the same size: numpy lacks some formats."""
+    array: NDArray[Any] = tensor.view(_WHOLE_NUMBERS[tensor.itemsize]).numpy()
+    return array
+
+
+_WHOLE_NUMBERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+"""Size in bytes → format."""
 
 
 def _moved(tensor: Tensor, device: torch.device) -> Tensor:

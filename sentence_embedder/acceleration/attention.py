@@ -51,17 +51,17 @@ class Attention(Protocol):
     """Attention over the texts of one batch."""
 
     def __call__(self, query: Tensor, key: Tensor, value: Tensor, mask: Mask, scale: float) -> Tensor:
-        """The attended values.
+        """The attended values; at what follows the last text, zeros.
 
         Args:
-            query: Shape (tokens of all texts, heads, dim).
-            key: Shape (tokens of all texts, key heads, dim); the heads are a multiple of the key heads.
+            query: Shape (tokens, heads, dim).
+            key: Shape (tokens, key heads, dim); the heads are a multiple of the key heads.
             value: Like the key.
             mask: Which tokens look at which.
             scale: The factor of the scores.
 
         Returns:
-            Shape (tokens of all texts, heads × dim).
+            Shape (tokens, heads × dim).
         """
 
 
@@ -84,15 +84,15 @@ class GroupedAttention:
 
     def __call__(self, query: Tensor, key: Tensor, value: Tensor, mask: Mask, scale: float) -> Tensor:
         """The attended values."""
-        attended, start = torch.empty_like(query), 0
+        attended, start = query.new_empty(query.shape), 0
         for texts, tokens in self._groups:
             end = start + texts * tokens
-            *parts, out = (
-                part[start:end].view(texts, tokens, *part.shape[1:]).transpose(1, 2)
-                for part in (query, key, value, attended)
+            group = (query[start:end], key[start:end], value[start:end])
+            _attend(
+                *group, texts=texts, mask=self._mask(mask, tokens, query), scale=scale, out=attended[start:end]
             )
-            _attend(*parts, mask=self._mask(mask, tokens, query), scale=scale, out=out)
             start = end
+        attended[start:].zero_()
         return attended.view(len(attended), -1)
 
     def _mask(self, mask: Mask, tokens: int, like: Tensor) -> Tensor | None:
@@ -175,8 +175,9 @@ def attention_over(lengths: NDArray[np.int64], device: torch.device) -> Attentio
 _SCORES_IN_CACHE = 2**19
 """So many scores, and what is made of them, stay near the processor."""
 
-_FEWEST_TOKENS = 64
-"""With fewer tokens, what a product costs before it begins is more than it takes."""
+_FEW_TOKENS = 64
+"""Among fewer, what an operation costs before it begins is more than it takes: one softmax is less than what takes
+its place below, and products of halves, which are prepared anew each time, are more than those of float32."""
 
 _LONGEST_IN_PRODUCTS = 24
 """Texts of more tokens are quicker in torch's fused kernel, which on the CPU is made for them, and for float32:
@@ -189,25 +190,33 @@ _TOTALS = (1e-26, 1e35)
 """Sums of exponentials within these limits have lost nothing to the limits of a float."""
 
 
-def _attend(query: Tensor, key: Tensor, value: Tensor, *, mask: Tensor | None, scale: float, out: Tensor) -> None:
+def _attend(
+    query: Tensor, key: Tensor, value: Tensor, *, texts: int, mask: Tensor | None, scale: float, out: Tensor
+) -> None:
     """Attention of texts of one length on the CPU, in the way that is quickest.
 
     Args:
-        query: Shape (texts, heads, tokens, dim).
+        query: Shape (tokens of all texts, heads, dim).
         key: Likewise; the heads are a multiple of the key heads.
         value: Like the key.
+        texts: How many there are.
         mask: What is added to the scores.
         scale: The factor of the scores.
         out: Takes the result; shape of the query.
     """
-    texts, heads, tokens, _ = query.shape
+    tokens, heads = len(query) // texts, query.shape[1]
     is_slow_fused = tokens <= _LONGEST_IN_PRODUCTS or query.dtype != torch.float32
-    if not is_slow_fused or texts * tokens < _FEWEST_TOKENS or key.shape[1] != heads:
-        out.copy_(_fused(query, key, value, mask=mask, scale=scale))
+    if not is_slow_fused or key.shape[1] != heads:
+        split = [part.view(texts, tokens, *part.shape[1:]).transpose(1, 2) for part in (query, key, value)]
+        attended = _fused(*split, mask=mask, scale=scale).transpose(1, 2)
+        out.view(attended.shape).copy_(attended)
         return
     at_once = max(1, _SCORES_IN_CACHE // (heads * tokens**2))
-    for parts in zip(*(torch.split(part, at_once) for part in (query, key, value, out)), strict=True):
-        _multiply(*parts[:-1], mask=mask, scale=scale, out=parts[-1])
+    if texts <= at_once:
+        _multiply(query, key, value, texts=texts, mask=mask, scale=scale, out=out)
+        return
+    for parts in zip(*(part.split(at_once * tokens) for part in (query, key, value, out)), strict=True):
+        _multiply(*parts[:-1], texts=len(parts[0]) // tokens, mask=mask, scale=scale, out=parts[-1])
 
 
 def _fused(query: Tensor, key: Tensor, value: Tensor, *, mask: Tensor | None, scale: float) -> Tensor:
@@ -219,23 +228,45 @@ def _fused(query: Tensor, key: Tensor, value: Tensor, *, mask: Tensor | None, sc
     )
 
 
-def _multiply(query: Tensor, key: Tensor, value: Tensor, *, mask: Tensor | None, scale: float, out: Tensor) -> None:
+def _multiply(
+    query: Tensor, key: Tensor, value: Tensor, *, texts: int, mask: Tensor | None, scale: float, out: Tensor
+) -> None:
     """Attention as it is written down, with all scores in memory; arguments as for ``_attend``."""
-    texts, heads, tokens, dim = query.shape
-    queries, keys, values = (part.reshape(texts * heads, tokens, dim) for part in (query, key, value))
+    tokens, heads, _ = query.shape
+    tokens //= texts
+    are_few = len(query) < _FEW_TOKENS
+    dtype = torch.float32 if are_few else query.dtype
+    queries, keys, values = [_by_head(part, texts).to(dtype) for part in (query, key, value)]
 
     def scores() -> Tensor:
-        product = torch.baddbmm(query.new_empty(1), queries, keys.transpose(1, 2), beta=0, alpha=scale)
+        product = torch.baddbmm(queries.new_empty(1), queries, keys.transpose(1, 2), beta=0, alpha=scale)
         return product if mask is None else product.view(texts, heads, tokens, tokens).add_(mask).view_as(product)
 
     # float16 holds no exponentials but those of scores around zero.
-    if tokens <= _LONGEST_UNSHIFTED and query.dtype != torch.float16:
+    if not are_few and tokens <= _LONGEST_UNSHIFTED and dtype != torch.float16:
         # A softmax first subtracts the highest score of a row from all: the same to a rounding, unless an
         # exponential overflows or a whole row of them vanishes.
         weights = scores().exp_()
         totals = weights.sum(dim=-1, keepdim=True, dtype=torch.float32)
         lowest, highest = torch.aminmax(totals)
         if _TOTALS[0] < lowest and highest < _TOTALS[1]:
-            out.copy_((torch.bmm(weights, values) / totals).view_as(out))
+            _put_by_token(torch.bmm(weights, values) / totals, texts, out)
             return
-    out.copy_(torch.bmm(scores().softmax(dim=-1), values).view_as(out))
+    _put_by_token(torch.bmm(scores().softmax(dim=-1), values), texts, out)
+
+
+def _by_head(part: Tensor, texts: int) -> Tensor:
+    """(tokens of all texts, heads, dim) → (texts × heads, tokens, dim)."""
+    if texts == 1:
+        return part.transpose(0, 1)
+    split = part.view(texts, -1, *part.shape[1:]).transpose(1, 2)
+    return split.reshape(-1, *split.shape[2:])
+
+
+def _put_by_token(attended: Tensor, texts: int, out: Tensor) -> None:
+    """(texts × heads, tokens, dim) → (tokens of all texts, heads, dim), which is ``out``."""
+    if texts == 1:
+        out.copy_(attended.transpose(0, 1))
+    else:
+        split = attended.view(texts, -1, *attended.shape[1:]).transpose(1, 2)
+        out.view(split.shape).copy_(split)

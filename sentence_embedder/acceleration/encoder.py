@@ -41,7 +41,7 @@ class LayerNorm:
 
     def __call__(self, x: Tensor) -> Tensor:
         """(…, dim) → the same shape."""
-        return functional.layer_norm(x, self.weight.shape, self.weight, self.bias, self.eps)
+        return torch.layer_norm(x, self.weight.shape, self.weight, self.bias, self.eps)
 
 
 @dataclass(frozen=True)
@@ -181,7 +181,7 @@ class SelfAttention:
     def plus(self, x: Tensor, residual: Tensor, batch: Batch) -> Tensor:
         """(tokens, dim) → (tokens, dim), in the format of the residual."""
         joined = self.qkv(x).view(len(x), -1, self.head_dim)
-        query, key, value = torch.split(joined, [self.heads, self.key_heads, self.key_heads], dim=1)
+        query, key, value = torch.split_with_sizes(joined, [self.heads, self.key_heads, self.key_heads], dim=1)
         if self.query_norm is not None and self.key_norm is not None:
             query, key = self.query_norm(query), self.key_norm(key)
         if self.rotary is not None:
@@ -281,13 +281,12 @@ class TableEmbedding:
     def _positions(self, texts: PackedTexts) -> NDArray[np.int64]:
         if self.padding_id is None:
             return texts.positions
-        is_token = texts.columns["input_ids"] != self.padding_id
+        is_token = texts.columns["input_ids"][: texts.lengths.sum()] != self.padding_id
         if is_token.all():
             return texts.positions + self.padding_id + 1
         counted = np.cumsum(is_token)
         before = np.repeat((counted - is_token)[np.cumsum(texts.lengths) - texts.lengths], texts.lengths)
-        positions: NDArray[np.int64] = (counted - before) * is_token + self.padding_id
-        return positions
+        return texts.filled((counted - before) * is_token + self.padding_id)
 
 
 class Batch:
@@ -330,7 +329,7 @@ class Encoder:
     device: torch.device
 
     def __call__(self, texts: PackedTexts) -> Tensor:
-        """The token embeddings of a batch, shape (tokens of all texts, dim)."""
+        """The token embeddings of a batch, shape (tokens of all texts, dim); those of filling mean nothing."""
         batch = Batch(texts, self.device)
         x = self.embedding(texts, self.device)
         for layer in self.layers:

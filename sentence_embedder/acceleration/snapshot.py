@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Callable, Iterable
+from itertools import chain
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+
+from sentence_embedder.features import memory_of
 
 _SAMPLES = 4
 """Values of each tensor, about."""
@@ -18,34 +23,50 @@ class Snapshot:
     torch counts the changes of a tensor, except those made through ``.data``. In linear layers, whose weights and
     biases are copied, those are noticed by a few values of each, which are compared.
 
+    A lone short text waits for this: the dictionaries in which modules keep their parts are found once, and looked
+    into without a step of Python for each.
+
     Args:
         model: The model.
     """
 
     def __init__(self, model: nn.Module) -> None:
         self._modules = list(model.modules())
-        self._classes = _classes(self._modules)
-        self._children = _children(self._modules)
-        self.is_bare = _are_bare(self._modules)
+        self._classes = list(map(type, self._modules))
+        self._attributes = [module.__dict__ for module in self._modules]
+        self._hooks = [
+            hooks for module in self._modules for hooks in (module._forward_hooks, module._forward_pre_hooks)
+        ]
+        self.is_bare = self._is_bare()
         """Whether nobody had put anything around the forward passes."""
-        self._tensors = _tensors(self._modules)
-        self._marks = _marks(self._tensors)
-        self._samples = _samples(self._modules)
+        self._parts: list[dict[str, Any]] = [
+            parts for module in self._modules for parts in (module._modules, module._parameters, module._buffers)
+        ]
+        self._contents = _contents(self._parts)
+        tensors = [part for part in self._contents if isinstance(part, Tensor)]
+        self._tensors = tensors
+        # Tensors of inference mode are not counted.
+        self._counted = [tensor for tensor in tensors if not tensor.is_inference()]
+        self._marks = self._marked()
+        self._sampled = _sampler(_samples(self._modules))
         self._values = self._sampled()
 
     def is_current(self) -> bool:
         """Whether the model still looks like that."""
         return (
-            _are_bare(self._modules) is self.is_bare
-            and _are_same(_classes(self._modules), self._classes)
-            and _are_same(_children(self._modules), self._children)
-            and _are_same(_tensors(self._modules), self._tensors)
-            and _marks(self._tensors) == self._marks
-            and torch.equal(self._sampled(), self._values)
+            self._is_bare() is self.is_bare
+            and _are_same(map(type, self._modules), self._classes)
+            and _are_same(_contents(self._parts), self._contents)
+            and self._marked() == self._marks
+            and self._sampled() == self._values
         )
 
-    def _sampled(self) -> Tensor:
-        return torch.cat(self._samples) if self._samples else torch.empty(0)
+    def _is_bare(self) -> bool:
+        return not any(self._hooks) and not any(map(_has_forward, self._attributes))
+
+    def _marked(self) -> list[int]:
+        """What changes when a tensor is written to, or gets another memory."""
+        return [*map(_version_of, self._counted), *map(Tensor.data_ptr, self._tensors)]
 
 
 def is_bare(module: nn.Module) -> bool:
@@ -53,26 +74,27 @@ def is_bare(module: nn.Module) -> bool:
     return not (module._forward_hooks or module._forward_pre_hooks or "forward" in module.__dict__)
 
 
-def _are_bare(modules: list[nn.Module]) -> bool:
-    return all(map(is_bare, modules))
+_has_forward = operator.methodcaller("__contains__", "forward")
+_version_of = operator.attrgetter("_version")
 
 
-def _classes(modules: list[nn.Module]) -> list[type]:
-    return list(map(type, modules))
+def _contents(parts: Iterable[dict[str, Any]]) -> list[Any]:
+    return list(chain.from_iterable(map(dict.values, parts)))
 
 
-def _children(modules: list[nn.Module]) -> list[nn.Module | None]:
-    return [child for module in modules for child in module._modules.values()]
+def _are_same(found: Iterable[Any], known: list[Any]) -> bool:
+    found = list(found)
+    return len(found) == len(known) and all(map(operator.is_, found, known))
 
 
-def _tensors(modules: list[nn.Module]) -> list[Tensor]:
-    return [
-        tensor
-        for module in modules
-        for named in (module._parameters, module._buffers)
-        for tensor in named.values()
-        if tensor is not None
-    ]
+def _sampler(samples: list[Tensor]) -> Callable[[], bytes]:
+    """What tells the present values of some tensors."""
+    if not samples:
+        return bytes
+    if samples[0].device.type != "cpu":
+        return lambda: memory_of(torch.cat(samples).cpu()).tobytes()
+    arrays = [memory_of(sample) for sample in samples]
+    return lambda: np.concatenate(arrays).tobytes()
 
 
 def _samples(modules: list[nn.Module]) -> list[Tensor]:
@@ -89,14 +111,3 @@ def _samples(modules: list[nn.Module]) -> list[Tensor]:
         for tensor in tensors
         if tensor.device == tensors[0].device
     ]
-
-
-def _are_same(found: list[Any], known: list[Any]) -> bool:
-    return len(found) == len(known) and all(map(operator.is_, found, known))
-
-
-def _marks(tensors: list[Tensor]) -> list[int]:
-    """What changes when a tensor is written to, or gets another memory."""
-    # Tensors of inference mode are not counted.
-    versions = [0 if tensor.is_inference() else tensor._version for tensor in tensors]
-    return [*versions, *map(Tensor.data_ptr, tensors)]

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sentence_embedder.encoding.inputs import DistinctTexts
 from sentence_embedder.encoding.options import EncodeOptions
-from sentence_embedder.features import Features, Places, array_to_device
+from sentence_embedder.features import Features, Places, array_to_device, memory_of
 from sentence_embedder.quantization import as_numpy, check_calibration, quantize_embeddings, quantize_matrices
 from sentence_embedder.similarity import normalize_embeddings, truncate_embeddings
 
@@ -130,15 +130,9 @@ def _put(target: Tensor, places: NDArray[np.int64], rows: Tensor) -> None:
     """Put rows into their places of a target of the same format on the same device."""
     if target.device.type == "cpu":
         # By numpy: torch would do it with all of its threads, and take processors from those that compute a batch.
-        _as_array(target)[places] = _as_array(rows)
+        memory_of(target)[places] = memory_of(rows)
     else:
         target[array_to_device(places, target.device)] = rows
-
-
-def _as_array(tensor: Tensor) -> NDArray[Any]:
-    """The memory of a tensor; numpy has no bfloat16, and copies its bits all the same."""
-    array: NDArray[Any] = (tensor.view(torch.int16) if tensor.dtype == torch.bfloat16 else tensor).numpy()
-    return array
 
 
 def _check_output(out: Output, count: int, options: EncodeOptions) -> None:
