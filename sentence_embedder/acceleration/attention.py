@@ -88,9 +88,7 @@ class GroupedAttention:
         for texts, tokens in self._groups:
             end = start + texts * tokens
             group = (query[start:end], key[start:end], value[start:end])
-            _attend(
-                *group, texts=texts, mask=self._mask(mask, tokens, query), scale=scale, out=attended[start:end]
-            )
+            _attend(*group, texts=texts, mask=self._mask(mask, tokens, query), scale=scale, out=attended[start:end])
             start = end
         attended[start:].zero_()
         return attended.view(len(attended), -1)
@@ -215,7 +213,7 @@ def _attend(
     if texts <= at_once:
         _multiply(query, key, value, texts=texts, mask=mask, scale=scale, out=out)
         return
-    for parts in zip(*(part.split(at_once * tokens) for part in (query, key, value, out)), strict=True):
+    for parts in zip(*(torch.split(part, at_once * tokens) for part in (query, key, value, out)), strict=True):
         _multiply(*parts[:-1], texts=len(parts[0]) // tokens, mask=mask, scale=scale, out=parts[-1])
 
 
