@@ -136,6 +136,8 @@ class PaddedAttention:
 
     def __call__(self, query: Tensor, key: Tensor, value: Tensor, mask: Mask, scale: float) -> Tensor:
         """The attended values."""
+        if not self.lengths.any():  # all that there is is filling
+            return query.new_zeros(len(query), query.shape[1] * query.shape[2])
         split = [self._padded(part).transpose(1, 2) for part in (query, key, value)]
         attended = _fused(*split, mask=self._mask(mask, query), scale=scale).transpose(1, 2)
         rows = attended.reshape(-1, attended.shape[2] * attended.shape[3])

@@ -285,7 +285,8 @@ class TableEmbedding:
         if is_token.all():
             return texts.positions + self.padding_id + 1
         counted = np.cumsum(is_token)
-        before = np.repeat((counted - is_token)[np.cumsum(texts.lengths) - texts.lengths], texts.lengths)
+        starts = np.cumsum(texts.lengths) - texts.lengths
+        before = np.repeat(np.concatenate(([0], counted))[starts], texts.lengths)
         return texts.filled((counted - before) * is_token + self.padding_id)
 
 

@@ -96,7 +96,7 @@ class PackedForward:
         packed = source.packed(rows)
         mask = packed.mask
         real = int(packed.lengths.sum())
-        # Only products on the CPU are made for a size; attention elsewhere would pad each text that is filled in.
+        # Only products on the CPU are made for a size; elsewhere only what has no tokens at all is filled up.
         size = rounded_up(max(real, least_tokens)) if self.device.type == "cpu" else max(real, 1)
         tokens = self.encoder(packed.filled_up(size))[:real]
         if mask.all():

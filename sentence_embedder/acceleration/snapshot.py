@@ -23,8 +23,7 @@ class Snapshot:
     torch counts the changes of a tensor, except those made through ``.data``. In linear layers, whose weights and
     biases are copied, those are noticed by a few values of each, which are compared.
 
-    A lone short text waits for this: the dictionaries in which modules keep their parts are found once, and looked
-    into without a step of Python for each.
+    A lone short text waits for this, so no module takes a step of Python.
 
     Args:
         model: The model.
@@ -34,15 +33,9 @@ class Snapshot:
         self._modules = list(model.modules())
         self._classes = list(map(type, self._modules))
         self._attributes = [module.__dict__ for module in self._modules]
-        self._hooks = [
-            hooks for module in self._modules for hooks in (module._forward_hooks, module._forward_pre_hooks)
-        ]
         self.is_bare = self._is_bare()
         """Whether nobody had put anything around the forward passes."""
-        self._parts: list[dict[str, Any]] = [
-            parts for module in self._modules for parts in (module._modules, module._parameters, module._buffers)
-        ]
-        self._contents = _contents(self._parts)
+        self._contents = self._contained()
         tensors = [part for part in self._contents if isinstance(part, Tensor)]
         self._tensors = tensors
         # Tensors of inference mode are not counted.
@@ -56,13 +49,19 @@ class Snapshot:
         return (
             self._is_bare() is self.is_bare
             and _are_same(map(type, self._modules), self._classes)
-            and _are_same(_contents(self._parts), self._contents)
+            and _are_same(self._contained(), self._contents)
             and self._marked() == self._marks
             and self._sampled() == self._values
         )
 
     def _is_bare(self) -> bool:
-        return not any(self._hooks) and not any(map(_has_forward, self._attributes))
+        hooks = chain.from_iterable(map(_hooks_of, self._attributes))
+        return not any(hooks) and not any(map(_has_forward, self._attributes))
+
+    def _contained(self) -> list[Any]:
+        """The modules, parameters and buffers of each module."""
+        parts = chain.from_iterable(map(_parts_of, self._attributes))
+        return list(chain.from_iterable(map(_values_of, parts)))
 
     def _marked(self) -> list[int]:
         """What changes when a tensor is written to, or gets another memory."""
@@ -75,11 +74,10 @@ def is_bare(module: nn.Module) -> bool:
 
 
 _has_forward = operator.methodcaller("__contains__", "forward")
+_hooks_of = operator.itemgetter("_forward_hooks", "_forward_pre_hooks")
+_parts_of = operator.itemgetter("_modules", "_parameters", "_buffers")
+_values_of = operator.methodcaller("values")
 _version_of = operator.attrgetter("_version")
-
-
-def _contents(parts: Iterable[dict[str, Any]]) -> list[Any]:
-    return list(chain.from_iterable(map(dict.values, parts)))
 
 
 def _are_same(found: Iterable[Any], known: list[Any]) -> bool:

@@ -131,6 +131,7 @@ def _put(target: Tensor, places: NDArray[np.int64], rows: Tensor) -> None:
     if target.device.type == "cpu":
         # By numpy: torch would do it with all of its threads, and take processors from those that compute a batch.
         memory_of(target)[places] = memory_of(rows)
+        torch.autograd.graph.increment_version(target)
     else:
         target[array_to_device(places, target.device)] = rows
 
@@ -149,6 +150,8 @@ def _check_output(out: Output, count: int, options: EncodeOptions) -> None:
     found = str(out.dtype).removeprefix("torch.")
     if found not in expected:
         raise ValueError(f"out: expected {' or '.join(expected)} for {options.precision}, found {found}")
+    if isinstance(out, Tensor) and out.requires_grad:
+        raise ValueError("out: expected a tensor that needs no gradient, found one with requires_grad=True")
     if isinstance(out, np.ndarray) and not out.flags.writeable:
         raise ValueError("out: expected an array that can be written to: open a memmap with mode 'r+' or 'w+'")
 

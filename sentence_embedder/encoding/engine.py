@@ -99,7 +99,7 @@ class Engine:
         """
         workers = self._workers()
         windows = [texts[start : start + _WINDOW] for start in range(0, len(texts), _WINDOW)]
-        # Closed at once if anything fails: the threads end before the error goes on.
+        # Closed at once if anything fails: what threads have begun ends before the error goes on.
         with closing(_ahead(self.tokenize, windows)) as sources:
             batches = self._batches(sources, workers)
             with closing(_computed(self.forward, batches, workers)) as computed:
@@ -190,12 +190,18 @@ def _computed(
         for batch in batches:
             # One batch waits for each that is computed: nobody is idle, and not much is held.
             if len(running) == 2 * workers:
-                done, future = running.popleft()
-                yield done.places, future.result()
+                yield _oldest(running)
             running.append((batch, threads.submit(batch.through, forward)))
         while running:
-            done, future = running.popleft()
-            yield done.places, future.result()
+            yield _oldest(running)
     finally:
         # Only after an error is there anything left: what has begun ends before the error goes on.
         wait([future for _, future in running if not future.cancel()])
+
+
+def _oldest(running: deque[tuple[_Batch, Future[Features]]]) -> tuple[NDArray[np.int64], Features]:
+    """What comes of the batch that was begun first, which is taken out only when it is there."""
+    batch, future = running[0]
+    features = future.result()
+    running.popleft()
+    return batch.places, features

@@ -35,6 +35,7 @@ def single_threads(count: int) -> Executor:
             except BaseException:
                 pool.shutdown(wait=False)
                 raise
+            _pools.clear()  # those who still use another number of threads have them as long as they need them
             _pools[count] = pool
         return _pools[count]
 

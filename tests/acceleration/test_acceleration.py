@@ -6,6 +6,7 @@ import copy
 import logging
 import pickle
 import threading
+from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -545,3 +546,19 @@ def test_auto_with_the_real_model(minilm: SentenceTransformer) -> None:
     cosines = (model.encode(texts) * minilm.encode(texts)).sum(axis=1)
 
     assert cosines.min() >= 0.9999
+
+
+def test_a_replaced_dictionary_is_noticed(model: SentenceTransformer) -> None:
+    """A module whose dictionaries of parts or hooks are others than before is read anew."""
+    before = model.encode(TEXTS)
+    layer = model[0].auto_model.encoder.layer[0].attention.self.query
+    calls: list[Any] = []
+
+    layer._forward_hooks = OrderedDict()
+    layer.register_forward_hook(lambda *_: calls.append(1))
+    np.testing.assert_allclose(model.encode(TEXTS), before, rtol=1e-4, atol=1e-5)
+    assert calls
+
+    layer._forward_hooks.clear()
+    layer._parameters = {name: nn.Parameter(2 * tensor.detach()) for name, tensor in layer._parameters.items()}
+    assert np.abs(model.encode(TEXTS) - before).max() > 1e-4

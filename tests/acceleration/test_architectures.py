@@ -67,6 +67,20 @@ def test_a_padding_token_in_a_text(name: str) -> None:
     _assert_same(tiny_transformer(name), texts)
 
 
+@pytest.mark.parametrize("name", CONFIGS)
+def test_filling_changes_nothing(name: str) -> None:
+    """What fills a batch up, and a text without tokens at its end, leave the texts before it as they are."""
+    texts = ragged_texts((6, 4))
+    texts.columns["input_ids"][2] = 1
+    with_empty = PackedTexts(columns=texts.columns, lengths=np.array([6, 4, 0]))
+    encoder = read_encoder(tiny_transformer(name), Products(torch.float32, packed=False))
+
+    with torch.no_grad():
+        expected, filled = encoder(texts), encoder(with_empty.filled_up(16))
+
+    torch.testing.assert_close(filled[:10], expected, rtol=1e-5, atol=1e-5)
+
+
 def test_token_types() -> None:
     """The second text of a pair has token type 1."""
     texts = ragged_texts()

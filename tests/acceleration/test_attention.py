@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -133,3 +135,19 @@ def test_what_is_handed_in_stays() -> None:
     before = [part.clone() for part in parts]
     GroupedAttention(np.array(lengths))(*parts, Mask(), 0.3)
     assert all(torch.equal(*pair) for pair in zip(parts, before, strict=True))
+
+
+@pytest.mark.parametrize("attention_class", [GroupedAttention, PaddedAttention])
+def test_texts_without_tokens(attention_class: Any) -> None:
+    """Where no text has a token, there is only filling, and of it come zeros."""
+    lengths = np.array([0, 0])
+    attention = (
+        GroupedAttention(lengths)
+        if attention_class is GroupedAttention
+        else PaddedAttention(lengths, torch.device("cpu"))
+    )
+    query, key, value = torch.randn(3, 2, 4, 8)
+
+    attended = attention(query, key, value, Mask(), 1.0)
+
+    assert torch.equal(attended, torch.zeros(2, 32))

@@ -73,8 +73,16 @@ def test_many_at_once() -> None:
 
 
 def test_they_are_kept() -> None:
-    """The next call gets the threads of the one before."""
-    assert single_threads(2) is single_threads(2)
+    """The next call gets the threads of the one before, unless it wants another number."""
+    two = single_threads(2)
+    assert single_threads(2) is two
+
+    three = single_threads(3)
+
+    assert single_threads(3) is three
+    assert list(two.map(str, range(3))) == ["0", "1", "2"]
+    del two
+    assert single_threads(2) is not three
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
@@ -85,7 +93,11 @@ def test_a_forked_process_has_its_own() -> None:
 
     child = os.fork()
     if child == 0:
-        signal.alarm(60)
-        os._exit(0 if list(single_threads(2).map(str, range(3))) == ["0", "1", "2"] else 1)
+        code = 1
+        try:
+            signal.alarm(60)
+            code = int(list(single_threads(2).map(str, range(3))) != ["0", "1", "2"])
+        finally:
+            os._exit(code)
 
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
