@@ -140,6 +140,25 @@ class TransformerConfig(Record):
         return super()._taken_from(fields)
 
     @property
+    def computes_otherwise(self) -> Mapping[str, Any]:
+        """Settings of 5.4 and later that ask for something else than the last hidden state of a text."""
+        modalities = self.extra.get("modality_config", _TRANSFORMER_DEFAULTS["modality_config"])
+        text = modalities.get("text") if isinstance(modalities, Mapping) else None
+        output = text.get("method_output_name") if isinstance(text, Mapping) else None
+        found = {
+            "modality_config": (output, "last_hidden_state"),
+            **{
+                name: (self.extra.get(name, default), default)
+                for name, default in (
+                    ("transformer_task", _TRANSFORMER_DEFAULTS["transformer_task"]),
+                    ("module_output_name", _TRANSFORMER_DEFAULTS["module_output_name"]),
+                    ("processing_kwargs", {}),
+                )
+            },
+        }
+        return {name: value for name, (value, usual) in found.items() if value not in (usual, None)}
+
+    @property
     def is_clip(self) -> bool:
         """Whether it belongs to a CLIPModel, as 5.4 and later save one."""
         modalities = self.extra.get("modality_config")
@@ -395,6 +414,8 @@ class BoWConfig(WordWeightsConfig):
     cumulative_term_frequency: bool = True
 
 
+_LONGEST_ROUTE = 1_000
+
 Route = tuple[str | None, str | tuple[str, ...] | None]
 """A task, such as ``"query"``, and a kind of input, such as ``"text"``, or several; None stands for any."""
 
@@ -460,9 +481,11 @@ class RouterConfig(Record):
 def _route(key: str, where: str) -> Route:
     """A task and a kind of input, out of their Python literal: ``"('query', None)"``."""
     expected = "keys like \"('query', None)\""
+    if len(key) > _LONGEST_ROUTE:
+        raise FormatError(where, expected, key)
     try:
         value = ast.literal_eval(key)
-    except (ValueError, SyntaxError, MemoryError, RecursionError) as error:
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError) as error:
         raise FormatError(where, expected, key) from error
     if not isinstance(value, tuple) or len(value) != 2:
         raise FormatError(where, expected, key)
@@ -485,11 +508,15 @@ class CheckpointConfig(Record):
         model_type: The architecture.
         architectures: The classes that the weights belong to.
         hidden_size: Width of a token's embedding; the architectures that call it otherwise are small.
+        intermediate_size: Width inside a layer, like the next.
+        d_ff: See above.
         vocab_size: How many tokens there are.
         max_position_embeddings: How many places in a text there are; -1 for any number.
-        num_hidden_layers: How many layers there are, under this name and the four that follow.
+        num_hidden_layers: How many layers there are, under this name and the six that follow.
         num_layers: See above.
         num_decoder_layers: See above.
+        encoder_layers: See above.
+        decoder_layers: See above.
         n_layers: See above.
         n_layer: See above.
     """
@@ -497,11 +524,15 @@ class CheckpointConfig(Record):
     model_type: str | None = None
     architectures: Sequence[str] | None = None
     hidden_size: _Size = None
+    intermediate_size: _Size = None
+    d_ff: _Size = None
     vocab_size: _Size = None
     max_position_embeddings: Annotated[int, Range(-1, 100_000_000)] | None = None
     num_hidden_layers: _Layers = None
     num_layers: _Layers = None
     num_decoder_layers: _Layers = None
+    encoder_layers: _Layers = None
+    decoder_layers: _Layers = None
     n_layers: _Layers = None
     n_layer: _Layers = None
 

@@ -29,6 +29,15 @@ class FormatError(ValueError):
 
     def __init__(self, where: str, expected: str, found: object) -> None:
         super().__init__(f"{where}: expected {expected}, found {_shortened.repr(found)}")
+        self._parts = (where, expected, found)
+
+    def __reduce__(self) -> tuple[type[FormatError], tuple[str, str, object]]:
+        return type(self), self._parts
+
+    def within(self, file: str) -> FormatError:
+        """The same, of a file."""
+        where, expected, found = self._parts
+        return type(self)(f"{file}: {where}", expected, found)
 
 
 @dataclass(frozen=True)

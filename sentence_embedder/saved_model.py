@@ -38,6 +38,9 @@ _CARD_NAME = "README.md"
 _MODEL_TYPE = "SentenceTransformer"
 
 _ADAPTER_WEIGHTS_NAMES = ("adapter_model.safetensors", "adapter_model.bin")
+_TRANSFORMER_ARGUMENTS = frozenset(["model_args", "tokenizer_args", "config_args"])
+_MOST_MODULES = 1_000
+_DEEPEST = 4
 _WITHOUT_CONFIG = (Normalize, StaticEmbedding)
 _WITHOUT_WEIGHTS = (BoW, Dropout, Normalize, Pooling, WordWeights)
 
@@ -68,21 +71,23 @@ class LoadArguments:
         tokenizer_args: Keyword arguments for loading its tokenizer.
         config_args: Keyword arguments for loading its configuration.
         trust_remote_code: Whether code that came with the model may run.
+        local_files_only: Whether nothing may be fetched: the base model of an adapter, say.
     """
 
     model_args: Mapping[str, Any] = field(default_factory=dict)
     tokenizer_args: Mapping[str, Any] = field(default_factory=dict)
     config_args: Mapping[str, Any] = field(default_factory=dict)
     trust_remote_code: bool = False
+    local_files_only: bool = False
 
     def for_transformer(self) -> dict[str, dict[str, Any]]:
         """The keyword arguments of ``Transformer.load``."""
         # Explicit in every call: where it is left out, transformers asks on the terminal.
-        trust = {"trust_remote_code": self.trust_remote_code}
+        rights = {"trust_remote_code": self.trust_remote_code, "local_files_only": self.local_files_only}
         return {
-            "model_args": {**trust, **self.model_args},
-            "tokenizer_args": {**trust, **self.tokenizer_args},
-            "config_args": {**trust, **self.config_args},
+            "model_args": {**rights, **self.model_args},
+            "tokenizer_args": {**rights, **self.tokenizer_args},
+            "config_args": {**rights, **self.config_args},
         }
 
 
@@ -153,8 +158,11 @@ class _Modules:
     def _part(self, type_name: str, name: str, *, router: PurePosixPath) -> nn.Module:
         where = f"{self.folder / router}: types"
         check_inside(name, where)
-        if not PurePosixPath(name).parts:
-            raise FormatError(where, "a folder for each module", name)
+        # One spelling for each folder, and few levels: links and other spellings could nest without end.
+        if PurePosixPath(name).parts != (name,):
+            raise FormatError(where, "the name of a folder for each module", name)
+        if len(router.parts) >= _DEEPEST:
+            raise FormatError(where, f"routers at most {_DEEPEST} deep", str(router / name))
         return self.load(type_name, router / name, where)
 
     def _foreign(self, module_class: Any, path: PurePosixPath) -> nn.Module:
@@ -162,7 +170,8 @@ class _Modules:
         of_load = inspect.signature(module_class.load).parameters
         transformer_args = self.arguments.for_transformer()
         module: nn.Module
-        if "subfolder" in of_load:  # of 5.0 and later
+        of_class = inspect.signature(module_class).parameters.keys()
+        if len(of_load) > 1:  # of 5.0 and later
             offered = {
                 "subfolder": "" if path == PurePosixPath() else str(path),
                 "local_files_only": True,
@@ -174,10 +183,14 @@ class _Modules:
                 "backend": "torch",
             }
             module = module_class.load(str(self.folder), **_taken(offered, of_load))
-        elif "model_args" in inspect.signature(module_class).parameters:  # a Transformer of its own
+        elif _TRANSFORMER_ARGUMENTS & of_class or {"model_kwargs", "config_kwargs"} <= of_class:
+            # A Transformer of its own.
             settings = read_transformer_config(self.folder / path).to_dict()
             merged = {name: {**settings.get(name, {}), **given} for name, given in transformer_args.items()}
             offered = {**settings, **merged}
+            if "model_kwargs" in of_class:  # the newer names
+                offered |= {f"{name.removesuffix('args')}kwargs": given for name, given in merged.items()}
+                offered["processor_kwargs"] = merged["tokenizer_args"]
             module = module_class(
                 str(self.folder / path), **_taken(offered, inspect.signature(module_class).parameters)
             )
@@ -276,6 +289,8 @@ def _read_entries(folder: Path) -> list[ModuleEntry]:
     rows = read_json(path)
     if not isinstance(rows, list):
         raise FormatError(str(path), "a JSON array", rows)
+    if len(rows) > _MOST_MODULES:
+        raise FormatError(str(path), f"at most {_MOST_MODULES:,} modules", len(rows))
     entries = [ModuleEntry.from_dict(row, f"{path}[{idx}]") for idx, row in enumerate(rows)]
     for entry in entries:
         check_inside(entry.path, f"{path}: path")

@@ -150,11 +150,10 @@ class SentenceTransformer(nn.Sequential):
                 tokenizer_args={**(processor_kwargs or {}), **(tokenizer_kwargs or {})},
                 config_args=config_kwargs or {},
                 trust_remote_code=trust_remote_code,
+                local_files_only=local_files_only,
             )
             saved = _load(source, arguments)
         super().__init__()
-        for name, module in saved.modules.items():
-            self.add_module(name, module)
         self._entries: Mapping[str, ModuleEntry] = saved.entries
         self._model_config = saved.config
         self._model_card_text = saved.card
@@ -169,10 +168,18 @@ class SentenceTransformer(nn.Sequential):
             self.similarity_fn_name = saved.config.similarity_fn_name
         if similarity_fn_name is not None:
             self.similarity_fn_name = similarity_fn_name
+        for name, module in saved.modules.items():
+            self._add(name, module, model_name_or_path)
         if model_name_or_path in _INSTRUCTOR_MODELS:
             self.set_pooling_include_prompt(False)
         self._acceleration = Acceleration(enabled=acceleration, dtype=dtype)
         self.to(device)
+
+    def _add(self, name: str, module: nn.Module, source: str | None) -> None:
+        try:
+            self.add_module(name, module)
+        except KeyError as error:  # it is that of a method, or of an attribute
+            raise ValueError(f"{source or 'modules'}: expected another name for a module than {name!r}") from error
 
     # ── Texts to vectors ──────────────────────────────────────────────────────────────────────────────────
 

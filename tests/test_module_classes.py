@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import sys
 from pathlib import Path
 from typing import Any
@@ -352,3 +353,50 @@ def test_an_adapter_without_all_of_its_weights(checkpoint: Path, tmp_path: Path)
 
     with pytest.raises(ValueError, match=r"weights of a BertModel, found none for \['encoder.layer.0"):
         SentenceTransformer(str(tmp_path), device="cpu")
+
+
+def test_a_tokenizer_inside_the_folder(folder: Path, model: SentenceTransformer) -> None:
+    """``tokenizer_name_or_path`` may name a folder inside the model's, wherever the program runs."""
+    (folder / "words").mkdir()
+    for path in folder.glob("*token*"):
+        path.rename(folder / "words" / path.name)
+    settings = read_json(folder / "sentence_bert_config.json")
+    write_json(folder / "sentence_bert_config.json", {**settings, "tokenizer_name_or_path": "words"})
+
+    found = SentenceTransformer(str(folder), device="cpu").encode(TEXTS)
+
+    np.testing.assert_array_equal(found, model.encode(TEXTS))
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("transformer_task", "fill-mask"),
+        ("modality_config", {"text": {"method": "forward", "method_output_name": ["hidden_states", -2]}}),
+        ("module_output_name", "sentence_embedding"),
+        ("processing_kwargs", {"text": {"add_special_tokens": False}}),
+    ],
+)
+def test_what_is_computed_otherwise_is_refused(key: str, value: Any, folder: Path) -> None:
+    """Settings of 5.4 and later that ask for other numbers than are computed here are no detail to pass over."""
+    settings = read_json(folder / "sentence_bert_config.json")
+    write_json(folder / "sentence_bert_config.json", {**settings, key: value})
+
+    with pytest.raises(FormatError, match=f"{key}: expected the last hidden state"):
+        SentenceTransformer(str(folder), device="cpu")
+
+
+def test_names_of_methods(folder: Path) -> None:
+    """A module that would hide a method or a setting of the model is refused by its name."""
+    rows = read_json(folder / "modules.json")
+    for name in ("encode", "prompts", "forward"):
+        write_json(folder / "modules.json", [{**rows[0], "name": name}, rows[1]])
+        with pytest.raises(ValueError, match=f"another name for a module than '{name}'"):
+            SentenceTransformer(str(folder), device="cpu")
+
+
+def test_an_error_of_a_format_can_be_sent() -> None:
+    """It goes from one process to another as it is."""
+    error = FormatError("config.json: width", "a number", "many")
+
+    assert str(pickle.loads(pickle.dumps(error))) == str(error)  # noqa: S301

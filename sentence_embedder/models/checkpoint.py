@@ -28,7 +28,7 @@ from sentence_embedder.files import (
     write_weights,
 )
 from sentence_embedder.formats import AdapterConfig, CheckpointConfig, WeightsIndex
-from sentence_embedder.record import Record
+from sentence_embedder.record import FormatError, Record
 
 logger = logging.getLogger(__name__)
 
@@ -49,12 +49,22 @@ _HARMLESS_MISSING = re.compile(r"(^|\.)pooler\.")
 _HARMLESS_UNEXPECTED = re.compile(
     r"(^|\.)(pooler|cls|lm_head|classifier|qa_outputs|score|decoder|predictions|discriminator_predictions"
     r"|generator_predictions|generator_lm_head|vocab_transform|vocab_layer_norm|vocab_projector|seq_relationship"
-    r"|head|mlm|mask_predictions|lm_predictions|sop_classifier|pred_layer)\."
-    r"|(^|\.)(position_ids|token_type_ids|inv_freq|masked_bias|relative_position_index)$|(^|\.)attn\.bias$"
+    r"|head|mlm|mask_predictions|lm_predictions|sop_classifier|pred_layer|lm_loss|classification_head)\."
+    r"|(^|\.)(position_ids|token_type_ids|inv_freq|masked_bias|relative_position_index|final_logits_bias)$"
+    r"|(^|\.)attn\.(attention\.)?bias$"
 )
 """Weights of heads that make no embeddings, and numbers that a model computes by itself."""
 
-_CHECKED_SETTINGS = ("config.json", "tokenizer_config.json", "special_tokens_map.json", "adapter_config.json")
+_PLACE = ("token", "revision", "trust_remote_code", "local_files_only")
+"""Arguments that say from where, and with what right, a checkpoint is taken."""
+
+_CHECKED_SETTINGS = (
+    *("config.json", "tokenizer_config.json", "special_tokens_map.json", "adapter_config.json"),
+    *("processor_config.json", "preprocessor_config.json"),
+)
+_AUDIO_TOKENIZER = "audio_tokenizer"
+"""A key of a processor, and the beginning of a file's name: a second model, from wherever it says."""
+
 _ADAPTER_CONFIG_NAME = "adapter_config.json"
 _INDEX_NAMES = (f"{SAFE_WEIGHTS_NAME}.index.json", f"{PICKLED_WEIGHTS_NAME}.index.json")
 
@@ -97,15 +107,18 @@ def load_model(
     import transformers
 
     # Repositories are given with the weights' arguments; the configuration comes from the same place.
-    place = {key: model_args[key] for key in ("token", "revision", "trust_remote_code") if key in model_args}
+    place = {key: model_args[key] for key in _PLACE if key in model_args}
     dtype = {} if {"dtype", "torch_dtype"} & model_args.keys() else {"dtype": torch.float32}
     check_settings(Path(name))
     config_name = _with_config(name)
     with _quiet_transformers(), _as_weights_errors(name):
         auto_config: Any = transformers.AutoConfig
         config = auto_config.from_pretrained(config_name, **{"cache_dir": cache_dir, **place, **config_args})
+        _check_sizes(config.to_dict(), f"{name}: config.json")
         if not model_args.get("trust_remote_code"):
             _make_inert(config)
+        if config.model_type == "t5gemma":
+            config.is_encoder_decoder = False  # or its encoder alone is refused
         model_class: Any = getattr(transformers, _ENCODERS.get(config.model_type, "AutoModel"))
         options = {"config": config, "cache_dir": cache_dir, **dtype, **model_args, "output_loading_info": True}
         model, loaded = model_class.from_pretrained(name, **options)
@@ -132,14 +145,27 @@ def check_settings(folder: Path) -> None:
     """
     for name in (name for name in _CHECKED_SETTINGS if (folder / name).exists()):
         settings = read_json(folder / name)
-        record = CheckpointConfig if name == "config.json" else Record
-        record.from_dict(settings, str(folder / name))
+        Record.from_dict(settings, str(folder / name))
+        if name == "config.json":
+            _check_sizes(settings, str(folder / name))
+        if _AUDIO_TOKENIZER in settings:
+            raise FormatError(f"{folder / name}: {_AUDIO_TOKENIZER}", "no model from elsewhere", settings)
+    if (folder / f"{_AUDIO_TOKENIZER}_config.json").exists():
+        raise FormatError(str(folder / f"{_AUDIO_TOKENIZER}_config.json"), "no model from elsewhere", "one")
     for name in (name for name in _INDEX_NAMES if (folder / name).exists()):
         index = WeightsIndex.from_dict(read_json(folder / name), str(folder / name))
         for part in index.weight_map.values():
             check_inside(part, f"{folder / name}: weight_map")
     if (folder / _ADAPTER_CONFIG_NAME).exists() and find_spec("peft") is None:
         raise ImportError(f"{folder}: expected the package peft: pip install 'sentence-embedder[peft]'")
+
+
+def _check_sizes(settings: Mapping[str, Any], where: str) -> None:
+    """Raise a FormatError if a configuration, or one inside it, asks for more than there is."""
+    CheckpointConfig.from_dict(settings, where)
+    for name, part in settings.items():
+        if isinstance(part, Mapping) and name.endswith(("config", "encoder", "decoder")):
+            _check_sizes(part, f"{where}: {name}")
 
 
 def inert(arguments: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -195,6 +221,10 @@ def _as_weights_errors(name: str) -> Iterator[None]:
         ) from error
     except (TypeError, AttributeError, KeyError, IndexError) as error:
         raise ValueError(f"{name}: expected a config.json of transformers, found another: {error!r}") from error
+    except ValueError as error:
+        if name in str(error):
+            raise
+        raise ValueError(f"{name}: {error}") from error
 
 
 def load_tokenizer(name: str, cache_dir: str | None, tokenizer_args: Mapping[str, Any]) -> Any:
@@ -205,7 +235,7 @@ def load_tokenizer(name: str, cache_dir: str | None, tokenizer_args: Mapping[str
     try:
         with _quiet_transformers():
             return AutoTokenizer.from_pretrained(name, **{"cache_dir": cache_dir, **tokenizer_args})
-    except (OSError, ValueError, ImportError):
+    except (OSError, ImportError):
         raise
     except Exception as error:  # tokenizers raises nothing narrower
         raise ValueError(f"{name}: expected a tokenizer, found something else: {error}") from error
@@ -221,8 +251,9 @@ def load_processor(name: str, processor_args: Mapping[str, Any]) -> Any:
 
     if find_spec("PIL") is None:
         raise ImportError(f"{name}: expected the package pillow: pip install 'sentence-embedder[vision]'")
+    check_settings(Path(name))
     auto_processor: Any = AutoProcessor
-    with _quiet_transformers():
+    with _quiet_transformers(), _as_weights_errors(name):
         return auto_processor.from_pretrained(name, **{"use_fast": False, **processor_args})
 
 

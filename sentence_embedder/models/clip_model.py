@@ -44,7 +44,10 @@ class CLIPModel(nn.Module):
         name = str(model_name)
         self.model: Any = load_model(name, None, model_args or {}, config_args or {})
         self.processor: Any = load_processor(processor_name or name, tokenizer_args or {})
-        self.max_seq_length: int | None = self.model.config.text_config.max_position_embeddings
+        if not hasattr(self.model, "get_text_features"):
+            raise ValueError(f"{name}: expected a CLIP model, found a {type(self.model).__name__}")
+        places: int = self.model.config.text_config.max_position_embeddings
+        self.max_seq_length: int | None = min(places, self.tokenizer.model_max_length)
 
     @classmethod
     def load(cls, input_path: str | Path, **arguments: Any) -> CLIPModel:

@@ -11,7 +11,7 @@ from torch import nn
 
 from sentence_embedder.features import Features
 from sentence_embedder.files import read_json, read_weights, write_json, write_weights
-from sentence_embedder.record import Record
+from sentence_embedder.record import FormatError, Record
 
 _Module = TypeVar("_Module", bound="Module")
 
@@ -112,8 +112,13 @@ class Module(nn.Module):
         settings = read_json(path) if path.exists() else {}
         config = cls.config_class.from_dict(settings, str(path))
         # Weights are not made up, only to be replaced; nor is memory taken because a file says so.
-        with torch.device("meta"):
-            module = cls.from_config(config)
+        try:
+            with torch.device("meta"):
+                module = cls.from_config(config)
+        except FormatError as error:
+            raise error.within(str(path)) from error
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
         if not module.state_dict():
             return cls.from_config(config)
         read_weights(folder, module)

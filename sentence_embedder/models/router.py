@@ -81,7 +81,7 @@ class Router(nn.Module):
 
     def knows(self, task: str) -> bool:
         """Whether a task leads to a route."""
-        return task in self.sub_modules or any(key[0] == task for key in self.route_mappings)
+        return task in self.sub_modules or any(key[0] in (task, None) for key in self.route_mappings)
 
     def route_of(self, key: str | None, task: str | None = None) -> str | None:
         """The route of a text.
@@ -96,13 +96,14 @@ class Router(nn.Module):
         Raises:
             ValueError: There is no such route, or none is named, and one must be.
         """
+        if key is not None and key in self.sub_modules:
+            return key
         name = task if key is None else key
+        for pair in ((name, "text"), (name, None), (None, "text"), (None, None)):
+            if pair in self.route_mappings:
+                return self.route_mappings[pair]
         if name is not None and name in self.sub_modules:
             return name
-        for kind in ("text", None):
-            mapped = self.route_mappings.get((name, kind))
-            if mapped is not None:
-                return mapped
         if name is not None:
             raise ValueError(f"expected one of the routes {list(self.routes)}, found {name!r}")
         if self.default_route is None and not self.allow_empty_key:

@@ -114,7 +114,10 @@ class StaticEmbedding(nn.Module):
         if "embedding.weight" in tensors:
             table = tensors["embedding.weight"]
         elif "embeddings" in tensors:
-            table = _folded(tensors["embeddings"], tensors.get("mapping"), tensors.get("weights"))
+            try:
+                table = _folded(tensors["embeddings"], tensors.get("mapping"), tensors.get("weights"))
+            except (IndexError, RuntimeError, TypeError) as error:
+                raise WeightsError(f"{folder}: expected the weights of model2vec, found others: {error}") from error
         else:
             raise WeightsError(
                 f"{folder}: expected the weights of a StaticEmbedding (embedding.weight, or embeddings), "

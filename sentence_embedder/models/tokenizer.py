@@ -204,8 +204,10 @@ class PhraseTokenizer(_StopWordTokenizer):
         """The words, with those that form a phrase of so many joined."""
         joined, place = [], 0
         while place < len(words):
-            phrase = self._config.ngram_separator.join(words[place : place + length])
-            known = next((one for one in (phrase, phrase.lower()) if one in self._phrases), None)
+            window = words[place : place + length]
+            phrase = self._config.ngram_separator.join(window)
+            forms = (phrase, phrase.lower()) if len(window) == length else ()
+            known = next((form for form in forms if form in self._phrases), None)
             joined.append(words[place] if known is None else known)
             place += 1 if known is None else length
         return joined

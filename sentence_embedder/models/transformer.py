@@ -18,6 +18,7 @@ from sentence_embedder.files import check_inside, read_json, write_json
 from sentence_embedder.formats import TRANSFORMER_CONFIG_NAMES, TransformerConfig
 from sentence_embedder.models.checkpoint import inert, load_model, load_tokenizer, save_model, save_tokenizer
 from sentence_embedder.models.token_ids import Columns, TokenIds
+from sentence_embedder.record import FormatError
 
 _TEXTS_AT_ONCE = 1024
 _NO_TOKENS = np.empty(0, dtype=np.int32)
@@ -85,13 +86,15 @@ class Transformer(nn.Module):
         """
         folder = Path(input_path)
         config = read_transformer_config(folder)
+        for name, value in config.computes_otherwise.items():
+            raise FormatError(f"{folder}: {name}", "the last hidden state of texts, as they are", value)
         transformer = cls(
             str(folder),
             max_seq_length=config.max_seq_length,
             model_args={**config.model_args, **(model_args or {})},
             tokenizer_args={**config.tokenizer_args, **(tokenizer_args or {})},
             do_lower_case=config.do_lower_case,
-            tokenizer_name_or_path=config.tokenizer_name_or_path,
+            tokenizer_name_or_path=_tokenizer_place(folder, config.tokenizer_name_or_path),
             config_args={**config.config_args, **(config_args or {})},
         )
         transformer._config = config
@@ -122,7 +125,8 @@ class Transformer(nn.Module):
 
     def get_word_embedding_dimension(self) -> int:
         """Width of the token embeddings."""
-        width: int = self.auto_model.config.hidden_size
+        config = self.auto_model.config
+        width: int = config.hidden_size if hasattr(config, "hidden_size") else config.encoder.hidden_size
         return width
 
     def tokenize(self, texts: Sequence[Any]) -> Features:
@@ -247,6 +251,13 @@ def _own_limit(config: Any, tokenizer: Any) -> int | None:
     positions = getattr(config, "max_position_embeddings", None)
     limit = getattr(tokenizer, "model_max_length", None)
     return None if positions is None or limit is None or positions < 1 else min(positions, limit)
+
+
+def _tokenizer_place(folder: Path, name: str | None) -> str | None:
+    """A tokenizer that a folder names: in a folder inside it, or else on the Hub."""
+    if name is None or not (folder / name).is_dir():
+        return name
+    return str(folder / name)
 
 
 def read_transformer_config(folder: Path) -> TransformerConfig:
