@@ -42,6 +42,8 @@ class CNN(Module):
         strides = (1,) * len(kernel_sizes) if stride_sizes is None else tuple(stride_sizes)
         if len(strides) != len(kernel_sizes):
             raise ValueError(f"expected a stride for each of {len(kernel_sizes)} kernels, found {len(strides)}")
+        if len(set(strides)) > 1:
+            raise ValueError(f"expected one stride for all kernels, whose results are joined, found {strides}")
         super().__init__(
             CNNConfig(
                 in_word_embedding_dimension=in_word_embedding_dimension,
@@ -72,7 +74,11 @@ class CNN(Module):
             embeddings = embeddings.where(mask.bool().unsqueeze(-1), 0)
         columns = embeddings.transpose(1, 2)
         convolved = torch.cat([convolution(columns) for convolution in self.convs], dim=1)
-        return {**features, "token_embeddings": convolved.transpose(1, 2)}
+        made = {**features, "token_embeddings": convolved.transpose(1, 2)}
+        if mask is not None:
+            stride: int = (self.config.stride_sizes or (1,))[0]
+            made["attention_mask"] = mask[:, ::stride][:, : convolved.shape[2]]
+        return made
 
     def get_word_embedding_dimension(self) -> int:
         """Width of the token embeddings it makes."""
