@@ -15,6 +15,7 @@ from torch import nn
 from sentence_embedder import SentenceTransformer
 from sentence_embedder.features import Features
 from sentence_embedder.files import WeightsError
+from sentence_embedder.formats import TRANSFORMER_CONFIG_NAMES
 from sentence_embedder.models import Dense, Normalize, Pooling, Transformer
 from sentence_embedder.record import FormatError
 from tests.tiny_models import TINY_MODELS
@@ -394,3 +395,54 @@ def test_dense_weights_of_other_shapes(tmp_path: Path) -> None:
         match=r"weights of a Dense, found others: of another shape.*linear.weight \(2, 4\) for \(3, 4\)",
     ):
         Dense.load(tmp_path)
+
+
+class TestDialects:
+    """What versions of sentence-transformers wrote, and people by hand."""
+
+    @pytest.mark.parametrize("name", TRANSFORMER_CONFIG_NAMES)
+    def test_names_of_the_settings(self, name: str, folder: Path) -> None:
+        """The settings of a Transformer have had seven names."""
+        (folder / "sentence_bert_config.json").rename(folder / name)
+        _edit(folder / name, lambda config: config.update(max_seq_length=9))
+
+        assert _load(folder).max_seq_length == 9
+
+    def test_weights_in_several_files(self, folder: Path) -> None:
+        """Large checkpoints come in parts, with an index."""
+        expected = _load(folder)
+        weights = expected[0].auto_model
+        (folder / "model.safetensors").unlink()
+
+        weights.save_pretrained(folder, max_shard_size="20KB")
+
+        assert (folder / "model.safetensors.index.json").exists()
+        np.testing.assert_array_equal(_load(folder).encode(TEXTS), expected.encode(TEXTS))
+
+    def test_settings_of_a_model(self, folder: Path, tmp_path: Path) -> None:
+        """A width, a similarity, prompts (also empty ones) and requirements are read, and written again."""
+        settings = {
+            "__version__": {"sentence_transformers": "6.2.0.dev0"},
+            "prompts": {"query": "query: ", "document": ""},
+            "default_prompt_name": None,
+            "similarity_fn_name": "dot",
+            "truncate_dim": 5,
+            "model_type": "SentenceTransformer",
+            "requirements": {"einops": ">=0.7"},
+        }
+        (folder / "config_sentence_transformers.json").write_text(json.dumps(settings))
+
+        model = _load(folder)
+        model.save(tmp_path / "again")
+
+        assert model.prompts == {"query": "query: ", "document": ""}
+        assert (model.similarity_fn_name, model.encode(TEXTS).shape) == ("dot", (3, 5))
+        written = json.loads((tmp_path / "again" / "config_sentence_transformers.json").read_text())
+        assert {**written, "__version__": settings["__version__"]} == settings
+
+    def test_versions_may_be_missing(self, folder: Path) -> None:
+        """Models from before 2.0 say nothing about themselves."""
+        expected = _load(folder).encode(TEXTS)
+        (folder / "config_sentence_transformers.json").unlink()
+
+        np.testing.assert_array_equal(_load(folder).encode(TEXTS), expected)
