@@ -170,7 +170,6 @@ class _Modules:
         of_load = inspect.signature(module_class.load).parameters
         transformer_args = self.arguments.for_transformer()
         module: nn.Module
-        of_class = inspect.signature(module_class).parameters.keys()
         if len(of_load) > 1:  # of 5.0 and later
             offered = {
                 "subfolder": "" if path == PurePosixPath() else str(path),
@@ -183,7 +182,9 @@ class _Modules:
                 "backend": "torch",
             }
             module = module_class.load(str(self.folder), **_taken(offered, of_load))
-        elif _TRANSFORMER_ARGUMENTS & of_class or {"model_kwargs", "config_kwargs"} <= of_class:
+            return module
+        of_class = inspect.signature(module_class).parameters
+        if _TRANSFORMER_ARGUMENTS & of_class.keys() or {"model_kwargs", "config_kwargs"} <= of_class.keys():
             # A Transformer of its own.
             settings = read_transformer_config(self.folder / path).to_dict()
             merged = {name: {**settings.get(name, {}), **given} for name, given in transformer_args.items()}
@@ -191,9 +192,7 @@ class _Modules:
             if "model_kwargs" in of_class:  # the newer names
                 offered |= {f"{name.removesuffix('args')}kwargs": given for name, given in merged.items()}
                 offered["processor_kwargs"] = merged["tokenizer_args"]
-            module = module_class(
-                str(self.folder / path), **_taken(offered, inspect.signature(module_class).parameters)
-            )
+            module = module_class(str(self.folder / path), **_taken(offered, of_class))
         else:
             module = module_class.load(str(self.folder / path))
         return module

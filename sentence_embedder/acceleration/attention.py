@@ -232,8 +232,7 @@ def _multiply(
     query: Tensor, key: Tensor, value: Tensor, *, texts: int, mask: Tensor | None, scale: float, out: Tensor
 ) -> None:
     """Attention as it is written down, with all scores in memory; arguments as for ``_attend``."""
-    tokens, heads, _ = query.shape
-    tokens //= texts
+    tokens, heads = len(query) // texts, query.shape[1]
     are_few = len(query) < _FEW_TOKENS
     dtype = torch.float32 if are_few else query.dtype
     queries, keys, values = [_by_head(part, texts).to(dtype) for part in (query, key, value)]

@@ -86,8 +86,10 @@ class Transformer(nn.Module):
         """
         folder = Path(input_path)
         config = read_transformer_config(folder)
-        for name, value in config.computes_otherwise.items():
-            raise FormatError(f"{folder}: {name}", "the last hidden state of texts, as they are", value)
+        otherwise = config.computes_otherwise
+        if otherwise:
+            expected = "the last hidden state of texts, as they are"
+            raise FormatError(f"{folder}: {', '.join(otherwise)}", expected, otherwise)
         transformer = cls(
             str(folder),
             max_seq_length=config.max_seq_length,
