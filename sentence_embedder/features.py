@@ -55,6 +55,8 @@ class PackedTexts:
     @property
     def positions(self) -> NDArray[np.int64]:
         """The place of each token in its text, shape (tokens of all texts,); 0 for what is filling."""
+        if len(self.lengths) == 1:
+            return self.filled(np.arange(self.lengths[0]))
         ends = np.cumsum(self.lengths)
         return self.filled(np.arange(self.lengths.sum()) - np.repeat(ends - self.lengths, self.lengths))
 
@@ -71,6 +73,8 @@ class PackedTexts:
     def filled_up(self, tokens: int) -> PackedTexts:
         """The same texts, followed by as much filling as makes up so many tokens."""
         missing = np.zeros(tokens - len(self.columns["input_ids"]), dtype=np.int64)
+        if len(missing) == 0:
+            return self
         return replace(
             self, columns={name: np.concatenate((column, missing)) for name, column in self.columns.items()}
         )
@@ -101,6 +105,9 @@ class TokenizedTexts:
 
     def packed(self, rows: Places) -> PackedTexts:
         """The texts at the given places as one batch without padding, in the order given."""
+        if len(rows) == len(self.lengths) == 1:  # a lone text is what callers wait for
+            columns = {name: column.astype(np.int64) for name, column in self.columns.items()}
+            return PackedTexts(columns=columns, lengths=self.lengths, padding_side=self.padding_side)
         lengths = self.lengths[rows]
         ends = np.cumsum(lengths)
         # Each text's first token in the columns, less its place in the batch, plus the places in the batch.

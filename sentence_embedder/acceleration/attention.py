@@ -82,8 +82,14 @@ class GroupedAttention:
         runs = ((length, sum(1 for _ in run)) for length, run in groupby(self.lengths.tolist()))
         return [(count, length) for length, count in runs if length > 0]
 
+    @cached_property
+    def _is_lone(self) -> bool:
+        return [texts for texts, _ in self._groups] == [1]
+
     def __call__(self, query: Tensor, key: Tensor, value: Tensor, mask: Mask, scale: float) -> Tensor:
         """The attended values."""
+        if self._is_lone and len(query) == self._groups[0][1] < _FEW_TOKENS and key.shape == query.shape:
+            return _attend_alone(query, key, value, mask=self._mask(mask, len(query), query), scale=scale)
         attended, start = query.new_empty(query.shape), 0
         for texts, tokens in self._groups:
             end = start + texts * tokens
@@ -228,30 +234,59 @@ def _fused(query: Tensor, key: Tensor, value: Tensor, *, mask: Tensor | None, sc
     )
 
 
+def _attend_alone(query: Tensor, key: Tensor, value: Tensor, *, mask: Tensor | None, scale: float) -> Tensor:
+    """Attention of a lone text of few tokens, in as few steps as can be; all of shape (tokens, heads, dim).
+
+    Returns:
+        Shape (tokens, heads × dim).
+    """
+    by_head = [part.transpose(0, 1).float() for part in (query, key, value)]
+    attended = _softmax_of_scores(*by_head, texts=1, mask=mask, scale=scale).transpose(0, 1)
+    return attended.reshape(len(query), -1).to(query.dtype)
+
+
 def _multiply(
     query: Tensor, key: Tensor, value: Tensor, *, texts: int, mask: Tensor | None, scale: float, out: Tensor
 ) -> None:
     """Attention as it is written down, with all scores in memory; arguments as for ``_attend``."""
-    tokens, heads = len(query) // texts, query.shape[1]
     are_few = len(query) < _FEW_TOKENS
     dtype = torch.float32 if are_few else query.dtype
-    queries, keys, values = [_by_head(part, texts).to(dtype) for part in (query, key, value)]
-
-    def scores() -> Tensor:
-        product = torch.baddbmm(queries.new_empty(1), queries, keys.transpose(1, 2), beta=0, alpha=scale)
-        return product if mask is None else product.view(texts, heads, tokens, tokens).add_(mask).view_as(product)
-
+    by_head = [_by_head(part, texts).to(dtype) for part in (query, key, value)]
     # float16 holds no exponentials but those of scores around zero.
-    if not are_few and tokens <= _LONGEST_UNSHIFTED and dtype != torch.float16:
-        # A softmax first subtracts the highest score of a row from all: the same to a rounding, unless an
-        # exponential overflows or a whole row of them vanishes.
-        weights = scores().exp_()
-        totals = weights.sum(dim=-1, keepdim=True, dtype=torch.float32)
-        lowest, highest = torch.aminmax(totals)
-        if _TOTALS[0] < lowest and highest < _TOTALS[1]:
-            _put_by_token(torch.bmm(weights, values) / totals, texts, out)
+    if not are_few and len(query) // texts <= _LONGEST_UNSHIFTED and dtype != torch.float16:
+        attended = _exponentials_of_scores(*by_head, texts=texts, mask=mask, scale=scale)
+        if attended is not None:
+            _put_by_token(attended, texts, out)
             return
-    _put_by_token(torch.bmm(scores().softmax(dim=-1), values), texts, out)
+    _put_by_token(_softmax_of_scores(*by_head, texts=texts, mask=mask, scale=scale), texts, out)
+
+
+def _scores(query: Tensor, key: Tensor, *, texts: int, mask: Tensor | None, scale: float) -> Tensor:
+    """Shape (texts × heads, tokens, dim) twice → (texts × heads, tokens, tokens)."""
+    scores = torch.baddbmm(query.new_empty(1), query, key.transpose(1, 2), beta=0, alpha=scale)
+    if mask is not None:
+        scores.view(texts, -1, *scores.shape[1:]).add_(mask)
+    return scores
+
+
+def _softmax_of_scores(
+    query: Tensor, key: Tensor, value: Tensor, *, texts: int, mask: Tensor | None, scale: float
+) -> Tensor:
+    """The attended values, shape (texts × heads, tokens, dim)."""
+    return torch.bmm(_scores(query, key, texts=texts, mask=mask, scale=scale).softmax(dim=-1), value)
+
+
+def _exponentials_of_scores(
+    query: Tensor, key: Tensor, value: Tensor, *, texts: int, mask: Tensor | None, scale: float
+) -> Tensor | None:
+    """The same without a softmax, which first subtracts the highest score of a row from all: alike to a rounding.
+    None if an exponential overflows or a whole row of them vanishes.
+    """
+    weights = _scores(query, key, texts=texts, mask=mask, scale=scale).exp_()
+    totals = weights.sum(dim=-1, keepdim=True, dtype=torch.float32)
+    lowest, highest = torch.aminmax(totals)
+    is_sound = _TOTALS[0] < lowest and highest < _TOTALS[1]
+    return torch.bmm(weights, value) / totals if is_sound else None
 
 
 def _by_head(part: Tensor, texts: int) -> Tensor:

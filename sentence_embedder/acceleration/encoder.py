@@ -273,9 +273,9 @@ class TableEmbedding:
 
     def _rows(self, name: str, table: Tensor, texts: PackedTexts, device: torch.device) -> Tensor:
         if name == "positions":
-            return functional.embedding(array_to_device(self._positions(texts), device), table)
+            return torch.embedding(table, array_to_device(self._positions(texts), device))
         if name in texts.columns:
-            return functional.embedding(array_to_device(texts.columns[name], device), table)
+            return torch.embedding(table, array_to_device(texts.columns[name], device))
         return table[0]  # a tokenizer that gives no token types means type 0
 
     def _positions(self, texts: PackedTexts) -> NDArray[np.int64]:

@@ -11,8 +11,8 @@ def rounded_up(tokens: int) -> int:
 
     Example:
         >>> rounded_up(9), rounded_up(300), rounded_up(2000)
-        (10, 320, 2048)
+        (9, 320, 2048)
     """
     tokens = max(1, tokens)  # products are not made for nothing at all
-    step = 1 << max(1, (tokens - 1).bit_length() - 4)  # eight sizes from each power of two to the next
+    step = 1 << max(0, (tokens - 1).bit_length() - 4)  # eight sizes from each power of two to the next
     return -(-tokens // step) * step

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterable
-from itertools import chain
+from collections.abc import Callable
+from itertools import chain, repeat
 from typing import Any
 
 import numpy as np
@@ -33,7 +33,8 @@ class Snapshot:
         self._modules = list(model.modules())
         self._classes = list(map(type, self._modules))
         self._attributes = [module.__dict__ for module in self._modules]
-        self.is_bare = self._is_bare()
+        self._was_replaced = self._is_replaced()
+        self.is_bare = all(map(is_bare, self._modules))
         """Whether nobody had put anything around the forward passes."""
         self._contents = self._contained()
         tensors = [part for part in self._contents if isinstance(part, Tensor)]
@@ -47,20 +48,20 @@ class Snapshot:
     def is_current(self) -> bool:
         """Whether the model still looks like that."""
         return (
-            self._is_bare() is self.is_bare
-            and _are_same(map(type, self._modules), self._classes)
+            list(map(type, self._modules)) == self._classes
+            and self._is_replaced() is self._was_replaced
             and _are_same(self._contained(), self._contents)
             and self._marked() == self._marks
             and self._sampled() == self._values
         )
 
-    def _is_bare(self) -> bool:
-        hooks = chain.from_iterable(map(_hooks_of, self._attributes))
-        return not any(hooks) and not any(map(_has_forward, self._attributes))
+    def _is_replaced(self) -> bool:
+        """Whether any module has a forward pass that is not its class's."""
+        return any(map(operator.contains, self._attributes, repeat("forward")))
 
     def _contained(self) -> list[Any]:
-        """The modules, parameters and buffers of each module."""
-        parts = chain.from_iterable(map(_parts_of, self._attributes))
+        """The modules, parameters, buffers and hooks of each module."""
+        parts = filter(None, chain.from_iterable(map(_parts_of, self._attributes)))
         return list(chain.from_iterable(map(_values_of, parts)))
 
     def _marked(self) -> list[int]:
@@ -73,15 +74,12 @@ def is_bare(module: nn.Module) -> bool:
     return not (module._forward_hooks or module._forward_pre_hooks or "forward" in module.__dict__)
 
 
-_has_forward = operator.methodcaller("__contains__", "forward")
-_hooks_of = operator.itemgetter("_forward_hooks", "_forward_pre_hooks")
-_parts_of = operator.itemgetter("_modules", "_parameters", "_buffers")
+_parts_of = operator.itemgetter("_modules", "_parameters", "_buffers", "_forward_hooks", "_forward_pre_hooks")
 _values_of = operator.methodcaller("values")
 _version_of = operator.attrgetter("_version")
 
 
-def _are_same(found: Iterable[Any], known: list[Any]) -> bool:
-    found = list(found)
+def _are_same(found: list[Any], known: list[Any]) -> bool:
     return len(found) == len(known) and all(map(operator.is_, found, known))
 
 

@@ -46,6 +46,8 @@ def by_tokens(lengths: NDArray[np.int64], tokens: int, *, most: int, workers: in
         >>> by_tokens(np.array([300, 600, 100, 200]), 512, most=1024, workers=2)
         [array([1]), array([0, 3]), array([2])]
     """
+    if len(lengths) == 1:
+        return [np.zeros(1, dtype=np.int64)]
     order = np.argsort(-lengths, kind="stable")
     ends = np.cumsum(lengths[order])
     total = int(ends[-1]) if len(ends) else 0

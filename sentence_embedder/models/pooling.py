@@ -33,16 +33,21 @@ class _Tokens:
     weights_sum: Tensor | None
     cls: Tensor | None
 
-    def summed(self, weights: Tensor) -> Tensor:
-        """The sum of the embeddings with weights (texts, tokens), in float32 at least: halves lose digits."""
+    def summed(self, weights: Tensor | None = None) -> Tensor:
+        """The sum of the embeddings that count, with weights (texts, tokens) if there are any, in float32 at least:
+        halves lose digits.
+        """
         wide = torch.promote_types(self.embeddings.dtype, torch.float32)
         # where, not only a product: what stands at padding may be NaN, and NaN × 0 is NaN.
         counted = self.embeddings.where(self.counted.unsqueeze(-1), 0)
-        return (counted * weights.to(wide).unsqueeze(-1)).sum(dim=1)
+        weighted = counted if weights is None else counted * weights.to(wide).unsqueeze(-1)
+        return weighted.sum(dim=1, dtype=wide)
 
-    def divisor(self, weights: Tensor) -> Tensor:
+    def divisor(self, weights: Tensor | None = None) -> Tensor:
         """What the sum is divided by for a mean, shape (texts, 1)."""
-        total = weights.sum(dim=1) if self.weights_sum is None else self.weights_sum
+        total = self.weights_sum
+        if total is None:
+            total = (self.counted if weights is None else weights).sum(dim=1, dtype=torch.float32)
         return total.unsqueeze(-1).clamp(min=1e-9)
 
     def at(self, places: Tensor) -> Tensor:
@@ -62,13 +67,11 @@ def _max(tokens: _Tokens) -> Tensor:
 
 
 def _mean(tokens: _Tokens) -> Tensor:
-    weights = tokens.counted.float()
-    return tokens.summed(weights) / tokens.divisor(weights)
+    return tokens.summed() / tokens.divisor()
 
 
 def _mean_sqrt_len(tokens: _Tokens) -> Tensor:
-    weights = tokens.counted.float()
-    return tokens.summed(weights) / tokens.divisor(weights).sqrt()
+    return tokens.summed() / tokens.divisor().sqrt()
 
 
 def _weighted_mean(tokens: _Tokens) -> Tensor:
@@ -210,7 +213,8 @@ class Pooling(Module):
         """Adds ``sentence_embedding`` (texts, dim), from ``token_embeddings`` and ``attention_mask``."""
         tokens = self._tokens(features)
         pooled = [_MODES[mode](tokens).to(tokens.embeddings.dtype) for mode in self.config.pooling_modes]
-        return {**features, "sentence_embedding": torch.cat(pooled, dim=-1)}
+        joined = pooled[0] if len(pooled) == 1 else torch.cat(pooled, dim=-1)
+        return {**features, "sentence_embedding": joined}
 
     def _tokens(self, features: Features) -> _Tokens:
         embeddings: Tensor = features["token_embeddings"]
