@@ -11,7 +11,7 @@ from typing import Any
 from benchmarks.engines import Device, Engine, Precision
 from benchmarks.measurement import Ratio, Results
 from benchmarks.targets import Outcome, outcomes
-from benchmarks.workloads import Encoding, Growth, Workload
+from benchmarks.workloads import Encoding, Growth, PoolEncoding, Workload
 
 _NONE = "–"
 
@@ -64,7 +64,9 @@ class Report:
         """Tables, in Markdown."""
         small = [workload for workload in self.workloads if workload.model == "minilm"]
         others = [workload for workload in self.workloads if workload.model != "minilm"]
-        compared = [workload for workload in self.workloads if isinstance(workload, Encoding | Growth)]
+        compared = [
+            workload for workload in self.workloads if isinstance(workload, Encoding | Growth | PoolEncoding)
+        ]
         parts = [
             *(self._speeds(workloads) for workloads in (small, others) if workloads),
             self._agreements(compared) if compared else "",

@@ -76,6 +76,22 @@ class Session:
         seconds: list[float] = worker.ask("encode", name=name, repeats=repeats)
         return seconds
 
+    def pool(self, engine: Engine, model: str, name: str, texts: Sequence[str], *, processes: int) -> float:
+        """The seconds that an engine that has the model loaded takes to start processes, to embed texts with them,
+        and to end them.
+
+        Args:
+            engine: The engine.
+            model: Name of the model.
+            name: Name of the texts.
+            texts: What is embedded.
+            processes: How many.
+        """
+        worker = self._worker(engine, model)
+        self._hand(engine, worker, name, texts)
+        seconds: float = worker.ask("pool", name=name, processes=processes)
+        return seconds
+
     def growth(self, engine: Engine, model: str, name: str, texts: Sequence[str]) -> int:
         """The bytes by which memory grew at most while an engine, warmed up, embedded texts once.
 

@@ -102,6 +102,7 @@ TARGETS: Sequence[Target] = (
     *(Target(f"{name}, fp32, speed", 1.8, True, _speedup("ours-fp32", name)) for name in _BASE_SIZE),
     Target("import, time", 0.30, False, _share("ours-fp32", "import")),
     Target("cold start to the first vector, time", 0.50, False, _share("ours-fp32", "cold-start")),
+    Target("a pool of two, its start included, speed", 2.5, True, _speedup("ours-fp32", "pool")),
     Target("peak memory growth, in sizes of the result", 1.3, False, _cost("ours-fp32", "memory")),
     Target(
         "fp32, largest difference of a value",

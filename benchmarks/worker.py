@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +24,20 @@ from numpy.typing import NDArray
 Encode = Callable[[Sequence[str]], NDArray[Any]]
 """Texts → rows."""
 
-Load = Callable[[str, str, int, Mapping[str, Any]], Encode]
+
+class Loaded(NamedTuple):
+    """An engine that is ready.
+
+    Attributes:
+        encode: What embeds texts.
+        model: The SentenceTransformer, if it is one.
+    """
+
+    encode: Encode
+    model: Any = None
+
+
+Load = Callable[[str, str, int, Mapping[str, Any]], Loaded]
 """Model folder, device, number of threads, options → an engine that is ready."""
 
 PACKAGES = (
@@ -46,7 +59,7 @@ class Worker:
     """An engine, the texts it was given, and its last result."""
 
     def __init__(self) -> None:
-        self._encode: Encode | None = None
+        self._engine: Loaded | None = None
         self._texts: dict[str, list[str]] = {}
         self._rows: NDArray[Any] | None = None
 
@@ -62,7 +75,7 @@ class Worker:
 
     def load(self, loader: str, folder: str, device: str, threads: int, options: Mapping[str, Any]) -> None:
         """Make an engine ready; ``loader`` is a key of ``LOADERS``."""
-        self._encode = LOADERS[loader](folder, device, threads, options)
+        self._engine = LOADERS[loader](folder, device, threads, options)
 
     def read(self, name: str, path: str) -> int:
         """Take the texts of a file, a JSON string a line; the answer is their number."""
@@ -72,14 +85,30 @@ class Worker:
 
     def encode(self, name: str, repeats: int = 1) -> list[float]:
         """Embed the texts of that name; the answer is the seconds that each of the repeats took."""
-        return [self._timed(self._texts[name]) for _ in range(repeats)]
+        return [self._timed(self._ready().encode, self._texts[name]) for _ in range(repeats)]
+
+    def pool(self, name: str, processes: int) -> float:
+        """Start so many processes, embed the texts of that name with them, and end them; the answer is the seconds
+        that all of it took.
+        """
+        model = self._ready().model
+
+        def encode(texts: Sequence[str]) -> NDArray[Any]:
+            pool = model.start_multi_process_pool(["cpu"] * processes)
+            try:
+                rows: NDArray[Any] = model.encode(texts, pool=pool, show_progress_bar=False)
+            finally:
+                model.stop_multi_process_pool(pool)
+            return rows
+
+        return self._timed(encode, self._texts[name])
 
     def growth(self, name: str) -> int:
         """Embed the texts of that name once; the answer is the bytes by which the peak of resident memory rose
         above what was resident before.
         """
         before = _start_of_peak()
-        self._timed(self._texts[name])
+        self._timed(self._ready().encode, self._texts[name])
         return _peak() - before
 
     def save(self, path: str) -> None:
@@ -104,37 +133,41 @@ class Worker:
             export_dynamic_quantized_onnx_model(model, quantization, out, file_suffix="int8")
         _set_limit(Path(out) / "tokenizer_config.json", model.max_seq_length)
 
-    def _timed(self, texts: Sequence[str]) -> float:
-        if self._encode is None:
+    def _ready(self) -> Loaded:
+        if self._engine is None:
             raise RuntimeError("encode before load")
+        return self._engine
+
+    def _timed(self, encode: Encode, texts: Sequence[str]) -> float:
         self._rows = None  # its memory is free before the next result takes some
         started = time.perf_counter()
-        self._rows = self._encode(texts)
+        self._rows = encode(texts)
         return time.perf_counter() - started
 
 
 # ── Engines ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _sentence_embedder(folder: str, device: str, threads: int, options: Mapping[str, Any]) -> Encode:
+def _sentence_embedder(folder: str, device: str, threads: int, options: Mapping[str, Any]) -> Loaded:
     import torch
 
     from sentence_embedder import SentenceTransformer
 
     torch.set_num_threads(threads)
-    return partial(SentenceTransformer(folder, device=device, **options).encode, show_progress_bar=False)
+    model = SentenceTransformer(folder, device=device, **options)
+    return Loaded(partial(model.encode, show_progress_bar=False), model)
 
 
-def _sentence_transformers(folder: str, device: str, threads: int, options: Mapping[str, Any]) -> Encode:
+def _sentence_transformers(folder: str, device: str, threads: int, options: Mapping[str, Any]) -> Loaded:
     import torch
     from sentence_transformers import SentenceTransformer
 
     torch.set_num_threads(threads)
     model = SentenceTransformer(folder, device=device, **options)
-    return partial(model.encode, show_progress_bar=False)
+    return Loaded(partial(model.encode, show_progress_bar=False), model)
 
 
-def _onnx(folder: str, device: str, threads: int, options: Mapping[str, Any]) -> Encode:
+def _onnx(folder: str, device: str, threads: int, options: Mapping[str, Any]) -> Loaded:
     """sentence-transformers on ONNX Runtime; ``options`` has the ``file_name``."""
     import onnxruntime
 
@@ -144,14 +177,14 @@ def _onnx(folder: str, device: str, threads: int, options: Mapping[str, Any]) ->
     return _sentence_transformers(folder, device, threads, {"backend": "onnx", "model_kwargs": arguments})
 
 
-def _openvino(folder: str, device: str, threads: int, options: Mapping[str, Any]) -> Encode:
+def _openvino(folder: str, device: str, threads: int, options: Mapping[str, Any]) -> Loaded:
     """sentence-transformers on OpenVINO; ``options`` are properties of the runtime."""
     config = {"INFERENCE_NUM_THREADS": threads, **options}
     arguments = {"backend": "openvino", "model_kwargs": {"ov_config": config}}
     return _sentence_transformers(folder, device, threads, arguments)
 
 
-def _fastembed(folder: str, device: str, threads: int, options: Mapping[str, Any]) -> Encode:
+def _fastembed(folder: str, device: str, threads: int, options: Mapping[str, Any]) -> Loaded:
     """fastembed on a model that was exported for ONNX Runtime; ``options`` has the ``model_file``."""
     from fastembed import TextEmbedding
     from fastembed.common.model_description import ModelSource, PoolingType
@@ -168,10 +201,10 @@ def _fastembed(folder: str, device: str, threads: int, options: Mapping[str, Any
         **options,
     )
     model = TextEmbedding(model_name=folder, specific_model_path=folder, threads=threads)
-    return lambda texts: np.stack(list(model.embed(texts)))
+    return Loaded(lambda texts: np.stack(list(model.embed(texts))))
 
 
-def _transformers(folder: str, device: str, threads: int, options: Mapping[str, Any]) -> Encode:
+def _transformers(folder: str, device: str, threads: int, options: Mapping[str, Any]) -> Loaded:
     """What users write themselves: batches of 32 through a model of transformers, sorted and padded."""
     import torch
     from transformers import AutoModel, AutoTokenizer
@@ -198,7 +231,7 @@ def _transformers(folder: str, device: str, threads: int, options: Mapping[str, 
             rows[places] = pooled.float().cpu().numpy()
         return rows
 
-    return encode
+    return Loaded(encode)
 
 
 LOADERS: Mapping[str, Load] = {
@@ -288,6 +321,7 @@ def main() -> None:
         "load": worker.load,
         "read": worker.read,
         "encode": worker.encode,
+        "pool": worker.pool,
         "growth": worker.growth,
         "save": worker.save,
         "export": worker.export,

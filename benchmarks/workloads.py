@@ -124,6 +124,38 @@ class ColdStart(Workload):
 
 
 @dataclass(frozen=True, kw_only=True)
+class PoolEncoding(Workload):
+    """A pool of processes, started, used once and stopped.
+
+    Attributes:
+        texts: The texts.
+        processes: How many processes.
+    """
+
+    texts: Sequence[str]
+    processes: int = 2
+
+    def cost(self, engine: Engine, session: Session) -> float:
+        """Seconds."""
+        return session.pool(engine, self.model, self.key, self.texts, processes=self.processes)
+
+    def takes(self, engine: Engine) -> bool:
+        """Those that have pools."""
+        return engine.precision == "fp32" and engine.library.loader in (
+            "sentence_embedder",
+            "sentence_transformers",
+        )
+
+    def rows(self, engine: Engine, session: Session) -> NDArray[Any]:
+        """See Workload."""
+        return session.last_rows(engine, self.model)
+
+    def facts(self) -> dict[str, Any]:
+        """See Workload."""
+        return {**super().facts(), "texts": len(self.texts), "processes": self.processes}
+
+
+@dataclass(frozen=True, kw_only=True)
 class Growth(Workload):
     """How much memory it takes to embed many texts.
 
@@ -172,6 +204,7 @@ class Sizes:
         memory: Short sentences whose embeddings' memory is measured.
         single: Times that a lone query is embedded for one cost.
         ragged: Times that the ragged batch is.
+        pool: Short sentences for a pool of processes.
     """
 
     short: int = 3_000
@@ -180,9 +213,10 @@ class Sizes:
     memory: int = 150_000
     single: int = 200
     ragged: int = 10
+    pool: int = 20_000
 
 
-_QUICK = Sizes(short=64, mixed=16, base=8, memory=2_000, single=10, ragged=2)
+_QUICK = Sizes(short=64, mixed=16, base=8, memory=2_000, single=10, ragged=2, pool=64)
 
 
 def sizes_for(device: Device, *, is_quick: bool) -> Sizes:
@@ -232,6 +266,11 @@ def _cold_start(sizes: Sizes, tokenizer: Tokenizer) -> Workload:
     return ColdStart(key="cold-start", title="cold start")
 
 
+def _pool(sizes: Sizes, tokenizer: Tokenizer) -> Workload:
+    del tokenizer
+    return PoolEncoding(key="pool", title="pool of two", texts=short_sentences(sizes.pool))
+
+
 def _memory(sizes: Sizes, tokenizer: Tokenizer) -> Workload:
     del tokenizer
     width = RANDOM_MODELS["one-layer"].config["hidden_size"]
@@ -266,6 +305,7 @@ WORKLOADS: Mapping[str, Callable[[Sizes, Tokenizer], Workload]] = {
     "single": _single,
     "import": _import,
     "cold-start": _cold_start,
+    "pool": _pool,
     "memory": _memory,
     **{name: _of_model(name) for name in _SHAPES},
 }

@@ -12,14 +12,26 @@ from sentence_embedder.version import __version__
 
 if TYPE_CHECKING:
     from sentence_embedder.input_example import InputExample
+    from sentence_embedder.pool.encode_pool import EncodePool
+    from sentence_embedder.pool.failure import PoolError
     from sentence_embedder.quantization import quantize_embeddings
     from sentence_embedder.sentence_transformers import SentenceTransformer
     from sentence_embedder.similarity import SimilarityFunction
 
-__all__ = ["InputExample", "SentenceTransformer", "SimilarityFunction", "__version__", "quantize_embeddings"]
+__all__ = [
+    "EncodePool",
+    "InputExample",
+    "PoolError",
+    "SentenceTransformer",
+    "SimilarityFunction",
+    "__version__",
+    "quantize_embeddings",
+]
 
 _HOMES = {
+    "EncodePool": "pool.encode_pool",
     "InputExample": "input_example",
+    "PoolError": "pool.failure",
     "SentenceTransformer": "sentence_transformers",
     "SimilarityFunction": "similarity",
     "quantize_embeddings": "quantization",

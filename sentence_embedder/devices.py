@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import os
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
 
 import torch
 from torch import nn
 
 _MEMORY = Path("/proc/meminfo")
+_CONTROL_GROUPS = Path("/proc/self/cgroup")
+_CONTROLS = Path("/sys/fs/cgroup")
 
 
 def get_device_name() -> str:
@@ -39,3 +43,44 @@ def available_memory() -> int | None:
         return None
     sizes = (line.split() for line in lines)
     return next((int(size) * 1024 for name, size, *_ in sizes if name == "MemAvailable:"), None)
+
+
+def available_cores() -> int:
+    """How many processor cores this process may use: those of its affinity, or fewer where a control group, that of
+    a container say, gives it less time than they have.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(cores, *map(int, _core_limits()))) if cores > 1 else 1
+
+
+def _core_limits() -> Iterator[float]:
+    """How many cores' time each control group of this process has, as far as that is limited (cgroup v2, then
+    v1).
+    """
+    yield float("1e9")
+    try:
+        lines = _CONTROL_GROUPS.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        root = _CONTROLS if not controllers else _CONTROLS / controllers
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        # A group has no more than those it stands in; in a container its own path may not be seen.
+        for group in (PurePosixPath(path), *PurePosixPath(path).parents):
+            limit = _core_limit(root / str(group).lstrip("/"))
+            if limit is not None:
+                yield limit
+
+
+def _core_limit(group: Path) -> float | None:
+    try:
+        if (group / "cpu.max").exists():
+            quota, period = (group / "cpu.max").read_text(encoding="ascii").split()
+        else:
+            quota = (group / "cpu.cfs_quota_us").read_text(encoding="ascii").strip()
+            period = (group / "cpu.cfs_period_us").read_text(encoding="ascii").strip()
+    except OSError:
+        return None
+    return None if quota in ("max", "-1") else int(quota) / int(period)

@@ -152,6 +152,11 @@ def memory_of(tensor: Tensor) -> NDArray[Any]:
     return array
 
 
+def tensor_of(memory: NDArray[Any], dtype: torch.dtype) -> Tensor:
+    """The tensor of a format whose memory an array is; the reverse of ``memory_of``."""
+    return torch.from_numpy(memory).view(dtype)
+
+
 _WHOLE_NUMBERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 """Size in bytes → format."""
 

@@ -6,7 +6,7 @@ import functools
 import logging
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -31,6 +31,8 @@ from sentence_embedder.input_example import InputExample
 from sentence_embedder.model_card import CardFacts, render
 from sentence_embedder.models import Pooling, Router, Transformer
 from sentence_embedder.models.module import accepted_kwargs
+from sentence_embedder.pool.encode_pool import EncodePool, Pool
+from sentence_embedder.pool.request import Request
 from sentence_embedder.progress import progress_bar
 from sentence_embedder.prompts import (
     DOCUMENT_PROMPT_NAMES,
@@ -194,10 +196,12 @@ class SentenceTransformer(nn.Sequential):
         precision: Precision | None = "float32",
         convert_to_numpy: bool = True,
         convert_to_tensor: bool = False,
-        device: str | torch.device | None = None,
+        device: str | torch.device | list[Any] | tuple[Any, ...] | None = None,
         normalize_embeddings: bool = False,
         *,
         truncate_dim: int | None = None,
+        pool: Pool | None = None,
+        chunk_size: int | None = None,
         out: Output | None = None,
         **kwargs: Any,
     ) -> Any:
@@ -220,10 +224,14 @@ class SentenceTransformer(nn.Sequential):
             convert_to_numpy: Whether sentence embeddings are returned as an array, rather than as a list of
                 tensors.
             convert_to_tensor: Whether they are returned as one tensor instead.
-            device: Where to compute. If it is another device than the model's, the model moves there.
+            device: Where to compute. If it is another device than the model's, the model moves there. Of several
+                devices, each gets a process, for this call; the model stays where it is.
             normalize_embeddings: Whether sentence embeddings are scaled to length 1.
             truncate_dim: Width to which sentence embeddings are cut, before they are scaled; by default the
                 model's ``truncate_dim``.
+            pool: What ``start_multi_process_pool`` returns: its processes compute, wherever ``device`` is. Tensors
+                are then on the CPU.
+            chunk_size: How many texts a process is given at a time; by default a tenth of its share, up to 5000.
             out: An array (texts, dim) to put the embeddings into, a ``numpy.memmap`` say; it is also what is
                 returned. With ``convert_to_tensor`` a tensor.
             kwargs: What modules of this model ask for: ``task`` names the route of a Router.
@@ -235,6 +243,7 @@ class SentenceTransformer(nn.Sequential):
         Raises:
             TypeError: What was given is no text, or a row of it is missing; or no module takes an argument.
             ValueError: An option has a value that does not exist, or a combination without a meaning.
+            PoolError: A process of a pool failed, or was lost.
         """
         items, is_single = as_items(sentences)
         self._check_kwargs(kwargs)
@@ -253,7 +262,13 @@ class SentenceTransformer(nn.Sequential):
         if is_single and out is not None:
             out = out[None]
         shown = _shows_progress() if show_progress_bar is None else show_progress_bar
-        rows = self._encoded(apply_prompt(prompt, items), options, device, kwargs, out=out, shows_progress=shown)
+        if pool is None and not isinstance(device, (list, tuple)):
+            texts = apply_prompt(prompt, items)
+            rows = self._encoded(texts, options, device, kwargs, out=out, shows_progress=shown)
+        else:
+            with self._lent(pool, device) as lent:
+                request = Request(options, kwargs)
+                rows = self._encoded_by(lent, request, items, chunk_size, out=out, shows_progress=shown)
         return rows[0] if is_single else rows
 
     def encode_iter(
@@ -391,6 +406,37 @@ class SentenceTransformer(nn.Sequential):
                 engine.run(group.texts, group.place(collector), progress)
         return collector.finish()
 
+    def _lent(self, pool: Pool | None, devices: Any) -> AbstractContextManager[Pool]:
+        """The pool that is given, or one for a single call."""
+        if pool is None:
+            return EncodePool(self, devices)
+        if not hasattr(pool, "run"):
+            raise TypeError(f"pool: expected what start_multi_process_pool returns, found {type(pool).__name__}")
+        if pool.model is not self:
+            raise ValueError("pool: expected one that this model has started, found one with another model")
+        return nullcontext(pool)
+
+    def _encoded_by(
+        self,
+        pool: Pool,
+        request: Request,
+        texts: Sequence[Any],
+        chunk_size: int | None,
+        *,
+        out: Output | None,
+        shows_progress: bool,
+    ) -> Rows:
+        collector = collector_for(
+            DistinctTexts.every(len(texts)),
+            request.options,
+            dimension=self._dimension_cut_to(request.options.truncate_dim),
+            device=torch.device("cpu"),
+            out=out,
+        )
+        with progress_bar(len(texts), unit="sentence", shown=shows_progress, description="Encoding") as progress:
+            pool.run(request, texts, collector, progress, chunk_size=chunk_size)
+        return collector.finish()
+
     def _engine(
         self, key: str | None, options: EncodeOptions, device: torch.device, kwargs: Mapping[str, Any]
     ) -> Engine:
@@ -497,6 +543,49 @@ class SentenceTransformer(nn.Sequential):
         if device is not None and torch.device(device) != self.device:
             self.to(torch.device(device))
         return self.device
+
+    # ── Several processes ─────────────────────────────────────────────────────────────────────────────────
+
+    def start_multi_process_pool(self, target_devices: Sequence[str | torch.device] | None = None) -> EncodePool:
+        """Start processes that encode with this model as it is now; see ``EncodePool``, which also ends them itself
+        if it is used as a context.
+
+        Args:
+            target_devices: Where they compute, a device each; by default all GPUs of this machine, or else up to
+                four shares of the processor.
+
+        Returns:
+            The pool, for ``encode(pool=…)``.
+        """
+        return EncodePool(self, target_devices)
+
+    def encode_multi_process(
+        self,
+        sentences: Any,
+        pool: Pool,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        batch_size: int = 32,
+        chunk_size: int | None = None,
+        normalize_embeddings: bool = False,
+        **kwargs: Any,
+    ) -> Any:
+        """``encode(sentences, pool=pool)``, in the older order of its arguments; all others are taken by name."""
+        return self.encode(
+            sentences,
+            prompt_name,
+            prompt,
+            batch_size,
+            pool=pool,
+            chunk_size=chunk_size,
+            normalize_embeddings=normalize_embeddings,
+            **kwargs,
+        )
+
+    @staticmethod
+    def stop_multi_process_pool(pool: Pool) -> None:
+        """End the processes of a pool, whatever they are doing."""
+        pool.stop()
 
     # ── Comparing vectors ─────────────────────────────────────────────────────────────────────────────────
 

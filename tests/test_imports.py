@@ -19,7 +19,7 @@ NAME = PACKAGE.name
 FACADE, ENGINES, CHAIN, LEAVES = 4, 3, 2, 1
 LAYERS = {
     FACADE: ("sentence_transformers",),
-    ENGINES: ("acceleration", "encoding", "saved_model", "module_classes", "hub", "model_card"),
+    ENGINES: ("acceleration", "encoding", "saved_model", "module_classes", "hub", "model_card", "pool"),
     CHAIN: ("models",),
     LEAVES: (
         "devices",
@@ -39,7 +39,12 @@ LAYERS = {
     ),
 }
 LAYER_OF = {part: layer for layer, parts in LAYERS.items() for part in parts}
-BETWEEN_ENGINES = {("encoding", "acceleration"), ("saved_model", "hub"), ("saved_model", "module_classes")}
+BETWEEN_ENGINES = {
+    ("encoding", "acceleration"),
+    ("pool", "encoding"),
+    ("saved_model", "hub"),
+    ("saved_model", "module_classes"),
+}
 """The only imports from one engine to another; those of a folder from its own files aside."""
 
 RUNTIME = {"huggingface_hub", "numpy", "safetensors", "torch", "tqdm", "transformers"}

@@ -21,12 +21,16 @@ DOCUMENTED: dict[str, list[str]] = {
         *("sentences", "prompt_name", "prompt", "batch_size", "show_progress_bar", "output_value", "precision"),
         *("convert_to_numpy", "convert_to_tensor", "device", "normalize_embeddings"),
     ],
+    "encode_multi_process": [
+        *("sentences", "pool", "prompt_name", "prompt", "batch_size", "chunk_size", "normalize_embeddings"),
+    ],
     "evaluate": ["evaluator", "output_path"],
     "get_max_seq_length": [],
     "get_sentence_embedding_dimension": [],
     "save": ["path", "model_name", "create_model_card", "train_datasets", "safe_serialization"],
     "set_pooling_include_prompt": ["include_prompt"],
     "smart_batching_collate": ["batch"],
+    "start_multi_process_pool": ["target_devices"],
     "tokenize": ["texts"],
     "truncate_sentence_embeddings": ["truncate_dim"],
 }
@@ -53,7 +57,7 @@ NEWER: dict[str, set[str]] = {
         *("similarity_fn_name", "local_files_only", "model_kwargs", "tokenizer_kwargs", "config_kwargs"),
         *("processor_kwargs", "backend", "acceleration", "dtype"),
     },
-    "encode": {"truncate_dim", "out"},
+    "encode": {"truncate_dim", "pool", "chunk_size", "out"},
     "encode_iter": {
         *("chunk_size", "precision", "convert_to_tensor", "device", "normalize_embeddings", "truncate_dim"),
     },

@@ -117,6 +117,10 @@ class PlacedCollector:
         """Take a batch."""
         self.collector.add(self.places[places], features)
 
+    def put(self, places: Places, results: Any) -> None:
+        """Take results that somebody else has collected."""
+        self.collector.put(self.places[places], results)
+
     def finish(self) -> Rows:
         """What the collector has."""
         return self.collector.finish()

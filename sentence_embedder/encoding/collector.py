@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -36,6 +36,14 @@ class Collector(Protocol):
         Args:
             places: The place of each of its texts among all texts.
             features: What the modules made of them.
+        """
+
+    def put(self, places: Places, results: Any) -> None:
+        """Take results that somebody else has collected, cut and normalised, but not quantised.
+
+        Args:
+            places: The place of each of their texts among all texts.
+            results: A tensor of sentence embeddings (texts, dim), or a list with one object a text.
         """
 
     def finish(self) -> Rows:
@@ -81,6 +89,11 @@ class SentenceEmbeddings:
         rows = truncate_embeddings(_feature(features, "sentence_embedding"), self._options.truncate_dim)
         if self._options.normalize_embeddings:
             rows = normalize_embeddings(rows)
+        self.put(places, rows)
+
+    def put(self, places: Places, results: Tensor) -> None:
+        """Take embeddings that are cut and normalised."""
+        rows = results
         if len(self._rows) == 0:
             self._rows = rows.new_empty(self._texts.count, *rows.shape[1:], device=self._device)
         elif rows.shape[1:] != self._rows.shape[1:]:
@@ -178,6 +191,11 @@ class _PerText:
         self._options = options
         self._rows: list[Any] = [None] * texts.count
 
+    def put(self, places: Places, results: Sequence[Any]) -> None:
+        """Take the objects of some texts."""
+        for place, result in zip(places, results, strict=True):
+            self._rows[place] = result
+
     def finish(self) -> Rows:
         """All results, in the order of the texts."""
         return self._rows
@@ -191,10 +209,8 @@ class TokenEmbeddings(_PerText):
 
     def add(self, places: Places, features: Features) -> None:
         """Take a batch."""
-        for place, tokens, mask in zip(
-            places, _feature(features, "token_embeddings"), _feature(features, "attention_mask"), strict=True
-        ):
-            self._rows[place] = tokens[mask.bool()]
+        tokens, masks = _feature(features, "token_embeddings"), _feature(features, "attention_mask")
+        self.put(places, [tokens_of_text[mask.bool()] for tokens_of_text, mask in zip(tokens, masks, strict=True)])
 
     def finish(self) -> Rows:
         """All results, in the order of the texts."""
@@ -210,8 +226,9 @@ class AllFeatures(_PerText):
         """Take a batch."""
         cut = truncate_embeddings(_feature(features, "sentence_embedding"), self._options.truncate_dim)
         features = {**features, "sentence_embedding": cut}
-        for row, place in enumerate(places):
-            self._rows[place] = {name: _row_of(value, row, len(places)) for name, value in features.items()}
+        count = len(places)
+        rows = ({name: _row_of(value, row, count) for name, value in features.items()} for row in range(count))
+        self.put(places, list(rows))
 
 
 def collector_for(

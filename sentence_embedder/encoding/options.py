@@ -38,9 +38,9 @@ class EncodeOptions:
     prompt: str | None = None
 
     def __post_init__(self) -> None:
-        if not _is_whole(self.batch_size) or self.batch_size < 1:
+        if not is_whole(self.batch_size) or self.batch_size < 1:
             raise ValueError(f"batch_size: expected 1 or more, found {self.batch_size!r}")
-        if not (self.truncate_dim is None or _is_whole(self.truncate_dim)):
+        if not (self.truncate_dim is None or is_whole(self.truncate_dim)):
             raise ValueError(f"truncate_dim: expected a whole number or None, found {self.truncate_dim!r}")
         if self.output_value is not None and self.output_value not in get_args(OutputValue):
             expected = [*get_args(OutputValue), None]
@@ -53,8 +53,9 @@ class EncodeOptions:
             )
 
 
-def _is_whole(number: object) -> bool:
-    return isinstance(number, Integral)  # numpy's too
+def is_whole(number: object) -> bool:
+    """Whether it is a whole number, numpy's included."""
+    return isinstance(number, Integral)
 
 
 def container_for(*, convert_to_numpy: bool, convert_to_tensor: bool) -> Container:

@@ -229,6 +229,9 @@ def test_no_work_outlives_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
             """Fails."""
             raise OSError("no space left on device")
 
+        def put(self, _places: Places, _results: Any) -> None:
+            """Is not reached."""
+
         def finish(self) -> Any:
             """Is not reached."""
 

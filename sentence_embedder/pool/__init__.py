@@ -1,0 +1,1 @@
+"""Pools: ``encode`` in several processes at the same time."""

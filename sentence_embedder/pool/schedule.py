@@ -1,0 +1,162 @@
+"""Schedule: the jobs of a pool, and which chunk is computed next."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, field, replace
+from queue import SimpleQueue
+from typing import Any
+
+from sentence_embedder.pool.failure import PoolError, WorkerLostError, described
+from sentence_embedder.pool.request import Answer, Request
+
+
+@dataclass(eq=False)
+class Job:
+    """A call that wants texts encoded.
+
+    Args:
+        request: What it wants of each text.
+        texts: The texts.
+        chunks: The places of those that a worker encodes together, in the order in which they are handed out.
+    """
+
+    request: Request
+    texts: Sequence[Any]
+    chunks: deque[range]
+    again: deque[Task] = field(default_factory=deque)
+    """Tasks whose worker was lost."""
+    outcomes: SimpleQueue[tuple[range, Answer] | PoolError] = field(default_factory=SimpleQueue)
+    """What the caller has not taken yet."""
+    open: int = 0
+    """How many chunks were handed out whose result the caller has not taken."""
+
+    def next(self, most_open: int) -> Task | None:
+        """The next task, if there is one and the caller is not too far behind."""
+        if self.again:
+            return self.again.popleft()
+        if not self.chunks or self.open >= most_open:
+            return None
+        self.open += 1
+        return Task(self, self.chunks.popleft())
+
+
+@dataclass(frozen=True)
+class Task:
+    """A chunk of a job, for one worker.
+
+    Args:
+        job: The job.
+        rows: The places of its texts.
+        lost: What became of the worker that had it before, if it was lost.
+    """
+
+    job: Job
+    rows: range
+    lost: WorkerLostError | None = None
+
+    @property
+    def texts(self) -> Sequence[Any]:
+        """The texts of the chunk."""
+        return self.job.texts[self.rows.start : self.rows.stop]
+
+    def succeed(self, answer: Answer) -> None:
+        """Hand over what a worker made of it."""
+        self.job.outcomes.put((self.rows, answer))
+
+    def fail(self, error: PoolError) -> None:
+        """End the job by an error."""
+        self.job.outcomes.put(error)
+
+
+class Schedule:
+    """Which chunk is computed next: one of each job in turn, so that nobody waits for another's whole job.
+
+    Callers and workers are threads of one process. A job whose caller has left is forgotten: what workers still
+    make of it, nobody sees.
+
+    Args:
+        workers: How many there are. A caller who is slow to take results is not given more than two a worker.
+    """
+
+    def __init__(self, workers: int) -> None:
+        self._most_open = 2 * workers
+        self._change = threading.Condition()
+        self._jobs: deque[Job] = deque()
+        self._is_closed = False
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether there will be no more tasks."""
+        return self._is_closed
+
+    def answers(
+        self, request: Request, texts: Sequence[Any], chunks: Sequence[range]
+    ) -> Generator[tuple[range, Answer], None, None]:
+        """Have texts encoded: the answer to each chunk, in the order in which they are ready.
+
+        Args:
+            request: What is wanted.
+            texts: The texts.
+            chunks: The places of those that a worker encodes together.
+
+        Raises:
+            PoolError: A worker failed, or was lost, and then another one with the same chunk; or the pool was
+                stopped.
+        """
+        job = Job(request, texts, deque(chunks))
+        try:
+            with self._change:
+                if self._is_closed:
+                    raise PoolError("the pool was stopped: start another one")
+                self._jobs.append(job)
+                self._change.notify_all()
+            for _ in chunks:
+                outcome = job.outcomes.get()
+                if isinstance(outcome, PoolError):
+                    raise outcome
+                with self._change:
+                    job.open -= 1
+                    self._change.notify_all()
+                yield outcome
+        finally:
+            with self._change:
+                if job in self._jobs:
+                    self._jobs.remove(job)
+
+    def take(self) -> Task | None:
+        """The next task, as soon as there is one; None when the schedule is closed."""
+        with self._change:
+            while not self._is_closed:
+                for _ in range(len(self._jobs)):
+                    job = self._jobs[0]
+                    self._jobs.rotate(-1)
+                    task = job.next(self._most_open)
+                    if task is not None:
+                        return task
+                self._change.wait()
+            return None
+
+    def lose(self, task: Task, error: WorkerLostError) -> None:
+        """Say that a worker was lost over a task: another one gets it, but only once."""
+        if task.lost is not None:
+            task.fail(
+                PoolError(
+                    f"texts {described(task.rows)}: two workers were lost over them. {task.lost}; {error}",
+                    task.rows,
+                )
+            )
+            return
+        with self._change:
+            task.job.again.append(replace(task, lost=error))
+            self._change.notify_all()
+
+    def close(self) -> None:
+        """End all jobs: there are no more tasks."""
+        with self._change:
+            self._is_closed = True
+            for job in self._jobs:
+                job.outcomes.put(PoolError("the pool was stopped before all texts were encoded"))
+            self._change.notify_all()

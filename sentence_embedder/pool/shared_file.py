@@ -1,0 +1,91 @@
+"""SharedFile: a file in memory that processes share."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable
+from multiprocessing import reduction
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class SharedFile:
+    """A file without a name that processes share: in memory where the system has such files, else on disk.
+
+    It is no block of ``/dev/shm``, whose size is often limited, and it is gone as soon as no process has it open
+    any more, however they end.
+
+    Args:
+        descriptor: The open file.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    @staticmethod
+    def create(name: str) -> SharedFile | None:
+        """A new file, empty; None on systems that do not hand open files to other processes.
+
+        Args:
+            name: What it is called in lists of open files.
+        """
+        if os.name == "nt":
+            return None
+        if hasattr(os, "memfd_create"):
+            return SharedFile(os.memfd_create(name, os.MFD_CLOEXEC))
+        with tempfile.TemporaryFile(prefix=name) as file:
+            return SharedFile(os.dup(file.fileno()))
+
+    @property
+    def path(self) -> str:
+        """Where this process finds it."""
+        return f"/dev/fd/{self._descriptor}"
+
+    def write(self, array: NDArray[Any]) -> bool:
+        """Replace what it holds by an array; False if there is no room for it."""
+        left = array.data.cast("B") if array.size else memoryview(b"")
+        written = 0
+        try:
+            while left:
+                count = os.pwrite(self._descriptor, left, written)
+                written += count
+                left = left[count:]
+        except OSError:
+            self.clear()
+            return False
+        return True
+
+    def read(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+        """The array that was written, of this shape and format; then it is empty."""
+        array: NDArray[Any] = np.empty(shape, dtype)
+        left = array.data.cast("B") if array.size else memoryview(b"")
+        done = 0
+        while left:
+            count = os.preadv(self._descriptor, [left], done)
+            if count == 0:
+                raise EOFError(f"expected {array.nbytes} bytes, found {done}")
+            done += count
+            left = left[count:]
+        self.clear()
+        return array
+
+    def clear(self) -> None:
+        """Give back the memory that it takes."""
+        os.ftruncate(self._descriptor, 0)
+
+    def close(self) -> None:
+        """Leave it to the other processes."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def __reduce__(self) -> tuple[Callable[[Any], SharedFile], tuple[Any]]:
+        # Only a process that is being started can be handed an open file.
+        return _received, (reduction.DupFd(self._descriptor),)
+
+
+def _received(duplicate: Any) -> SharedFile:
+    return SharedFile(duplicate.detach())

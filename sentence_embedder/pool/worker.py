@@ -1,0 +1,153 @@
+"""Worker: a process that encodes one chunk after the other, as its pool sees it."""
+
+from __future__ import annotations
+
+import pickle
+import signal
+import threading
+from dataclasses import dataclass
+from multiprocessing import get_context
+from multiprocessing.process import BaseProcess
+from typing import Any
+
+import torch
+
+from sentence_embedder.pool import worker_process
+from sentence_embedder.pool.failure import Failure, PoolError, WorkerLostError
+from sentence_embedder.pool.request import Answer
+from sentence_embedder.pool.schedule import Task
+from sentence_embedder.pool.shared_file import SharedFile
+from sentence_embedder.pool.worker_process import PackedModel
+
+_SECONDS_TO_END = 2.0
+
+_starting = threading.Lock()
+"""multiprocessing looks after all of its processes when it starts one."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """What a worker of a pool has to itself.
+
+    Args:
+        name: What it is called.
+        device: Where it computes.
+        threads: How many threads it computes with.
+    """
+
+    name: str
+    device: torch.device
+    threads: int
+
+
+class Worker:
+    """A process that encodes one chunk at a time.
+
+    It is started at once, and ready some seconds later. One thread at a time talks to it; any thread may kill it.
+
+    Args:
+        place: What it has to itself.
+        model: The model it computes with.
+    """
+
+    def __init__(self, place: Place, model: PackedModel) -> None:
+        self._place = place
+        self._answers = SharedFile.create("sentence-embedder-answers")
+        context = get_context("spawn")
+        self._connection, its_end = context.Pipe()
+        self.process: BaseProcess = context.Process(
+            target=worker_process.main,
+            args=(its_end, model, self._answers, str(place.device), place.threads),
+            name=place.name,
+            daemon=True,
+        )
+        try:
+            with _starting:
+                self.process.start()
+        except BaseException:
+            self._close()
+            raise
+        finally:
+            its_end.close()
+        self._is_ready = False
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the process runs."""
+        return self.process.is_alive()
+
+    def wait_until_ready(self) -> None:
+        """Wait until it has loaded the model.
+
+        Raises:
+            PoolError: It could not.
+        """
+        if self._is_ready:
+            return
+        try:
+            reply = self._receive()
+        except WorkerLostError as error:
+            raise PoolError(
+                f"{error}, before it had loaded the model. If a script starts the pool, it must do so below "
+                "`if __name__ == '__main__':`, because each worker imports the script"
+            ) from error
+        if isinstance(reply, Failure):
+            raise reply.error(self._place.name)
+        self._is_ready = True
+
+    def work_on(self, task: Task) -> Answer:
+        """Let it encode a chunk.
+
+        Raises:
+            PoolError: The worker says that it failed.
+            WorkerLostError: The process has ended.
+        """
+        try:
+            message = pickle.dumps((task.job.request, task.texts), protocol=pickle.HIGHEST_PROTOCOL)
+        except Exception as error:
+            raise PoolError(f"a text, or an argument, cannot be sent to a worker: {error}", task.rows) from error
+        try:
+            self._connection.send_bytes(message)
+        except OSError as error:
+            raise self._lost() from error
+        reply = self._receive()
+        if isinstance(reply, Failure):
+            raise reply.error(self._place.name, task.rows)
+        answer: Answer = reply
+        return answer
+
+    def _receive(self) -> Any:
+        try:
+            return worker_process.receive(self._connection, self._answers)
+        except (EOFError, OSError) as error:
+            raise self._lost() from error
+
+    def _lost(self) -> WorkerLostError:
+        """What is known about how it ended."""
+        self.process.join(_SECONDS_TO_END)
+        code = self.process.exitcode
+        if code is None:
+            how = "no longer answers"
+        elif code < 0:
+            memory = "; the system does that when memory runs out" if -code == signal.SIGKILL else ""
+            how = f"was killed by {signal.Signals(-code).name}{memory}"
+        else:
+            how = f"ended with exit code {code}"
+        return WorkerLostError(f"{self._place.name} (process {self.process.pid}) {how}")
+
+    def kill(self) -> None:
+        """End the process, whatever it is doing."""
+        self.process.kill()
+
+    def end(self) -> None:
+        """End the process, and leave nothing behind."""
+        self.process.kill()
+        self.process.join(_SECONDS_TO_END)
+        if self.process.exitcode is not None:
+            self.process.close()
+        self._close()
+
+    def _close(self) -> None:
+        self._connection.close()
+        if self._answers is not None:
+            self._answers.close()

@@ -1,0 +1,270 @@
+"""A pool gives what ``encode`` gives in one process."""
+
+from __future__ import annotations
+
+import multiprocessing
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from sentence_embedder import EncodePool, SentenceTransformer
+from sentence_embedder.devices import available_cores
+from sentence_embedder.pool.encode_pool import chunks_of
+from sentence_embedder.pool.shared_file import SharedFile
+from tests.pool.misbehaving import misbehaving_model
+
+COUNT = 10_000
+WORDS = ("the", "cat", "sat", "on", "mat", "hello", "world", "two", "vectors", "quick", "dog", "in", "paris")
+
+Shared = tuple[SentenceTransformer, EncodePool]
+
+
+@pytest.fixture(scope="module")
+def shared(tiny_folders: dict[str, Path]) -> Iterator[Shared]:
+    """A tiny BERT, and two processes that have it."""
+    model = SentenceTransformer(
+        str(tiny_folders["bert"]), device="cpu", prompts={"query": "find the "}, truncate_dim=None
+    )
+    with EncodePool(model, ["cpu", "cpu"]) as pool:
+        yield model, pool
+
+
+@pytest.fixture(scope="module")
+def texts() -> list[str]:
+    """Ten thousand texts of no to twenty words, some of them equal."""
+    random = np.random.default_rng(5)
+    return [" ".join(random.choice(WORDS, size=random.integers(0, 21))) for _ in range(COUNT)]
+
+
+FLOATS: dict[str, dict[str, Any]] = {
+    "array": {},
+    "tensor": {"convert_to_tensor": True},
+    "list": {"convert_to_numpy": False},
+    "normalised and cut": {"normalize_embeddings": True, "truncate_dim": 7},
+    "cut from the end": {"truncate_dim": -5},
+    "prompt": {"prompt_name": "query", "batch_size": 5},
+    "tokens": {"output_value": "token_embeddings"},
+}
+
+
+@pytest.mark.parametrize("kind", FLOATS)
+def test_floats_are_those_of_one_process(shared: Shared, texts: list[str], kind: str) -> None:
+    """Ten thousand texts have the same embeddings as in one process, whatever they are returned in."""
+    model, pool = shared
+
+    found = model.encode(texts, pool=pool, **FLOATS[kind])
+
+    expected = model.encode(texts, **FLOATS[kind])
+    assert type(found) is type(expected)
+    assert len(found) == len(expected) == COUNT
+    for one, other in zip(found, expected, strict=True):
+        assert type(one) is type(other)
+        assert one.shape == other.shape
+        assert one.dtype == other.dtype
+    assert_close(_joined(found), _joined(expected))
+
+
+def assert_close(found: Any, expected: Any) -> None:
+    """Values differ by a millionth at most, of the largest of them if that is above 1."""
+    np.testing.assert_allclose(found, expected, atol=1e-6 * max(1.0, float(abs(expected).max())), rtol=0)
+
+
+def _joined(rows: Any) -> Any:
+    """All values of a result in one array."""
+    return np.concatenate([np.atleast_2d(row) for row in rows])
+
+
+@pytest.mark.parametrize("precision", ["int8", "uint8", "binary", "ubinary"])
+@pytest.mark.parametrize("output_value", ["sentence_embedding", "token_embeddings"])
+def test_precisions_are_made_over_everything(
+    shared: Shared, texts: list[str], precision: Any, output_value: Any
+) -> None:
+    """Quantised results differ from those of one process by a step at most, in one value of ten thousand."""
+    model, pool = shared
+    arguments = {"precision": precision, "output_value": output_value}
+
+    found = model.encode(texts, pool=pool, **arguments)
+
+    expected = model.encode(texts, **arguments)
+    one, other = _joined(found), _joined(expected)
+    assert one.dtype == other.dtype
+    if "binary" in precision:
+        distances = np.unpackbits(one.view(np.uint8)) != np.unpackbits(other.view(np.uint8))
+    else:
+        distances = abs(one.astype(int) - other.astype(int))
+    assert distances.max() <= 1
+    assert (distances != 0).mean() <= 1e-4
+
+
+def test_all_features_are_those_of_one_process(shared: Shared, texts: list[str]) -> None:
+    """So do the dicts of all features, whose values belong to each text alone."""
+    model, pool = shared
+    some = texts[:1000]
+
+    found = model.encode(some, pool=pool, output_value=None)
+
+    expected = model.encode(some, output_value=None)
+    assert [set(features) for features in found] == [set(features) for features in expected]
+    embeddings, others = ([features["sentence_embedding"] for features in result] for result in (found, expected))
+    assert_close(torch.stack(embeddings), torch.stack(others))
+
+
+@pytest.mark.parametrize("chunk_size", [1, 7, 100])
+def test_chunks_of_any_size_give_the_same(shared: Shared, texts: list[str], chunk_size: int) -> None:
+    """However the texts are shared out, row i belongs to text i."""
+    model, pool = shared
+    some = texts[:100]
+
+    found = model.encode(some, pool=pool, chunk_size=chunk_size)
+
+    assert_close(found, model.encode(some))
+
+
+def test_nothing_and_a_lone_text(shared: Shared) -> None:
+    """No texts give an array of no rows; a lone one gives one embedding."""
+    model, pool = shared
+
+    assert model.encode([], pool=pool).shape == (0, 32)
+    assert model.encode_multi_process([], pool).shape == (0, 32)
+    assert model.encode("hello", pool=pool).shape == (32,)
+
+
+def test_the_caller_gives_the_array(shared: Shared, texts: list[str]) -> None:
+    """``out`` takes the embeddings that the processes make."""
+    model, pool = shared
+    out = np.zeros((50, 32), dtype=np.float32)
+
+    assert model.encode(texts[:50], pool=pool, out=out) is out
+
+    assert_close(out, model.encode(texts[:50]))
+
+
+def test_the_three_older_methods(tiny_folders: dict[str, Path], texts: list[str]) -> None:
+    """A pool is started, used and stopped as in sentence-transformers, and its processes can be looked at."""
+    model = SentenceTransformer(str(tiny_folders["bert"]), device="cpu")
+    pool = model.start_multi_process_pool(["cpu"])
+    try:
+        found = model.encode_multi_process(texts[:100], pool, None, "find the ", 16, 30, True)
+        assert len(pool["processes"]) == 1
+    finally:
+        SentenceTransformer.stop_multi_process_pool(pool)
+
+    expected = model.encode(texts[:100], prompt="find the ", normalize_embeddings=True)
+    assert_close(found, expected)
+    assert pool["processes"] == []
+
+
+def test_several_devices_are_a_pool_for_one_call() -> None:
+    """``encode(device=[…])`` starts processes, and ends them."""
+    model = misbehaving_model()
+    before = set(multiprocessing.active_children())
+
+    assert model.encode(["a", "bb"], device=["cpu", "cpu"]).tolist() == [[1, 97], [2, 98]]
+
+    assert set(multiprocessing.active_children()) <= before
+
+
+def test_two_threads_use_one_pool(shared: Shared, texts: list[str]) -> None:
+    """Threads that encode with one pool at the same time each get the results of their own texts."""
+    model, pool = shared
+    parts = [texts[start : start + 500] for start in range(0, 4000, 500)]
+    found: dict[int, Any] = {}
+
+    def encode(number: int) -> None:
+        found[number] = model.encode(parts[number], pool=pool, chunk_size=50)
+
+    threads = [threading.Thread(target=encode, args=(number,)) for number in range(len(parts))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+
+    for number, part in enumerate(parts):
+        assert_close(found[number], model.encode(part))
+
+
+def test_the_model_stays_where_it_is(tiny_folders: dict[str, Path]) -> None:
+    """Starting a pool leaves the caller's model alone: its weights lie where they lay, and share no memory."""
+    model = SentenceTransformer(str(tiny_folders["bert"]), device="cpu")
+    before = [(weights.data_ptr(), weights.untyped_storage().is_shared()) for weights in model.parameters()]
+
+    with EncodePool(model, ["cpu"]):
+        after = [(weights.data_ptr(), weights.untyped_storage().is_shared()) for weights in model.parameters()]
+
+    assert before == after
+
+
+def test_the_cores_are_shared_out() -> None:
+    """Each worker on the processor computes with its share of the cores."""
+    model = misbehaving_model()
+    with EncodePool(model, ["cpu"] * 2) as pool:
+        found = model.encode(["threads", "threads"], pool=pool, chunk_size=1)
+
+    assert found[:, 0].tolist() == [max(1, available_cores() // 2)] * 2
+
+
+def test_truncation_is_that_of_the_moment(shared: Shared) -> None:
+    """What the caller's model says when ``encode`` is called holds, not what it said when the pool was started."""
+    model, pool = shared
+
+    with model.truncate_sentence_embeddings(5):
+        assert model.encode(["hello"], pool=pool).shape == (1, 5)
+    assert model.encode(["hello"], pool=pool).shape == (1, 32)
+
+
+def test_progress_is_counted_in_texts(shared: Shared, capsys: pytest.CaptureFixture[str]) -> None:
+    """The bar counts the caller's texts, chunk by chunk."""
+    model, pool = shared
+
+    model.encode(["hello"] * 30, pool=pool, chunk_size=10, show_progress_bar=True)
+
+    assert "30/30" in capsys.readouterr().err
+
+
+def test_a_pool_of_another_model_is_refused(shared: Shared) -> None:
+    """A pool computes with the model that started it: another one's ``encode`` does not take it."""
+    with pytest.raises(ValueError, match="another model"):
+        misbehaving_model().encode(["hello"], pool=shared[1])
+
+
+@pytest.mark.parametrize("chunk_size", [0, -1, 2.5])
+def test_sizes_of_chunks_are_checked(shared: Shared, chunk_size: Any) -> None:
+    """A size that is no positive whole number is refused."""
+    with pytest.raises(ValueError, match="chunk_size"):
+        shared[0].encode(["hello"], pool=shared[1], chunk_size=chunk_size)
+
+
+def test_a_pool_needs_a_device() -> None:
+    """No devices are no pool; what is no pool is named."""
+    with pytest.raises(ValueError, match="at least one device"):
+        EncodePool(misbehaving_model(), [])
+    with pytest.raises(TypeError, match="found dict"):
+        misbehaving_model().encode(["hello"], pool={})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("count", "workers"), [(0, 1), (1, 4), (1000, 2), (1_000_000, 3)])
+def test_chunks_cover_everything_once(count: int, workers: int) -> None:
+    """Chunks are neighbours, cover every text once, and are small enough to be shared out."""
+    chunks = chunks_of(count, workers, None)
+
+    assert [place for chunk in chunks for place in chunk] == list(range(count))
+    assert max(map(len, chunks), default=0) <= 5000
+    assert len(chunks) >= min(count, 10 * workers)
+
+
+def test_without_files_in_memory_everything_goes_through_pipes(
+    monkeypatch: pytest.MonkeyPatch, tiny_folders: dict[str, Path], texts: list[str]
+) -> None:
+    """On a system without files that can be handed over, model and results are sent."""
+    monkeypatch.setattr(SharedFile, "create", staticmethod(lambda _: None))
+    model = SentenceTransformer(str(tiny_folders["bert"]), device="cpu")
+
+    with EncodePool(model, ["cpu"]) as pool:
+        found = model.encode(texts[:200], pool=pool)
+
+    assert_close(found, model.encode(texts[:200]))

@@ -1,0 +1,435 @@
+"""What goes wrong with processes: nothing hangs, nothing is mixed up, nothing is left behind."""
+
+from __future__ import annotations
+
+import gc
+import multiprocessing
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sentence_embedder import EncodePool, PoolError, SentenceTransformer
+from tests.pool.deadline import within
+from tests.pool.misbehaving import Unloadable, misbehaving_model
+
+Encode = Callable[..., list[list[float]]]
+
+ROOT = Path(__file__).parents[2]
+_SECONDS_TO_END = 5.0
+linux = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+
+
+@pytest.fixture(scope="module")
+def model() -> SentenceTransformer:
+    """A model that does what its texts say."""
+    return misbehaving_model()
+
+
+@pytest.fixture(scope="module")
+def pool(model: SentenceTransformer) -> Iterator[EncodePool]:
+    """Two processes that have it."""
+    with EncodePool(model, ["cpu", "cpu"]) as pool:
+        yield pool
+
+
+@pytest.fixture(scope="module")
+def encode(model: SentenceTransformer, pool: EncodePool) -> Encode:
+    """Texts through the pool, one a chunk, within a minute."""
+
+    def encode(texts: list[str], chunk_size: int = 1) -> list[list[float]]:
+        result = within(60, lambda: model.encode(texts, pool=pool, chunk_size=chunk_size))
+        return result.tolist()  # type: ignore[no-any-return]
+
+    return encode
+
+
+def expected(texts: list[str]) -> list[list[float]]:
+    """How the model embeds texts that are no orders."""
+    return [[float(len(text)), float(ord(text[0]))] for text in texts]
+
+
+TEXTS = [letter * (place + 1) for place, letter in enumerate("abcdefghij")]
+
+
+@pytest.mark.parametrize(
+    ("order", "name", "cause"),
+    [
+        ("raise", "ValueError: this text was to fail", ValueError),
+        ("raise unpicklable", "UnpicklableError: no pickle takes this", type(None)),
+        ("raise treacherous", "TreacherousError: no pickle gives this back", type(None)),
+        ("exit", "SystemExit: 3", SystemExit),
+    ],
+)
+def test_an_exception_comes_home(encode: Encode, order: str, name: str, cause: type) -> None:
+    """What is raised in a worker is raised in the caller, whatever it is: with its traceback, the worker and the
+    places of the texts; and the next call gets its own results.
+    """
+    texts = [*TEXTS[:4], order, *TEXTS[4:]]
+
+    with pytest.raises(PoolError) as caught:
+        encode(texts, chunk_size=2)
+
+    assert caught.value.rows == range(4, 6)
+    message = str(caught.value)
+    assert "on cpu failed on texts 4 to 5" in message
+    assert name in message
+    assert "in _obeyed" in message
+    assert isinstance(caught.value.__cause__, cause)
+    assert encode(TEXTS) == expected(TEXTS)
+
+
+def test_a_killed_worker_is_replaced(encode: Encode, tmp_path: Path) -> None:
+    """The chunk of a worker that is killed is given to another, and every text gets its embedding."""
+    texts = [*TEXTS, f"die unless {tmp_path / 'done'}", *TEXTS]
+
+    assert encode(texts) == expected(texts)
+
+
+def test_a_chunk_that_kills_is_given_up(encode: Encode) -> None:
+    """A chunk over which a second worker is lost, too, ends the call with an error that says so; the pool goes
+    on.
+    """
+    with pytest.raises(PoolError, match=r"(?s)texts 3 to 3: two workers were lost .*SIGKILL.*SIGKILL") as caught:
+        encode([*TEXTS[:3], "die", *TEXTS[3:]])
+
+    assert caught.value.rows == range(3, 4)
+    assert encode(TEXTS) == expected(TEXTS)
+
+
+def test_every_worker_killed_at_work(encode: Encode, pool: EncodePool, tmp_path: Path) -> None:
+    """All workers can be killed in the middle of a job: others finish it."""
+    started = [tmp_path / "one", tmp_path / "two"]
+    texts = [*(f"touch {path}" for path in started), "sleep 0.5", "sleep 0.51", *TEXTS]
+
+    def kill() -> None:
+        while not all(path.exists() for path in started):
+            time.sleep(0.02)
+        time.sleep(0.1)
+        for process in pool.processes:
+            process.kill()
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    assert encode(texts) == expected(texts)
+    thread.join()
+
+
+def test_workers_killed_while_idle_are_replaced(encode: Encode, pool: EncodePool) -> None:
+    """Workers that were killed when there was nothing to do are replaced before the next job."""
+    encode(TEXTS)
+    for process in pool.processes:
+        process.kill()
+        process.join()
+
+    assert encode(TEXTS) == expected(TEXTS)
+
+
+def test_an_error_of_the_caller_leaves_the_pool_usable(model: SentenceTransformer, pool: EncodePool) -> None:
+    """If the caller fails while results come in, the next call gets its own results all the same."""
+
+    class Failing:
+        model = None
+
+        def put(self, *_: Any) -> None:
+            raise ZeroDivisionError
+
+    from sentence_embedder.encoding.options import EncodeOptions
+    from sentence_embedder.pool.request import Request
+
+    with pytest.raises(ZeroDivisionError):
+        pool.run(Request(EncodeOptions(), {}), TEXTS, Failing(), _NoProgress(), chunk_size=1)  # type: ignore[arg-type]
+
+    assert model.encode(TEXTS[5:], pool=pool).tolist() == expected(TEXTS[5:])
+
+
+class _NoProgress:
+    def update(self, n: float | None = 1) -> None:
+        """Nothing."""
+
+
+def test_what_cannot_be_sent_is_named(encode: Encode) -> None:
+    """A text that no pickle takes ends the call, not the pool."""
+
+    class Local(str):
+        __slots__ = ()
+
+        def __reduce__(self) -> Any:
+            raise TypeError("not this one")
+
+    with pytest.raises(PoolError, match="cannot be sent to a worker: not this one"):
+        encode([Local("hello")])
+
+    assert encode(TEXTS) == expected(TEXTS)
+
+
+def test_a_model_that_cannot_be_loaded_is_an_error() -> None:
+    """If no worker can load the model, the first call says why."""
+    model = SentenceTransformer(modules=[Unloadable()], device="cpu")
+    with (
+        EncodePool(model, ["cpu"]) as pool,
+        pytest.raises(PoolError, match=r"(?s)could not start: OSError: this module cannot be loaded.*There"),
+    ):
+        within(60, lambda: model.encode(["hello"], pool=pool))
+
+
+def test_a_device_that_is_not_there_is_an_error(model: SentenceTransformer) -> None:
+    """So does a device that this machine does not have."""
+    with (
+        EncodePool(model, ["cuda:63"]) as pool,
+        pytest.raises(PoolError, match="worker 0 on cuda:63 could not start"),
+    ):
+        within(60, lambda: model.encode(["hello"], pool=pool))
+
+
+def test_a_pool_is_stopped_at_work(model: SentenceTransformer, tmp_path: Path) -> None:
+    """``stop`` ends workers that are computing, in five seconds, and those who wait for them get an error."""
+    pool = EncodePool(model, ["cpu", "cpu"])
+    caught: list[BaseException] = []
+
+    def encode() -> None:
+        try:
+            model.encode([f"touch {tmp_path / 'started'}", "sleep 60", "sleep 61"], pool=pool, chunk_size=1)
+        except PoolError as error:
+            caught.append(error)
+
+    thread = threading.Thread(target=encode)
+    thread.start()
+    while not (tmp_path / "started").exists():
+        time.sleep(0.02)
+    begin = time.monotonic()
+
+    pool.stop()
+
+    assert time.monotonic() - begin < _SECONDS_TO_END
+    thread.join(_SECONDS_TO_END)
+    assert "stopped before all texts were encoded" in str(caught)
+    with pytest.raises(PoolError, match="was stopped: start another one"):
+        model.encode(["hello"], pool=pool)
+    pool.stop()  # a second time it does nothing
+
+
+@linux
+def test_nothing_is_left_behind(model: SentenceTransformer) -> None:
+    """Fifty pools that are started and stopped leave no process, no open file, no thread, no block and no
+    memory.
+    """
+
+    def cycle(number: int) -> None:
+        pool = EncodePool(model, ["cpu", "cpu"])
+        if number % 10 == 0:
+            assert model.encode(TEXTS, pool=pool).tolist() == expected(TEXTS)
+        pool.stop()
+
+    cycle(0)  # what Python itself starts once, for all processes
+    gc.collect()
+    before = _possessions()
+
+    for number in range(50):
+        within(60, lambda number=number: cycle(number))  # type: ignore[misc]
+
+    gc.collect()
+    after = _possessions()
+    memory = after.pop("memory") - before.pop("memory")
+    assert after == before
+    assert memory < 20 * 2**20
+
+
+def _possessions() -> dict[str, Any]:
+    """What this process has of the system's."""
+    resident = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGESIZE")
+    return {
+        "processes": len(multiprocessing.active_children()),
+        "files": len(os.listdir("/proc/self/fd")),  # noqa: PTH208
+        "threads": threading.active_count(),
+        "blocks": sorted(path.name for path in Path("/dev/shm").glob(f"*{os.getpid()}*")),  # noqa: S108
+        "memory": resident,
+    }
+
+
+def test_a_forgotten_pool_ends_with_its_owner(model: SentenceTransformer) -> None:
+    """The workers of a pool that nobody has any more end."""
+    pool = EncodePool(model, ["cpu"])
+    while not pool.processes:
+        time.sleep(0.01)
+    (process,) = pool.processes
+    descriptor = os.pidfd_open(process.pid or 0) if hasattr(os, "pidfd_open") else None
+
+    del pool
+    gc.collect()
+
+    assert descriptor is None or _has_ended(descriptor)
+
+
+def _has_ended(descriptor: int) -> bool:
+    try:
+        return bool(multiprocessing.connection.wait([descriptor], timeout=_SECONDS_TO_END))
+    finally:
+        os.close(descriptor)
+
+
+SCRIPT = """
+import functools, os, signal, sys, threading, time
+from sentence_embedder import EncodePool, PoolError
+from tests.pool.misbehaving import misbehaving_model
+
+if __name__ == "__main__":
+    model = misbehaving_model()
+    pool = EncodePool(model, ["cpu", "cpu"])
+    model.encode(["a", "bb"], pool=pool, chunk_size=1)
+    print(*(process.pid for process in pool.processes), flush=True)
+"""
+
+
+def _script(
+    tmp_path: Path, rest: str, *, prefix: tuple[str, ...] = (), body: str = SCRIPT
+) -> subprocess.Popen[str]:
+    """A process of its own, the first of its group, that runs a script."""
+    path = tmp_path / "script.py"
+    path.write_text(body + textwrap.indent(textwrap.dedent(rest), "    "), encoding="utf-8")
+    return subprocess.Popen(
+        [*prefix, sys.executable, str(path)],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def test_ctrl_c_leaves_the_pool_usable(tmp_path: Path) -> None:
+    """Ctrl-C, which every process of the terminal gets, interrupts the call alone: workers go on, and what they
+    still make of the interrupted call is not mixed up with the next one.
+    """
+    process = _script(
+        tmp_path,
+        """
+        pids = {worker.pid for worker in pool.processes}
+        try:
+            model.encode(["sleep 1", "sleep 2"] * 10, pool=pool, chunk_size=1)
+        except KeyboardInterrupt:
+            print("interrupted", flush=True)
+        print(model.encode(["ccc", "dddd"], pool=pool, chunk_size=1).tolist())
+        print(pids == {worker.pid for worker in pool.processes})
+        pool.stop()
+        """,
+    )
+    assert process.stdout is not None
+    process.stdout.readline()
+    time.sleep(0.5)
+
+    os.killpg(process.pid, signal.SIGINT)
+
+    output, errors = process.communicate(timeout=60)
+    assert output.splitlines() == ["interrupted", "[[3.0, 99.0], [4.0, 100.0]]", "True"], errors
+    assert process.returncode == 0
+
+
+@pytest.mark.parametrize("ending", ["SIGKILL", "SIGTERM", "exit"])
+def test_workers_end_with_their_parent(tmp_path: Path, ending: str) -> None:
+    """However the process that started a pool ends, even killed, and whatever they do, no worker survives it for
+    five seconds.
+    """
+    process = _script(
+        tmp_path,
+        f"""
+        work = functools.partial(model.encode, ["sleep 60"] * 9, pool=pool)
+        threading.Thread(target=work, daemon=True).start()
+        time.sleep({0.5 if ending == "exit" else 60})
+        """,
+    )
+    assert process.stdout is not None
+    workers = [int(pid) for pid in process.stdout.readline().split()]
+    assert len(workers) == 2
+    time.sleep(0.3)
+
+    if ending == "exit":
+        assert process.wait(_SECONDS_TO_END + 5) == 0
+    else:
+        process.send_signal(getattr(signal, ending))
+        process.wait(_SECONDS_TO_END)
+
+    end = time.monotonic() + _SECONDS_TO_END
+    while time.monotonic() < end and any(map(_runs, workers)):
+        time.sleep(0.05)
+    assert not any(map(_runs, workers))
+    process.communicate()
+
+
+def _runs(pid: int) -> bool:
+    """Whether there is such a process that still runs."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state != "Z"
+
+
+def test_a_script_without_a_guard_is_told(tmp_path: Path) -> None:
+    """A script that starts a pool wherever it is imported fails, and says what it lacks, instead of starting others
+    without end.
+    """
+    body = """
+from tests.pool.misbehaving import misbehaving_model
+if True:
+    model = misbehaving_model()
+    pool = model.start_multi_process_pool(["cpu"])
+    print(model.encode(["a"], pool=pool))
+"""
+    process = _script(tmp_path, "", body=body)
+
+    _, errors = process.communicate(timeout=60)
+
+    assert process.returncode == 1
+    assert "if __name__ == '__main__':" in errors.splitlines()[-1]
+
+
+def test_a_forked_process_has_no_pool(model: SentenceTransformer, pool: EncodePool) -> None:
+    """A process that was forked while there was a pool does not wait for workers that are not its own, and its end
+    does not end them.
+    """
+    pool.run  # noqa: B018
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            model.encode(["hello"], pool=pool)
+        except PoolError as error:
+            code = 0 if "forked" in str(error) else 2
+        pool.stop()
+        os._exit(code)
+
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert model.encode(TEXTS, pool=pool).tolist() == expected(TEXTS)
+
+
+@linux
+@pytest.mark.skipif(shutil.which("unshare") is None, reason="needs unshare")
+def test_a_full_dev_shm_does_not_matter(tmp_path: Path) -> None:
+    """Where /dev/shm has no room at all, as in many containers, a pool works all the same."""
+    inside = "mount -t tmpfs -o size=4k tmpfs /dev/shm && head -c 4096 /dev/zero > /dev/shm/full && exec "
+    prefix = ("unshare", "--mount", "--map-root-user", "sh", "-c", f'{inside} "$@"', "sh")
+    if subprocess.run([*prefix, "true"], check=False, capture_output=True).returncode:
+        pytest.skip("this system lets nobody mount anything")
+    process = _script(
+        tmp_path,
+        """
+        assert not os.statvfs("/dev/shm").f_bavail
+        print(int(model.encode(["a" * 1000] * 5000, pool=pool).sum()))
+        pool.stop()
+        """,
+        prefix=prefix,
+    )
+
+    output, errors = process.communicate(timeout=60)
+
+    assert output.splitlines()[-1] == str(5000 * (1000 + 97)), errors

@@ -1,0 +1,117 @@
+"""The schedule: whose chunk is next."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Generator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sentence_embedder.encoding.options import EncodeOptions
+from sentence_embedder.pool.failure import PoolError, WorkerLostError
+from sentence_embedder.pool.request import Answer, Request
+from sentence_embedder.pool.schedule import Schedule, Task
+
+REQUEST = Request(EncodeOptions(), {})
+ANSWER = Answer(np.zeros(1, dtype=np.int8), "int8")
+
+
+def _caller(schedule: Schedule, texts: list[str], chunk: int) -> tuple[threading.Thread, list[range]]:
+    """A thread that has texts encoded, and the chunks whose answers it has got."""
+    chunks = [range(start, start + chunk) for start in range(0, len(texts), chunk)]
+    got: list[range] = []
+
+    def run() -> None:
+        with contextlib.suppress(PoolError):  # of a schedule that was closed
+            got.extend(rows for rows, _ in schedule.answers(REQUEST, texts, chunks))
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    return thread, got
+
+
+def _take(schedule: Schedule) -> Task:
+    task = schedule.take()
+    assert task is not None
+    return task
+
+
+def test_jobs_take_turns() -> None:
+    """A short job does not wait for the whole of a long one."""
+    schedule = Schedule(workers=4)
+    long, _ = _caller(schedule, ["long"] * 8, 1)
+    first = _take(schedule)
+    short, got = _caller(schedule, ["short"] * 2, 1)
+    while len(schedule._jobs) < 2:
+        time.sleep(0.01)
+
+    taken = [_take(schedule) for _ in range(4)]
+
+    assert [task.texts[0] for task in taken].count("short") == 2
+    for task in (first, *taken):
+        task.succeed(ANSWER)
+    short.join(5)
+    assert sorted(got, key=lambda rows: rows.start) == [range(1), range(1, 2)]
+    schedule.close()
+    long.join(5)
+
+
+def test_a_slow_caller_is_given_little() -> None:
+    """Nobody computes for a caller who does not take what is there: two chunks a worker are the most."""
+    schedule = Schedule(workers=1)
+    answers = schedule.answers(REQUEST, ["text"] * 9, [range(place, place + 1) for place in range(9)])
+    advance = threading.Thread(target=lambda: next(answers), daemon=True)
+    advance.start()
+    _take(schedule).succeed(ANSWER)
+    advance.join(5)  # it took one, and no more
+
+    for _ in range(2):
+        _take(schedule).succeed(ANSWER)
+
+    assert schedule._jobs[0].next(2) is None
+    answers.close()
+    assert not schedule._jobs
+
+
+def test_a_lost_chunk_goes_first_and_only_once_again() -> None:
+    """A chunk whose worker was lost is the next to be handed out; lost again, it ends the job."""
+    schedule = Schedule(workers=2)
+    answers: Generator[Any, None, None] = schedule.answers(REQUEST, ["a", "b", "c"], [range(1), range(1, 3)])
+    caught: list[PoolError] = []
+
+    def run() -> None:
+        with pytest.raises(PoolError) as error:
+            next(answers)
+        caught.append(error.value)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    schedule.lose(_take(schedule), WorkerLostError("the first was killed"))
+    again = _take(schedule)
+    assert again.rows == range(1)
+
+    schedule.lose(again, WorkerLostError("the second was killed"))
+
+    thread.join(5)
+    assert "the first was killed; the second was killed" in str(caught[0])
+    assert caught[0].rows == range(1)
+    assert not schedule._jobs
+
+
+def test_closing_ends_everything() -> None:
+    """Who waits for a task, or for an answer, waits no longer; and nobody begins anew."""
+    schedule = Schedule(workers=1)
+    taken: list[Task | None] = []
+    worker = threading.Thread(target=lambda: taken.append(schedule.take()), daemon=True)
+    worker.start()
+
+    schedule.close()
+
+    worker.join(5)
+    assert taken == [None]
+    with pytest.raises(PoolError, match="was stopped"):
+        next(schedule.answers(REQUEST, ["a"], [range(1)]))
