@@ -41,7 +41,7 @@ check: $(VENV)/.test ## formatting, lint, types, layers of imports
 	$(BIN)/python -m pytest -q tests/test_imports.py
 
 test: $(VENV)/.test ## run the test-suite
-	$(BIN)/python -m pytest -q --numprocesses 2
+	$(BIN)/python -m pytest -q --numprocesses 2 --dist loadgroup
 
 .venv-reference-2.7/.installed:
 	$(PYTHON) -m venv $(@D)

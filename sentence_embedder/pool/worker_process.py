@@ -7,6 +7,7 @@ import os
 import pickle
 import signal
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from multiprocessing import parent_process
 from multiprocessing.connection import Connection, wait
@@ -16,7 +17,7 @@ import numpy as np
 import torch
 
 from sentence_embedder.pool.failure import Failure
-from sentence_embedder.pool.request import Answer
+from sentence_embedder.pool.request import Answer, Request
 from sentence_embedder.pool.shared_file import SharedFile
 
 _SECONDS_BETWEEN_LOOKS = 1.0
@@ -123,16 +124,23 @@ def main(connection: Connection, model: PackedModel, answers: SharedFile | None,
         _send(connection, _reply(loaded, message, answers))
 
 
+def reply_to(model: Any, request: Request, texts: Sequence[Any]) -> Answer | Failure:
+    """What a model makes of a chunk of texts, or why it does not."""
+    try:
+        return request.answered_by(model, texts)
+    except BaseException as error:  # noqa: BLE001  # it is the caller's
+        return Failure.of(error)
+
+
 def _reply(model: Any, message: bytes, answers: SharedFile | None) -> Any:
     try:
         request, texts = pickle.loads(message)  # noqa: S301  # from the process that started this one
-        answer: Answer = request.answered_by(model, texts)
-    except BaseException as error:  # noqa: BLE001  # it is the caller's
+    except Exception as error:  # noqa: BLE001  # it is the caller's
         return Failure.of(error)
-    if answers is not None and answers.write(answer.numbers):
-        numbers = answer.numbers
-        return _FiledAnswer(replace(answer, numbers=numbers[:0]), numbers.shape, numbers.dtype.str)
-    return answer
+    reply = reply_to(model, request, texts)
+    if isinstance(reply, Answer) and answers is not None and answers.write(reply.numbers):
+        return _FiledAnswer(replace(reply, numbers=reply.numbers[:0]), reply.numbers.shape, reply.numbers.dtype.str)
+    return reply
 
 
 def _send(connection: Connection, reply: Any) -> None:

@@ -18,6 +18,8 @@ from sentence_embedder.pool.encode_pool import chunks_of
 from sentence_embedder.pool.shared_file import SharedFile
 from tests.pool.misbehaving import misbehaving_model
 
+pytestmark = pytest.mark.xdist_group("encode pool")  # which share processes
+
 COUNT = 10_000
 WORDS = ("the", "cat", "sat", "on", "mat", "hello", "world", "two", "vectors", "quick", "dog", "in", "paris")
 

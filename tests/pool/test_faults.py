@@ -22,6 +22,8 @@ from sentence_embedder import EncodePool, PoolError, SentenceTransformer
 from tests.pool.deadline import within
 from tests.pool.misbehaving import Unloadable, misbehaving_model
 
+pytestmark = pytest.mark.xdist_group("faults of pools")  # which share processes
+
 Encode = Callable[..., list[list[float]]]
 
 ROOT = Path(__file__).parents[2]
