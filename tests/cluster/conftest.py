@@ -55,8 +55,8 @@ def _machines() -> Iterator[Machines]:
     ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
     ray.data.DataContext.get_current().enable_progress_bars = False
     yield machines
-    ray.shutdown()  # type: ignore[no-untyped-call]
-    cluster.shutdown()
+    ray.shutdown()
+    cluster.shutdown()  # type: ignore[no-untyped-call]
     if before is None:
         del os.environ["PYTHONPATH"]
     else:

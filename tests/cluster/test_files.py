@@ -15,7 +15,7 @@ from tests.cluster.conftest import Machines
 from tests.pool.deadline import within
 
 pa = pytest.importorskip("pyarrow")
-pytestmark = [pytest.mark.xdist_group("ray"), pytest.mark.filterwarnings("default")]
+pytestmark = [pytest.mark.xdist_group("ray"), pytest.mark.filterwarnings("ignore")]
 
 
 def _text(number: int) -> str:

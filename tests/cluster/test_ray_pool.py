@@ -16,7 +16,7 @@ from sentence_embedder.cluster import RayPool
 from tests.cluster.conftest import Machines
 from tests.pool.deadline import within
 
-pytestmark = [pytest.mark.xdist_group("ray"), pytest.mark.filterwarnings("default")]
+pytestmark = [pytest.mark.xdist_group("ray"), pytest.mark.filterwarnings("ignore")]
 
 TEXTS = [letter * (place + 1) for place, letter in enumerate("abcdefghij")]
 EXPECTED = [[float(len(text)), float(ord(text[0]))] for text in TEXTS]
