@@ -31,7 +31,7 @@ from sentence_embedder.input_example import InputExample
 from sentence_embedder.model_card import CardFacts, render
 from sentence_embedder.models import Pooling, Router, Transformer
 from sentence_embedder.models.module import accepted_kwargs
-from sentence_embedder.pool.encode_pool import EncodePool, Pool
+from sentence_embedder.pool.encode_pool import EncodePool, Pool, check_chunk_size
 from sentence_embedder.pool.request import Request
 from sentence_embedder.progress import progress_bar
 from sentence_embedder.prompts import (
@@ -230,7 +230,7 @@ class SentenceTransformer(nn.Sequential):
             truncate_dim: Width to which sentence embeddings are cut, before they are scaled; by default the
                 model's ``truncate_dim``.
             pool: What ``start_multi_process_pool`` returns: its processes compute, wherever ``device`` is. Tensors
-                are then on the CPU.
+                are then on the CPU, and with ``output_value=None`` each text's are padded like those of its chunk.
             chunk_size: How many texts a process is given at a time; by default a tenth of its share, up to 5000.
             out: An array (texts, dim) to put the embeddings into, a ``numpy.memmap`` say; it is also what is
                 returned. With ``convert_to_tensor`` a tensor.
@@ -238,7 +238,8 @@ class SentenceTransformer(nn.Sequential):
 
         Returns:
             An array (texts, dim), float32 unless the model or ``precision`` says otherwise, in the order of
-            the texts; (dim,) for a lone text. A model in training mode is left in evaluation mode.
+            the texts; (dim,) for a lone text. A model in training mode is left in evaluation mode, unless it is
+            the processes of a pool that compute.
 
         Raises:
             TypeError: What was given is no text, or a row of it is missing; or no module takes an argument.
@@ -266,8 +267,9 @@ class SentenceTransformer(nn.Sequential):
             texts = apply_prompt(prompt, items)
             rows = self._encoded(texts, options, device, kwargs, out=out, shows_progress=shown)
         else:
+            check_chunk_size(chunk_size)
             with self._lent(pool, device) as lent:
-                request = Request(options, kwargs)
+                request = Request(options, kwargs, SentenceTransformer.encode)
                 rows = self._encoded_by(lent, request, items, chunk_size, out=out, shows_progress=shown)
         return rows[0] if is_single else rows
 
@@ -310,6 +312,10 @@ class SentenceTransformer(nn.Sequential):
             raise ValueError(
                 f"{precision} needs the range of each dimension over all embeddings: stream float32, then call "
                 "quantize_embeddings on each array with the same ranges="
+            )
+        if isinstance(device, (list, tuple)):
+            raise ValueError(
+                "device: expected one for a stream; of several, start a pool, and encode a chunk at a time"
             )
         chunks = chunks_of(sentences, chunk_size)
 

@@ -6,10 +6,8 @@ from typing import Any
 
 from torch import nn
 
-from sentence_embedder.cluster.embedding_column import with_embeddings
+from sentence_embedder.cluster.embedding_column import EmbeddingColumn
 from sentence_embedder.cluster.shipped_model import Resources, ShippedModel, connected_ray
-from sentence_embedder.encoding.options import EncodeOptions
-from sentence_embedder.quantization import CALIBRATED_PRECISIONS
 
 
 class _TableEncoder:
@@ -17,19 +15,16 @@ class _TableEncoder:
 
     Args:
         shipped: Its model.
-        column: Where the texts are.
-        output_column: Where the embeddings go.
-        arguments: What ``encode`` is given.
+        column: The column to add.
     """
 
-    def __init__(self, shipped: ShippedModel, column: str, output_column: str, arguments: dict[str, Any]) -> None:
+    def __init__(self, shipped: ShippedModel, column: EmbeddingColumn) -> None:
         self._model = shipped.loaded()
-        self._columns = column, output_column
-        self._arguments = arguments
+        self._column = column
 
     def __call__(self, table: Any) -> Any:
         """The table, with one column more."""
-        return with_embeddings(table, self._model, *self._columns, self._arguments)
+        return self._column.added_to(table, self._model)
 
 
 def encode_dataset(
@@ -53,8 +48,8 @@ def encode_dataset(
         dataset: A ``ray.data.Dataset``, of ``ray.data.read_parquet`` say.
         model: The SentenceTransformer. It goes through the object store, and is loaded once by each actor.
         column: The column of the texts.
-        output_column: The column of the embeddings.
-        concurrency: How many actors; by default as many as the cluster has room for beside what reads the dataset.
+        output_column: The column of the embeddings; one of this name is replaced.
+        concurrency: How many actors; by default as many as there is room for beside what reads the dataset.
         num_cpus: Cores, and threads, of each.
         num_gpus: GPUs of each.
         rows_at_once: How many rows an actor is given at a time.
@@ -66,41 +61,32 @@ def encode_dataset(
 
     Raises:
         ImportError: Ray is not installed.
-        ValueError: An argument of ``encode`` that there is not, or not here.
+        TypeError: The model's modules do not take an argument.
+        ValueError: An argument has no meaning for a column, or a value that does not exist; or the actors would
+            leave no core for reading.
 
     Example:
         >>> dataset = encode_dataset(ray.data.read_parquet("in/"), model)  # doctest: +SKIP
         >>> dataset.write_parquet("out/")  # doctest: +SKIP
     """
-    check_arguments(arguments)
+    embeddings = EmbeddingColumn.of(model, column, output_column, arguments)
     ray = connected_ray()
     resources = Resources(num_cpus, num_gpus)
-    # Tasks that read the dataset need cores, too: actors that took all of them would wait for each other.
-    actors = {"size": concurrency} if concurrency else {"min_size": 1, "max_size": resources.room()}
     cores = ray.cluster_resources().get("CPU", 0)
+    if concurrency is not None and not 1 <= concurrency < cores / num_cpus:
+        raise ValueError(
+            f"concurrency={concurrency}: expected at least 1, and of {cores:g} cores one left for reading the "
+            "dataset, without which the actors would wait for ever"
+        )
+    # Their number follows what there is to do, so that tasks that read get cores first.
+    actors = {"size": concurrency} if concurrency else {"min_size": 1, "max_size": resources.room()}
     return dataset.map_batches(
         _TableEncoder,
         batch_size=rows_at_once,
         batch_format="pyarrow",
         compute=ray.data.ActorPoolStrategy(**actors),
-        fn_constructor_args=(ShippedModel.of(model, resources), column, output_column, arguments),
-        num_cpus=num_cpus if num_cpus < cores else num_cpus / 2,
+        fn_constructor_args=(ShippedModel.of(model, resources), embeddings),
+        # One actor must not take all there is either; it is still alone at work while it computes.
+        num_cpus=num_cpus if num_cpus < cores else cores / 2,
         num_gpus=num_gpus or None,
     )
-
-
-_SET_HERE = ("output_value", "convert_to_numpy", "convert_to_tensor", "device", "pool", "chunk_size", "out")
-
-
-def check_arguments(arguments: dict[str, Any]) -> None:
-    """Raise a ValueError for arguments of ``encode`` that have no meaning for columns of tables."""
-    unfit = [name for name in _SET_HERE if name in arguments]
-    if unfit:
-        raise ValueError(f"{', '.join(unfit)}: expected arguments that have a meaning for a column of embeddings")
-    precision = arguments.get("precision", "float32")
-    EncodeOptions(batch_size=arguments.get("batch_size", 32), precision=precision or "float32")
-    if precision in CALIBRATED_PRECISIONS:
-        raise ValueError(
-            f"precision={precision!r}: expected one that needs no look at all embeddings first; write float32, and "
-            "quantise with quantize_embeddings and ranges"
-        )

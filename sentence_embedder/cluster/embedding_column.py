@@ -1,32 +1,137 @@
-"""Embeddings as a column of a table of Arrow."""
+"""EmbeddingColumn: embeddings as a column of a table of Arrow."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
+import torch
+from torch import nn
+
+from sentence_embedder.encoding.collector import Collector
+from sentence_embedder.pool.request import Request
+from sentence_embedder.progress import Progress
+from sentence_embedder.quantization import CALIBRATED_PRECISIONS, as_numpy, quantize_embeddings
+
+_SET_HERE = (
+    *("output_value", "convert_to_numpy", "convert_to_tensor", "show_progress_bar"),
+    *("device", "pool", "chunk_size", "out"),
+)
 
 
-def with_embeddings(table: Any, model: Any, column: str, output_column: str, arguments: dict[str, Any]) -> Any:
-    """A ``pyarrow.Table`` with the embeddings of its texts in a column more, each a list of fixed size.
+@dataclass(frozen=True)
+class EmbeddingColumn:
+    """A column of embeddings that is made of a column of texts.
 
     Args:
-        table: The table.
-        model: A SentenceTransformer.
-        column: The column of the texts.
-        output_column: The column of the embeddings; one of this name is replaced.
-        arguments: What ``encode`` is given.
-
-    Raises:
-        ValueError: There is no such column.
+        texts: The column of the texts.
+        name: The column of the embeddings.
+        request: What is wanted of each text.
     """
-    import pyarrow
 
-    if column not in table.column_names:
-        raise ValueError(f"column={column!r}: expected one of {table.column_names}")
-    embeddings = model.encode(table.column(column).to_pylist(), show_progress_bar=False, **arguments)
-    values = pyarrow.array(np.ascontiguousarray(embeddings).reshape(-1))
-    lists = pyarrow.FixedSizeListArray.from_arrays(values, embeddings.shape[1])
-    if output_column in table.column_names:
-        return table.set_column(table.column_names.index(output_column), output_column, lists)
-    return table.append_column(output_column, lists)
+    texts: str
+    name: str
+    request: Request
+
+    @staticmethod
+    def of(model: Any, texts: str, name: str, arguments: Mapping[str, Any]) -> EmbeddingColumn:
+        """The column for arguments of ``encode``.
+
+        Raises:
+            TypeError: The model's modules do not take an argument.
+            ValueError: An argument has no meaning for a column, or a value that does not exist.
+        """
+        unfit = [argument for argument in _SET_HERE if argument in arguments]
+        if unfit:
+            raise ValueError(
+                f"{', '.join(unfit)}: expected arguments that have a meaning for a column of embeddings"
+            )
+        if name == texts:
+            raise ValueError(f"output_column={name!r}: expected another one than that of the texts")
+        if arguments.get("precision") in CALIBRATED_PRECISIONS:
+            raise ValueError(
+                f"precision={arguments['precision']!r}: expected one that needs no look at all embeddings first; "
+                "write float32, and quantise with quantize_embeddings and ranges"
+            )
+        listener = _Listener(model)
+        model.encode([], pool=listener, **arguments)
+        return EmbeddingColumn(texts, name, listener.requests[0])
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """What the embeddings depend on beside the model, in words."""
+        options = self.request.options
+        wanted = {
+            "column": self.texts,
+            "output_column": self.name,
+            "prompt": options.prompt or "",
+            "precision": options.precision,
+            "normalize_embeddings": options.normalize_embeddings,
+            "truncate_dim": options.truncate_dim,
+            **self.request.kwargs,
+        }
+        return {name: repr(value) for name, value in wanted.items()}
+
+    def check(self, names: Sequence[str], where: str) -> None:
+        """Raise a ValueError unless a table with columns of these names has that of the texts."""
+        if self.texts not in names:
+            raise ValueError(f"{where}: column={self.texts!r}: expected one of {list(names)}")
+
+    def added_to(self, table: Any, model: Any) -> Any:
+        """A ``pyarrow.Table`` with the column, in place of one of its name or behind all others.
+
+        Args:
+            table: The table.
+            model: A SentenceTransformer.
+
+        Raises:
+            ValueError: The table has no such column of texts.
+        """
+        import pyarrow
+
+        self.check(table.column_names, "a table")
+        embeddings = self._embeddings(table.column(self.texts).to_pylist(), model)
+        lists = pyarrow.FixedSizeListArray.from_arrays(
+            pyarrow.array(embeddings.reshape(-1)), max(1, embeddings.shape[1])
+        )
+        if self.name in table.column_names:
+            return table.set_column(table.column_names.index(self.name), self.name, lists)
+        return table.append_column(self.name, lists)
+
+    def _embeddings(self, texts: list[Any], model: Any) -> Any:
+        missing = [row for row, text in enumerate(texts) if text is None]
+        if missing:
+            raise TypeError(f"column {self.texts!r}: expected texts, found none in row {missing[0]}")
+        rows = self.request.answered_by(model, texts).results()
+        precision = self.request.options.precision
+        return as_numpy(rows) if precision == "float32" else quantize_embeddings(rows, precision)
+
+
+class _Listener:
+    """A pool that computes nothing, and says what it was asked for: ``encode`` has then checked it all.
+
+    Args:
+        model: The model whose ``encode`` is listened to.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        self.requests: list[Request] = []
+
+    def run(
+        self,
+        request: Request,
+        texts: Sequence[Any],
+        collector: Collector,
+        progress: Progress,
+        *,
+        chunk_size: int | None = None,
+    ) -> None:
+        """Take down the request."""
+        del texts, progress, chunk_size
+        self.requests.append(request)
+        collector.put([], torch.empty(0, 0))
+
+    def stop(self) -> None:
+        """Nothing."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
+import time
 import weakref
 from collections import deque
 from collections.abc import Sequence
@@ -25,6 +27,8 @@ from sentence_embedder.progress import Progress
 logger = logging.getLogger(__name__)
 
 _SECONDS_BETWEEN_WARNINGS = 30.0
+_MOST_RESTARTS = 10
+"""What kills an actor whenever it loads the model must come to an end."""
 
 
 class _Actor:
@@ -42,9 +46,10 @@ class _Actor:
                 return Failure.of(error)
         return None
 
-    def reply_to(self, request: Request, texts: Sequence[Any]) -> Answer | Failure:
+    def reply_to(self, shipped: ShippedModel, request: Request, texts: Sequence[Any]) -> Answer | Failure:
         """What the model makes of a chunk of texts, or why it does not."""
-        return reply_to(self._model, request, texts)
+        # An actor that was started again in the meantime has no model.
+        return self.load(shipped) or reply_to(self._model, request, texts)
 
 
 class RayPool:
@@ -56,12 +61,13 @@ class RayPool:
 
     Args:
         model: The SentenceTransformer.
-        workers: How many actors; by default as many as there is room for.
+        workers: How many actors; by default as many as the machines of the cluster have room for.
         num_cpus: Cores, and threads, of each.
         num_gpus: GPUs of each.
 
     Raises:
         ImportError: Ray is not installed.
+        ValueError: No machine has room for an actor, or there are to be none.
 
     Example:
         >>> with RayPool(model, num_gpus=1) as pool:  # doctest: +SKIP
@@ -71,9 +77,11 @@ class RayPool:
     def __init__(
         self, model: nn.Module, workers: int | None = None, *, num_cpus: float = 1, num_gpus: float = 0
     ) -> None:
-        ray = connected_ray()
+        self._ray = connected_ray()
         resources = Resources(num_cpus, num_gpus)
-        actor = ray.remote(num_cpus=num_cpus, num_gpus=num_gpus, max_restarts=-1, max_task_retries=0)(_Actor)
+        actor = self._ray.remote(
+            num_cpus=num_cpus, num_gpus=num_gpus, max_restarts=_MOST_RESTARTS, max_task_retries=0
+        )(_Actor)
         count = resources.room() if workers is None else workers
         if count < 1:
             raise ValueError(f"workers: expected at least 1, found {count}")
@@ -81,6 +89,7 @@ class RayPool:
         self._shipped = ShippedModel.of(model, resources)
         self._actors = [actor.remote() for _ in range(count)]
         self._stopped = threading.Event()
+        self._turn = threading.Lock()
         self._loading = [actor.load.remote(self._shipped) for actor in self._actors]  # ahead of the first call
 
     @property
@@ -101,20 +110,24 @@ class RayPool:
 
         Raises:
             PoolError: An actor failed, or could not start; a chunk was lost twice; or the pool was stopped.
-            ValueError: The size of chunks is not positive.
         """
         if self._stopped.is_set():
             raise PoolError("the pool was stopped: start another one")
         chunks = chunks_of(len(texts), len(self._actors), chunk_size)
-        for rows, answer in _Run(self._actors, self._shipped, self._stopped, request, texts, chunks):
-            collector.put(np.arange(rows.start, rows.stop), answer.results())
-            progress.update(len(rows))
+        with self._turn:
+            for rows, answer in _Run(self._actors, self._shipped, self._stopped, request, texts, chunks):
+                collector.put(np.arange(rows.start, rows.stop), answer.results())
+                progress.update(len(rows))
 
     def stop(self) -> None:
         """End the actors, whatever they are doing; calls that wait for them get a PoolError."""
+        if self._stopped.is_set():
+            return
         self._stopped.set()
-        for actor in self._actors:
-            connected_ray().kill(actor)
+        if self._ray.is_initialized():  # else they have ended with the connection
+            for actor in self._actors:
+                with contextlib.suppress(self._ray.exceptions.RayError, ValueError):
+                    self._ray.kill(actor)
 
     def __enter__(self) -> RayPool:
         return self
@@ -160,6 +173,7 @@ class _Run:
         self._open: dict[Any, tuple[Any, range | None]] = {}
         """A question → who was asked, and for which chunk, if it was one."""
         self._idle: list[Any] = []
+        self._last_work = time.monotonic()
         if chunks:
             for actor in actors:
                 self._ask_to_load(actor)
@@ -179,15 +193,16 @@ class _Run:
         """What comes next, if it is the answer to a chunk."""
         while self._idle and self._chunks:
             self._ask(self._idle.pop(), self._chunks.popleft())
+        self._warn_if_nobody_works()
         ready, _ = self._ray.wait(list(self._open), timeout=_SECONDS_BETWEEN_WARNINGS)
         if not ready:
-            if not any(rows for _, rows in self._open.values()):
-                logger.warning("no actor is ready: the cluster has room for %s", self._ray.available_resources())
             return None
         (question,) = ready
         actor, rows = self._open.pop(question)
         try:
             reply = self._ray.get(question)
+        except self._ray.exceptions.RayTaskError as error:
+            raise PoolError(f"an actor could not take its part: {error}", rows) from error
         except self._ray.exceptions.RayError as error:
             self._lose(actor, rows, error)
             return None
@@ -199,9 +214,17 @@ class _Run:
         # What lies in the object store cannot be written to, and stays there as long as it is used.
         return rows, replace(reply, numbers=reply.numbers.copy())
 
+    def _warn_if_nobody_works(self) -> None:
+        now = time.monotonic()
+        if any(rows for _, rows in self._open.values()):
+            self._last_work = now
+        elif now - self._last_work > _SECONDS_BETWEEN_WARNINGS:
+            self._last_work = now
+            logger.warning("no actor is ready: the cluster has room for %s", self._ray.available_resources())
+
     def _ask(self, actor: Any, rows: range) -> None:
         texts = self._texts[rows.start : rows.stop]
-        self._open[actor.reply_to.remote(self._request, texts)] = (actor, rows)
+        self._open[actor.reply_to.remote(self._shipped, self._request, texts)] = (actor, rows)
 
     def _ask_to_load(self, actor: Any) -> None:
         self._open[actor.load.remote(self._shipped)] = (actor, None)
@@ -218,8 +241,12 @@ class _Run:
                 ) from error
             self._lost[rows] = how
             self._chunks.appendleft(rows)
-        # An actor that is coming back keeps a question until it is there; one that does not even take it has ended.
+        # Others may have gone with it, unseen as long as they are idle; the chunk is for one that is there.
+        for idle in self._idle:
+            self._ask_to_load(idle)
+        self._idle.clear()
+        # An actor that is coming back says so, or waits; one that has ended for good does not take this question.
         if rows is not None or not isinstance(error, self._ray.exceptions.ActorDiedError):
             self._ask_to_load(actor)
-        elif not self._open and not self._idle:
+        elif not self._open:
             raise PoolError(f"no actor is left: {error}") from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,11 +41,20 @@ class Resources:
     num_gpus: float = 0
 
     def room(self) -> int:
-        """How many such actors the cluster has room for at present, one at least."""
-        there = connected_ray().cluster_resources()
-        wanted = {"CPU": self.num_cpus, "GPU": self.num_gpus}
-        counts = [int(there.get(kind, 0) / amount) for kind, amount in wanted.items() if amount]
-        return max(1, min(counts, default=1))
+        """How many such actors the machines of the cluster have room for, if nothing else runs there.
+
+        Raises:
+            ValueError: None of them has room for one.
+        """
+        machines = [node["Resources"] for node in connected_ray().nodes() if node["Alive"]]
+        wanted = {kind: amount for kind, amount in (("CPU", self.num_cpus), ("GPU", self.num_gpus)) if amount}
+        count = sum(min(int(machine.get(kind, 0) / wanted[kind]) for kind in wanted) for machine in machines)
+        if count < 1:
+            raise ValueError(
+                f"expected a machine with {wanted} in the cluster, found {len(machines)} without; if more are "
+                "started when they are asked for, say how many actors there are to be"
+            )
+        return count
 
 
 @dataclass(frozen=True)
@@ -68,7 +78,9 @@ class ShippedModel:
 
     def loaded(self) -> Any:
         """The model, in the process of an actor, with its share of the machine."""
-        torch.set_num_threads(max(1, math.floor(self.resources.num_cpus)))
+        threads = max(1, math.floor(self.resources.num_cpus))
+        torch.set_num_threads(threads)
+        os.environ.setdefault("RAYON_NUM_THREADS", str(threads))  # the tokenizer's
         device = "cuda" if self.resources.num_gpus else "cpu"
         content: Any = connected_ray().get(self.content)
         # Written by the process that started this actor.

@@ -97,9 +97,8 @@ class SentenceEmbeddings:
         if len(self._rows) == 0:
             self._rows = rows.new_empty(self._texts.count, *rows.shape[1:], device=self._device)
         elif rows.shape[1:] != self._rows.shape[1:]:
-            raise ValueError(
-                f"out: expected the shape {(self._texts.count, *rows.shape[1:])}, found {tuple(self._rows.shape)}"
-            )
+            what, expected = "embeddings" if self._out is None else "out", (self._texts.count, *rows.shape[1:])
+            raise ValueError(f"{what}: expected the shape {expected}, found {tuple(self._rows.shape)}")
         self._waiting.append((self._texts.computed[places], rows))
         on_other_device = rows.device != self._rows.device
         if not on_other_device or sum(len(waiting) for _, waiting in self._waiting) >= _ROWS_ON_DEVICE:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import signal
 import threading
 import time
 import weakref
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from contextlib import closing
 from multiprocessing.process import BaseProcess
 from types import TracebackType
@@ -23,8 +22,8 @@ from sentence_embedder.devices import available_cores
 from sentence_embedder.encoding.collector import Collector
 from sentence_embedder.encoding.options import is_whole
 from sentence_embedder.pool.failure import PoolError, WorkerLostError
-from sentence_embedder.pool.request import Request
-from sentence_embedder.pool.schedule import Schedule, Task
+from sentence_embedder.pool.request import Answer, Request
+from sentence_embedder.pool.schedule import Schedule
 from sentence_embedder.pool.worker import Place, Worker
 from sentence_embedder.pool.worker_process import PackedModel
 from sentence_embedder.progress import Progress
@@ -97,11 +96,10 @@ class EncodePool:
         self.devices = [place.device for place in places]
         """Where each worker computes."""
         self._model = weakref.ref(model)
-        self._schedule = Schedule(len(places))
-        packed = PackedModel.of(model)
-        self._members = [_Member(place, packed, self._schedule) for place in places]
-        self._owner = os.getpid()
-        self._stop = weakref.finalize(self, _stop, self._schedule, self._members, packed, self._owner)
+        self._crew = _Crew(places, PackedModel.of(model))
+        # A pool that nobody has any more does not wait for its workers to end.
+        weakref.finalize(self, self._crew.dismiss)
+        self._crew.start()
 
     @property
     def model(self) -> nn.Module | None:
@@ -111,13 +109,15 @@ class EncodePool:
     @property
     def processes(self) -> list[BaseProcess]:
         """The worker processes."""
-        return [worker.process for worker in (member.worker for member in self._members) if worker is not None]
+        return self._crew.processes
 
     def __getitem__(self, name: str) -> list[BaseProcess]:
         # sentence-transformers returns a dict, of which callers look at the processes.
         if name != "processes":
             raise KeyError(f"{name!r}: a pool has 'processes'; texts and results do not go through queues")
         return self.processes
+
+    __iter__ = None  # it is no sequence of processes
 
     def run(
         self,
@@ -132,19 +132,16 @@ class EncodePool:
 
         Raises:
             PoolError: A worker failed, or could not start; a chunk was lost twice; or the pool was stopped.
-            ValueError: The size of chunks is not positive.
         """
-        if os.getpid() != self._owner:
-            raise PoolError("this pool belongs to the process that this one was forked from: start one here")
-        chunks = chunks_of(len(texts), len(self._members), chunk_size)
-        with closing(self._schedule.answers(request, texts, chunks)) as answers:
+        chunks = chunks_of(len(texts), len(self.devices), chunk_size)
+        with closing(self._crew.answers(request, texts, chunks)) as answers:
             for rows, answer in answers:
                 collector.put(np.arange(rows.start, rows.stop), answer.results())
                 progress.update(len(rows))
 
     def stop(self) -> None:
         """End the workers, whatever they are doing; calls that wait for them get a PoolError."""
-        self._stop()
+        self._crew.stop()
 
     def __enter__(self) -> EncodePool:
         return self
@@ -155,7 +152,7 @@ class EncodePool:
         self.stop()
 
     def __repr__(self) -> str:
-        state = "" if self._stop.alive else ", stopped"
+        state = ", stopped" if self._crew.is_dismissed else ""
         return f"EncodePool({[str(device) for device in self.devices]}{state})"
 
 
@@ -167,9 +164,6 @@ def chunks_of(count: int, workers: int, size: int | None) -> list[range]:
         workers: How many workers there are.
         size: How many texts a chunk has, if the caller has said so.
 
-    Raises:
-        ValueError: The size is not positive.
-
     Example:
         >>> chunks_of(5, 2, size=2)
         [range(0, 2), range(2, 4), range(4, 5)]
@@ -178,9 +172,13 @@ def chunks_of(count: int, workers: int, size: int | None) -> list[range]:
     """
     if size is None:
         size = max(1, min(-(-count // (workers * _CHUNKS_A_WORKER)), _LARGEST_CHUNK))
-    if not is_whole(size) or size < 1:
-        raise ValueError(f"chunk_size: expected 1 or more, found {size!r}")
     return [range(start, min(start + size, count)) for start in range(0, count, size)]
+
+
+def check_chunk_size(size: int | None) -> None:
+    """Raise a ValueError for a size that is no positive whole number."""
+    if size is not None and (not is_whole(size) or size < 1):
+        raise ValueError(f"chunk_size: expected 1 or more, found {size!r}")
 
 
 def _default_devices() -> list[torch.device]:
@@ -204,6 +202,69 @@ def _places(devices: Sequence[torch.device]) -> list[Place]:
     ]
 
 
+class _Crew:
+    """The workers of a pool. Its methods do nothing in a process that was forked from its owner's.
+
+    Args:
+        places: What each worker has to itself.
+        model: The model that they compute with.
+    """
+
+    def __init__(self, places: Sequence[Place], model: PackedModel) -> None:
+        self._owner = os.getpid()
+        self._model = model
+        self._schedule = Schedule(len(places))
+        self._members = [_Member(place, model, self._schedule) for place in places]
+        self._stopping = threading.Lock()
+
+    @property
+    def processes(self) -> list[BaseProcess]:
+        """The processes that there are at present."""
+        return [worker.process for worker in (member.worker for member in self._members) if worker is not None]
+
+    @property
+    def is_dismissed(self) -> bool:
+        """Whether they have been told to end."""
+        return self._schedule.is_closed
+
+    def start(self) -> None:
+        """Start them; if that fails, none is left."""
+        try:
+            for member in self._members:
+                member.start()
+        except BaseException:
+            self.stop()
+            raise
+
+    def answers(
+        self, request: Request, texts: Sequence[Any], chunks: Sequence[range]
+    ) -> Generator[tuple[range, Answer], None, None]:
+        """What they make of each chunk; see ``Schedule.answers``."""
+        if os.getpid() != self._owner:
+            raise PoolError("this pool belongs to the process that this one was forked from: start one here")
+        return self._schedule.answers(request, texts, chunks)
+
+    def dismiss(self) -> None:
+        """Tell them to end."""
+        if os.getpid() == self._owner:
+            self._schedule.close()
+            for member in self._members:
+                member.kill()
+
+    def stop(self) -> None:
+        """Tell them to end, and wait until they have. It can be interrupted, and called again."""
+        if os.getpid() != self._owner:
+            return
+        with self._stopping:  # who comes second waits, too
+            try:
+                self.dismiss()
+                end = time.monotonic() + _SECONDS_TO_STOP
+                for member in self._members:
+                    member.join(end - time.monotonic())
+            finally:
+                self._model.close()
+
+
 class _Member:
     """A place in a pool: a thread that keeps a worker at work there, and starts another one if it is lost.
 
@@ -219,87 +280,71 @@ class _Member:
         self._model = model
         self._schedule = schedule
         self._thread = threading.Thread(target=self._run, name=place.name, daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
         self._thread.start()
 
     def _run(self) -> None:
-        if hasattr(signal, "pthread_sigmask"):
-            # Ctrl-C is for the caller. A process inherits this from the thread that starts it.
-            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        while not self._schedule.is_closed:
+            with contextlib.suppress(Exception):  # if it fails again, somebody will be waiting for it
+                self._ready_worker()
+            self._serve()
+        self._drop()
+
+    def _serve(self) -> None:
+        """Do the next task. What it belongs to is forgotten before the one after it is waited for."""
+        task = self._schedule.take()
+        if task is None:
+            return
         try:
-            while not self._schedule.is_closed:
-                with contextlib.suppress(PoolError):  # if it fails again, somebody will be waiting for it
-                    self._ready_worker()
-                task = self._schedule.take()
-                if task is not None:
-                    self._work_on(task)
-        finally:
+            task.succeed(self._ready_worker().work_on(task))
+        except WorkerLostError as error:
+            self._schedule.lose(task, error)
             self._drop()
+        except PoolError as error:
+            task.fail(error)
+        except Exception as error:  # noqa: BLE001  # whatever it is, the caller waits for it
+            failure = PoolError(f"{self._place.name}: {error!r}", task.rows)
+            failure.__cause__ = error.with_traceback(None)
+            task.fail(failure)
 
     def _ready_worker(self) -> Worker:
         """The worker, or another one if it has ended.
 
         Raises:
             PoolError: It could not start.
+            WorkerLostError: It was killed before it was ready.
         """
         if self.worker is not None and not self.worker.is_alive:
             self._drop()
         if self.worker is None:
-            self.worker = self._started()
+            try:
+                self.worker = Worker(self._place, self._model)
+            except Exception as error:
+                raise PoolError(f"{self._place.name} could not start: {error}") from error
+        if self._schedule.is_closed:  # while it was being started, when there was nothing to kill
+            self.worker.kill()
         try:
             self.worker.wait_until_ready()
-        except PoolError:
+        except Exception:
             self._drop()
             raise
         return self.worker
 
-    def _started(self) -> Worker:
-        try:
-            worker = Worker(self._place, self._model)
-        except Exception as error:
-            raise PoolError(f"{self._place.name} could not start: {error}") from error
-        if self._schedule.is_closed:  # while it was being started
-            worker.kill()
-        return worker
-
-    def _work_on(self, task: Task) -> None:
-        try:
-            task.succeed(self._ready_worker().work_on(task))
-        except WorkerLostError as error:
-            self._drop()
-            self._schedule.lose(task, error)
-        except PoolError as error:
-            task.fail(error)
-        except Exception as error:  # noqa: BLE001  # whatever it is, the caller waits for it
-            failure = PoolError(f"{self._place.name}: {error!r}", task.rows)
-            failure.__cause__ = error
-            task.fail(failure)
-
     def _drop(self) -> None:
-        if self.worker is not None:
-            self.worker.end()
-            self.worker = None
+        worker, self.worker = self.worker, None
+        if worker is not None:
+            with contextlib.suppress(Exception):  # nobody could do anything about it
+                worker.end()
 
     def kill(self) -> None:
         """End the worker; the thread then ends, too, if the schedule is closed."""
         worker = self.worker
         if worker is not None:
-            with contextlib.suppress(ValueError):  # it has ended, and the thread has seen to it
-                worker.kill()
+            worker.kill()
 
     def join(self, seconds: float) -> None:
-        """Wait for the thread."""
-        if self._thread is not threading.current_thread():
+        """Wait for the thread, if it was started."""
+        if self._thread.ident is not None and self._thread is not threading.current_thread():
             self._thread.join(max(0.0, seconds))
-
-
-def _stop(schedule: Schedule, members: Sequence[_Member], model: PackedModel, owner: int) -> None:
-    """Stop a pool; in a process that was forked from its owner, nothing."""
-    if os.getpid() != owner:
-        return
-    schedule.close()
-    end = time.monotonic() + _SECONDS_TO_STOP
-    for member in members:
-        member.kill()
-    for member in members:
-        member.join(end - time.monotonic())
-    model.close()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,10 +24,13 @@ class Request:
         options: What the call of ``encode`` asks for. Workers leave the last steps to the caller, who quantises
             over all texts and chooses what the result stands in.
         kwargs: What modules of the model ask for.
+        encode: (model, texts, …) → embeddings: the method that was called, not one that overrides it, which has
+            done its part in the caller's process.
     """
 
     options: EncodeOptions
     kwargs: Mapping[str, Any]
+    encode: Callable[..., Any]
 
     def answered_by(self, model: Any, texts: Sequence[Any]) -> Answer:
         """What a model makes of a chunk of texts.
@@ -38,7 +41,8 @@ class Request:
         """
         options = self.options
         model.truncate_dim = options.truncate_dim  # the caller's may have changed since the pool was started
-        made = model.encode(
+        made = self.encode(
+            model,
             list(texts),
             prompt=options.prompt or "",
             batch_size=options.batch_size,

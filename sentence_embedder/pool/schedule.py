@@ -26,21 +26,26 @@ class Job:
     request: Request
     texts: Sequence[Any]
     chunks: deque[range]
-    again: deque[Task] = field(default_factory=deque)
+    returned: deque[Task] = field(default_factory=deque)
     """Tasks whose worker was lost."""
     outcomes: SimpleQueue[tuple[range, Answer] | PoolError] = field(default_factory=SimpleQueue)
     """What the caller has not taken yet."""
-    open: int = 0
+    in_hand: int = 0
     """How many chunks were handed out whose result the caller has not taken."""
 
-    def next(self, most_open: int) -> Task | None:
+    def take(self, most_in_hand: int) -> Task | None:
         """The next task, if there is one and the caller is not too far behind."""
-        if self.again:
-            return self.again.popleft()
-        if not self.chunks or self.open >= most_open:
+        if self.returned:
+            return self.returned.popleft()
+        if not self.chunks or self.in_hand >= most_in_hand:
             return None
-        self.open += 1
+        self.in_hand += 1
         return Task(self, self.chunks.popleft())
+
+    def forget(self) -> None:
+        """Hand out nothing more."""
+        self.chunks.clear()
+        self.returned.clear()
 
 
 @dataclass(frozen=True)
@@ -68,7 +73,8 @@ class Task:
 
     def fail(self, error: PoolError) -> None:
         """End the job by an error."""
-        self.job.outcomes.put(error)
+        # The frames of this thread would keep all texts as long as the caller keeps the error.
+        self.job.outcomes.put(error.with_traceback(None))
 
 
 class Schedule:
@@ -82,7 +88,7 @@ class Schedule:
     """
 
     def __init__(self, workers: int) -> None:
-        self._most_open = 2 * workers
+        self._most_in_hand = 2 * workers
         self._change = threading.Condition()
         self._jobs: deque[Job] = deque()
         self._is_closed = False
@@ -118,10 +124,11 @@ class Schedule:
                 if isinstance(outcome, PoolError):
                     raise outcome
                 with self._change:
-                    job.open -= 1
+                    job.in_hand -= 1
                     self._change.notify_all()
                 yield outcome
         finally:
+            job.forget()  # whatever interrupts what follows
             with self._change:
                 if job in self._jobs:
                     self._jobs.remove(job)
@@ -133,7 +140,7 @@ class Schedule:
                 for _ in range(len(self._jobs)):
                     job = self._jobs[0]
                     self._jobs.rotate(-1)
-                    task = job.next(self._most_open)
+                    task = job.take(self._most_in_hand)
                     if task is not None:
                         return task
                 self._change.wait()
@@ -150,7 +157,7 @@ class Schedule:
             )
             return
         with self._change:
-            task.job.again.append(replace(task, lost=error))
+            task.job.returned.append(replace(task, lost=error))
             self._change.notify_all()
 
     def close(self) -> None:

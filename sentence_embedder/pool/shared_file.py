@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import tempfile
+import weakref
 from collections.abc import Callable
 from multiprocessing import reduction
 from typing import Any
@@ -13,31 +13,32 @@ from numpy.typing import NDArray
 
 
 class SharedFile:
-    """A file without a name that processes share: in memory where the system has such files, else on disk.
+    """A file in memory, without a name, that processes share.
 
     It is no block of ``/dev/shm``, whose size is often limited, and it is gone as soon as no process has it open
     any more, however they end.
 
     Args:
-        descriptor: The open file.
+        descriptor: The open file, which is closed with this object.
     """
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
+        self._close = weakref.finalize(self, os.close, descriptor)
 
     @staticmethod
     def create(name: str) -> SharedFile | None:
-        """A new file, empty; None on systems that do not hand open files to other processes.
+        """A new file, empty; None where the system has no such files, or gives none.
 
         Args:
             name: What it is called in lists of open files.
         """
-        if os.name == "nt":
+        if not hasattr(os, "memfd_create"):
             return None
-        if hasattr(os, "memfd_create"):
+        try:
             return SharedFile(os.memfd_create(name, os.MFD_CLOEXEC))
-        with tempfile.TemporaryFile(prefix=name) as file:
-            return SharedFile(os.dup(file.fileno()))
+        except OSError:
+            return None
 
     @property
     def path(self) -> str:
@@ -77,10 +78,8 @@ class SharedFile:
         os.ftruncate(self._descriptor, 0)
 
     def close(self) -> None:
-        """Leave it to the other processes."""
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
+        """Close it; other processes that have it keep it."""
+        self._close()
 
     def __reduce__(self) -> tuple[Callable[[Any], SharedFile], tuple[Any]]:
         # Only a process that is being started can be handed an open file.

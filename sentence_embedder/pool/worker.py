@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import pickle
 import signal
 import threading
+from contextlib import ExitStack
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import connection, get_context
 from multiprocessing.process import BaseProcess
 from typing import Any
 
@@ -20,6 +23,7 @@ from sentence_embedder.pool.shared_file import SharedFile
 from sentence_embedder.pool.worker_process import PackedModel
 
 _SECONDS_TO_END = 2.0
+_SECONDS_BETWEEN_LOOKS = 1.0
 
 _starting = threading.Lock()
 """multiprocessing looks after all of its processes when it starts one."""
@@ -52,24 +56,21 @@ class Worker:
 
     def __init__(self, place: Place, model: PackedModel) -> None:
         self._place = place
-        self._answers = SharedFile.create("sentence-embedder-answers")
-        context = get_context("spawn")
-        self._connection, its_end = context.Pipe()
-        self.process: BaseProcess = context.Process(
-            target=worker_process.main,
-            args=(its_end, model, self._answers, str(place.device), place.threads),
-            name=place.name,
-            daemon=True,
-        )
-        try:
-            with _starting:
-                self.process.start()
-        except BaseException:
-            self._close()
-            raise
-        finally:
-            its_end.close()
         self._is_ready = False
+        context = get_context("spawn")
+        with ExitStack() as opened:
+            self._connection, its_end = context.Pipe()
+            opened.callback(self._connection.close)
+            with its_end:
+                self._answers = SharedFile.create("sentence-embedder-answers")
+                self.process: BaseProcess = context.Process(
+                    target=worker_process.main,
+                    args=(its_end, model, self._answers, str(place.device), place.threads),
+                    name=place.name,
+                    daemon=True,
+                )
+                _start(self.process)
+            opened.pop_all()
 
     @property
     def is_alive(self) -> bool:
@@ -81,12 +82,15 @@ class Worker:
 
         Raises:
             PoolError: It could not.
+            WorkerLostError: The process was killed.
         """
         if self._is_ready:
             return
         try:
             reply = self._receive()
         except WorkerLostError as error:
+            if (self.process.exitcode or 0) < 0:
+                raise
             raise PoolError(
                 f"{error}, before it had loaded the model. If a script starts the pool, it must do so below "
                 "`if __name__ == '__main__':`, because each worker imports the script"
@@ -117,6 +121,17 @@ class Worker:
         return answer
 
     def _receive(self) -> Any:
+        """What it sends next. That it has ended is looked for, too: another process may hold its end of the
+        pipe.
+        """
+        sentinel = self.process.sentinel
+        while True:
+            ready = connection.wait([self._connection, sentinel], timeout=_SECONDS_BETWEEN_LOOKS)
+            has_ended = sentinel in ready or not self.is_alive
+            if self._connection in ready or (has_ended and self._connection.poll(0)):
+                break
+            if has_ended:
+                raise self._lost()
         try:
             return worker_process.receive(self._connection, self._answers)
         except (EOFError, OSError) as error:
@@ -137,17 +152,38 @@ class Worker:
 
     def kill(self) -> None:
         """End the process, whatever it is doing."""
-        self.process.kill()
+        # Its own thread may see to it at the same moment.
+        with contextlib.suppress(ValueError, AttributeError, OSError):
+            self.process.kill()
 
     def end(self) -> None:
         """End the process, and leave nothing behind."""
-        self.process.kill()
+        self.kill()
         self.process.join(_SECONDS_TO_END)
         if self.process.exitcode is not None:
             self.process.close()
-        self._close()
-
-    def _close(self) -> None:
         self._connection.close()
         if self._answers is not None:
             self._answers.close()
+
+
+def _start(process: BaseProcess) -> None:
+    """Start a process that Ctrl-C does not reach: it is for the caller. Not to get signals is inherited."""
+    with _starting:
+        if hasattr(signal, "pthread_sigmask"):
+            # Only on such systems; and when it starts, it lets signals through to this thread.
+            from multiprocessing import resource_tracker
+
+            resource_tracker.ensure_running()
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        process.start()
+
+
+def _forget_start() -> None:
+    """In a forked process, no other thread is starting anything."""
+    global _starting
+    _starting = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_start)

@@ -41,17 +41,17 @@ class PackedModel:
             Exception: Something in it cannot be pickled.
         """
         shared = SharedFile.create("sentence-embedder-model")
-        if shared is None:
-            written = io.BytesIO()
-            torch.save(model, written)
-            return PackedModel(written.getvalue())
-        try:
-            with open(shared.path, "wb") as file:  # noqa: PTH123  # no path in any folder
-                torch.save(model, file)
-        except BaseException:
-            shared.close()
-            raise
-        return PackedModel(shared)
+        if shared is not None:
+            try:
+                with open(shared.path, "wb") as file:  # noqa: PTH123  # no path in any folder
+                    torch.save(model, file)
+            except OSError:  # no such paths here, or no room
+                shared.close()
+            else:
+                return PackedModel(shared)
+        written = io.BytesIO()
+        torch.save(model, written)
+        return PackedModel(written.getvalue())
 
     def unpacked(self, device: torch.device) -> Any:
         """The model, its weights on a device; on the CPU they stay where they are until somebody writes to them."""
@@ -61,7 +61,7 @@ class PackedModel:
         return torch.load(self.content.path, mmap=True, map_location=device, weights_only=False)
 
     def close(self) -> None:
-        """Leave it to the workers."""
+        """Leave it to the workers that have it."""
         if isinstance(self.content, SharedFile):
             self.content.close()
 
@@ -106,6 +106,9 @@ def main(connection: Connection, model: PackedModel, answers: SharedFile | None,
         threads: How many threads to compute with.
     """
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    if hasattr(os, "register_at_fork"):
+        # What a module forks must not keep the pool from seeing that this process has ended.
+        os.register_at_fork(after_in_child=connection.close)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # it is for the caller, who decides what becomes of the pool
     os.environ.setdefault("RAYON_NUM_THREADS", str(threads))  # the tokenizer's
     torch.set_num_threads(threads)

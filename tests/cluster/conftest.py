@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -53,10 +54,11 @@ def _machines() -> Iterator[Machines]:
     machines = Machines(cluster)
     machines.fill_up()
     ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
     ray.data.DataContext.get_current().enable_progress_bars = False
     yield machines
-    ray.shutdown()  # type: ignore[no-untyped-call]
-    cluster.shutdown()
+    ray.shutdown()
+    cluster.shutdown()  # type: ignore[no-untyped-call]
     if before is None:
         del os.environ["PYTHONPATH"]
     else:

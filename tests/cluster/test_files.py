@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 
 from sentence_embedder import SentenceTransformer
-from sentence_embedder.cluster import EncodedFiles, encode_dataset, encode_files
+from sentence_embedder.cluster import EncodedFiles, RayPool, datasets, encode_dataset, encode_files, files
+from sentence_embedder.cluster.blocks import Block, Place
+from sentence_embedder.models import Normalize
 from tests.cluster.conftest import Machines
 from tests.pool.deadline import within
 
 pa = pytest.importorskip("pyarrow")
-pytestmark = [pytest.mark.xdist_group("ray"), pytest.mark.filterwarnings("default")]
+pytestmark = [pytest.mark.xdist_group("ray"), pytest.mark.filterwarnings("ignore")]
 
 
 def _text(number: int) -> str:
@@ -56,14 +58,20 @@ def test_a_hundred_thousand_rows_and_a_machine_killed(
     output = tmp_path / "out"
 
     def kill() -> None:
-        while len(list(output.glob("*.parquet"))) < 3:
-            killed.wait(0.05)
-        machines.kill_one()
-        killed.set()
+        while not over.wait(0.05):
+            if 3 <= len(list(output.glob("*.parquet"))) < 18:
+                machines.kill_one()
+                killed.set()
+                return
 
-    killed = threading.Event()
-    threading.Thread(target=kill, daemon=True).start()
-    done = within(240, lambda: encode_files(str(tmp_path / "in"), str(output), bert, block_rows=5_000))
+    killed, over = threading.Event(), threading.Event()
+    thread = threading.Thread(target=kill, daemon=True)
+    thread.start()
+    try:
+        done = within(240, lambda: encode_files(str(tmp_path / "in"), str(output), bert, block_rows=5_000))
+    finally:
+        over.set()
+        thread.join()
 
     assert killed.is_set()
     assert done == EncodedFiles(blocks=20, rows=100_000, skipped=0)
@@ -73,7 +81,6 @@ def test_a_hundred_thousand_rows_and_a_machine_killed(
     some = np.arange(0, 100_000, 997)
     expected = bert.encode([_text(number) for number in some.tolist()])
     np.testing.assert_allclose(_embeddings(table)[some], expected, atol=3e-6, rtol=0)
-    assert not list(output.glob("*.unfinished"))
 
 
 @pytest.mark.usefixtures("machines")
@@ -100,8 +107,102 @@ def test_what_is_there_is_not_done_again(bert: SentenceTransformer, tmp_path: Pa
     assert [before == after for before, after in zip(times, again, strict=True)] == [True, True, False, True, True]
     assert _read(tmp_path / "out").column("number").to_pylist() == list(range(95))
     assert encode() == EncodedFiles(blocks=0, rows=0, skipped=5)
-    with pytest.raises(ValueError, match="begun with another arguments"):
+    with pytest.raises(ValueError, match="begun with another normalize_embeddings"):
         encode(normalize_embeddings=False)
+    with pytest.raises(ValueError, match="begun with another prompt"):
+        encode(prompt_name="query")
+    with pytest.raises(ValueError, match="have another size"):
+        encode(block_rows=50)
+    other = SentenceTransformer(modules=[bert[0], bert[1], Normalize()], device="cpu")
+    with pytest.raises(ValueError, match="begun with another model"):
+        within(120, lambda: encode_files(str(tmp_path / "in"), str(tmp_path / "out"), other, **arguments))
+
+
+@pytest.mark.usefixtures("machines")
+def test_the_same_files_by_other_names(bert: SentenceTransformer, tmp_path: Path, monkeypatch: Any) -> None:
+    """However a path is written, it is the same file; one that is named twice is read once; and what a run that was
+    killed left behind goes.
+    """
+    _write(tmp_path / "in", "texts.parquet", range(30))
+    monkeypatch.chdir(tmp_path)
+    out = str(tmp_path / "out")
+    first = within(120, lambda: encode_files(["in", "in/texts.parquet"], out, bert, block_rows=10))
+    (tmp_path / "out" / "_0123.unfinished").write_bytes(b"PAR1")
+
+    again = [str(tmp_path / "in") + "/", "./in", f"file://{tmp_path}/in"]
+
+    assert first == EncodedFiles(blocks=3, rows=30, skipped=0)
+    for path in again:
+        assert encode_files(path, out, bert, block_rows=10) == EncodedFiles(blocks=0, rows=0, skipped=3)
+    assert not list((tmp_path / "out").glob("*.unfinished"))
+
+
+@pytest.mark.usefixtures("machines")
+def test_files_that_changed_are_noticed(bert: SentenceTransformer, tmp_path: Path) -> None:
+    """If a file was changed after it was embedded, what was made of it is not taken for what would be made now."""
+    _write(tmp_path / "in", "texts.parquet", range(10))
+    out = str(tmp_path / "out")
+    within(120, lambda: encode_files(str(tmp_path / "in"), out, bert))
+
+    _write(tmp_path / "in", "texts.parquet", range(10, 20))
+
+    with pytest.raises(ValueError, match="changed, moved or left out"):
+        encode_files(str(tmp_path / "in"), out, bert)
+
+
+@pytest.mark.usefixtures("machines")
+def test_what_is_no_data(bert: SentenceTransformer, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Hidden files, those of other formats and empty ones are left out; files of one name in two folders, and names
+    in capitals, are not.
+    """
+    _write(tmp_path / "in", "texts.parquet", range(5))
+    _write(tmp_path / "in" / "more", "texts.PARQUET", range(5, 8))
+    _write(tmp_path / "in" / "_temporary", "texts.parquet", range(100, 105))
+    for name in (".hidden.csv", "empty.csv", "notes.txt"):
+        (tmp_path / "in" / name).write_text("text\nhello\n" if name == ".hidden.csv" else "", encoding="utf-8")
+
+    done = within(120, lambda: encode_files(str(tmp_path / "in"), str(tmp_path / "out"), bert))
+
+    assert done.rows == 8
+    assert _read(tmp_path / "out").column("number").to_pylist() == list(range(8))
+    assert "notes.txt" in caplog.text
+
+
+@pytest.mark.usefixtures("machines")
+def test_texts_that_look_like_numbers(bert: SentenceTransformer, tmp_path: Path) -> None:
+    """In CSV and JSON a text is a text, even if all of them are numbers or dates."""
+    (tmp_path / "one.csv").write_text("number,text\n0,007\n", encoding="utf-8")
+    (tmp_path / "two.json").write_text('{"number": 1, "text": "2020-01-01"}\n', encoding="utf-8")
+    paths = [str(tmp_path / "one.csv"), str(tmp_path / "two.json")]
+
+    within(120, lambda: encode_files(paths, str(tmp_path / "out"), bert))
+
+    table = _read(tmp_path / "out")
+    assert table.column("text").to_pylist() == ["007", "2020-01-01"]
+    np.testing.assert_allclose(_embeddings(table), bert.encode(["007", "2020-01-01"]), atol=3e-6, rtol=0)
+
+
+@pytest.mark.usefixtures("machines")
+def test_a_block_that_kills_actors_is_given_up(misbehaving: SentenceTransformer, tmp_path: Path) -> None:
+    """Rows over which three actors are lost are named, in place of being tried for ever."""
+    (tmp_path / "texts.csv").write_text("text\ndie\n", encoding="utf-8")
+
+    with pytest.raises(Exception, match=r"texts\.csv: 3 actors were lost over these rows"):
+        within(240, lambda: encode_files(str(tmp_path / "texts.csv"), str(tmp_path / "out"), misbehaving))
+
+
+@pytest.mark.usefixtures("machines")
+def test_a_row_without_a_text_is_named(bert: SentenceTransformer, tmp_path: Path) -> None:
+    """A row that has no text ends the run with an error that names the file and the row; other blocks are there."""
+    from pyarrow import parquet
+
+    (tmp_path / "in").mkdir()
+    parquet.write_table(pa.table({"text": ["a", "b", None]}), tmp_path / "in" / "texts.parquet")
+
+    with pytest.raises(
+        Exception, match=r"texts\.parquet, rows 2 to 2: column 'text': expected texts, found none in"
+    ):
+        within(120, lambda: encode_files(str(tmp_path / "in"), str(tmp_path / "out"), bert, block_rows=1))
 
 
 @pytest.mark.usefixtures("machines")
@@ -144,6 +245,8 @@ def test_a_dataset_gets_a_column(bert: SentenceTransformer, tmp_path: Path) -> N
 UNFIT = [
     ({"precision": "int8"}, "needs no look at all embeddings"),
     ({"output_value": None}, "output_value"),
+    ({"prompt_name": "missing"}, "prompt_name"),
+    ({"output_column": "text"}, "output_column"),
     ({"convert_to_tensor": True, "out": None}, "convert_to_tensor, out"),
     ({"batch_size": 0}, "batch_size"),
     ({"precision": "int4"}, "precision"),
@@ -152,19 +255,60 @@ UNFIT = [
 
 @pytest.mark.parametrize(("arguments", "match"), UNFIT, ids=lambda value: str(value))
 def test_arguments_are_checked_before_any_work(
-    bert: SentenceTransformer, tmp_path: Path, arguments: dict[str, Any], match: str
+    bert: SentenceTransformer,
+    tmp_path: Path,
+    arguments: dict[str, Any],
+    match: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """What has no meaning for a column of embeddings is refused before a cluster is looked for."""
+    for module in (datasets, files):
+        monkeypatch.setattr(module, "connected_ray", None)
     with pytest.raises(ValueError, match=match):
         encode_files(str(tmp_path), str(tmp_path), bert, **arguments)
     with pytest.raises(ValueError, match=match):
         encode_dataset(None, bert, **arguments)
 
 
-@pytest.mark.usefixtures("machines")
-def test_files_that_are_not_there(bert: SentenceTransformer, tmp_path: Path) -> None:
-    """A folder without files of a known format, and a path that leads nowhere, are named."""
+def test_what_cannot_be_read_is_named(bert: SentenceTransformer, tmp_path: Path) -> None:
+    """A folder without files of a known format, a path that leads nowhere, a column that is not there and a folder
+    that would be read itself are named; nothing is written then.
+    """
+    _write(tmp_path / "good", "texts.parquet", range(5))
+    with pytest.raises(ValueError, match=r"texts\.parquet: column='body': expected one of"):
+        encode_files(str(tmp_path / "good"), str(tmp_path / "out"), bert, column="body")
+    with pytest.raises(ValueError, match="outside of those that are read"):
+        encode_files(str(tmp_path / "good"), str(tmp_path / "good" / "out"), bert)
+    with pytest.raises(ValueError, match="block_rows"):
+        encode_files(str(tmp_path / "good"), str(tmp_path / "out"), bert, block_rows=0)
+    with pytest.raises(TypeError, match="no such argument"):
+        encode_files(str(tmp_path / "good"), str(tmp_path / "out"), bert, normalise_embeddings=True)
     (tmp_path / "in").mkdir()
     for path in (tmp_path / "in", tmp_path / "nowhere.csv"):
         with pytest.raises(FileNotFoundError, match=path.name):
             encode_files(str(path), str(tmp_path / "out"), bert)
+    assert not (tmp_path / "out").exists()
+
+
+def test_rows_of_row_groups(tmp_path: Path) -> None:
+    """However blocks lie over the row groups of a file, each has its own rows."""
+    _write(tmp_path, "texts.parquet", range(40_000), row_group_size=17_000)
+    file = Place.at(str(tmp_path / "texts.parquet"))
+    for start, stop in ((0, 40_000), (16_999, 17_001), (17_000, 34_000), (33_999, 40_000), (5, 6)):
+        table = Block(file, start, stop, "unused").read("text")
+        assert table.column("number").to_pylist() == list(range(start, stop))
+    with pytest.raises(ValueError, match="expected 10 rows, found 0: it has changed"):
+        Block(file, 40_000, 40_010, "unused").read("text")
+
+
+@pytest.mark.usefixtures("machines")
+def test_actors_that_leave_no_core(bert: SentenceTransformer) -> None:
+    """Actors that would take all cores, so that nothing could be read, or that fit on no machine, are refused."""
+    import ray
+
+    dataset = ray.data.from_items([{"text": "a"}])
+    for concurrency in (0, 2):
+        with pytest.raises(ValueError, match=f"concurrency={concurrency}"):
+            encode_dataset(dataset, bert, concurrency=concurrency)
+    with pytest.raises(ValueError, match="expected a machine with"):
+        RayPool(bert, num_cpus=2)

@@ -16,7 +16,7 @@ from sentence_embedder.cluster import RayPool
 from tests.cluster.conftest import Machines
 from tests.pool.deadline import within
 
-pytestmark = [pytest.mark.xdist_group("ray"), pytest.mark.filterwarnings("default")]
+pytestmark = [pytest.mark.xdist_group("ray"), pytest.mark.filterwarnings("ignore")]
 
 TEXTS = [letter * (place + 1) for place, letter in enumerate("abcdefghij")]
 EXPECTED = [[float(len(text)), float(ord(text[0]))] for text in TEXTS]
@@ -79,9 +79,27 @@ def test_a_machine_is_killed(misbehaving: SentenceTransformer, machines: Machine
         timer = threading.Timer(2, machines.kill_one)
         timer.start()
         found = within(120, lambda: misbehaving.encode(texts, pool=pool, chunk_size=1))
-        timer.join()
+        assert not timer.is_alive()  # it was during the call
 
     np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.usefixtures("machines")
+def test_two_threads_use_one_pool(misbehaving: SentenceTransformer) -> None:
+    """Calls of several threads each get their own results."""
+    with RayPool(misbehaving) as pool:
+        found: dict[str, Any] = {}
+
+        def encode(letter: str) -> None:
+            found[letter] = misbehaving.encode([letter, letter * 2], pool=pool, chunk_size=1).tolist()
+
+        threads = [threading.Thread(target=encode, args=(letter,)) for letter in "abcd"]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+
+    assert found == {letter: [[1, ord(letter)], [2, ord(letter)]] for letter in "abcd"}
 
 
 @pytest.mark.usefixtures("machines")

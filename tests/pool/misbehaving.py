@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -34,9 +35,9 @@ class TreacherousError(Exception):
 class Misbehaving(nn.Module):
     """Embeds a text as its length and its first letter, unless it is an order.
 
-    ``raise``, ``raise unpicklable``, ``raise treacherous``, ``exit``, ``die``; ``die unless PATH`` exists, which it
-    then does; ``sleep SECONDS``; ``touch PATH``; ``threads``, which is embedded as the number of threads.
-    """
+    ``fork`` leaves a process behind that sleeps; ``raise``, ``raise unpicklable``, ``raise treacherous``, ``exit``,
+    ``die``; ``die unless PATH`` exists, which it then does; ``sleep SECONDS``; ``touch PATH``; ``threads``, which
+    is embedded as the number of threads."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -65,6 +66,9 @@ def _obeyed(text: str) -> list[float]:
         time.sleep(float(argument))
     if order == "threads":
         return [float(torch.get_num_threads()), 0.0]
+    if order == "fork" and os.fork() == 0:
+        time.sleep(30)
+        os._exit(0)
     if order == "touch":
         Path(argument).touch()
     if order == "die":
@@ -74,6 +78,25 @@ def _obeyed(text: str) -> list[float]:
                 path.touch()
             os.kill(os.getpid(), signal.SIGKILL)
     return [float(len(text)), float(ord(text[0]))]
+
+
+class Slow(Misbehaving):
+    """It takes some time to load, and before that says that it has begun.
+
+    Args:
+        started: A file that is made then.
+        seconds: How long it takes.
+    """
+
+    def __init__(self, started: Path, seconds: float) -> None:
+        super().__init__()
+        self.started = started
+        self.seconds = seconds
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        self.started.touch()
+        time.sleep(self.seconds)
 
 
 class Unloadable(nn.Module):

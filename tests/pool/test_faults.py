@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import multiprocessing
 import os
@@ -12,6 +13,7 @@ import sys
 import textwrap
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,8 +21,10 @@ from typing import Any
 import pytest
 
 from sentence_embedder import EncodePool, PoolError, SentenceTransformer
+from sentence_embedder.pool import worker
+from sentence_embedder.pool.encode_pool import _Member
 from tests.pool.deadline import within
-from tests.pool.misbehaving import Unloadable, misbehaving_model
+from tests.pool.misbehaving import Slow, Unloadable, misbehaving_model
 
 pytestmark = pytest.mark.xdist_group("faults of pools")  # which share processes
 
@@ -136,6 +140,124 @@ def test_workers_killed_while_idle_are_replaced(encode: Encode, pool: EncodePool
     assert encode(TEXTS) == expected(TEXTS)
 
 
+def test_a_worker_whose_child_survives_it_is_missed(model: SentenceTransformer, tmp_path: Path) -> None:
+    """That a worker has ended is seen although a process that it has forked lives on."""
+    with EncodePool(model, ["cpu"]) as pool:
+        order = f"die unless {tmp_path / 'done'}"
+        found = within(60, lambda: model.encode(["fork", order, "a"], pool=pool, chunk_size=1))
+
+    assert found[:, 0].tolist() == [4, len(order), 1]
+
+
+def test_a_worker_killed_while_it_loads_is_replaced(tmp_path: Path) -> None:
+    """A worker that is killed before it has loaded the model is replaced like any other."""
+    slow = SentenceTransformer(modules=[Slow(tmp_path / "started", 1.0)], device="cpu")
+    with EncodePool(slow, ["cpu"]) as pool:
+        _wait_for(tmp_path / "started")
+        (process,) = pool.processes
+        process.kill()
+
+        assert within(60, lambda: slow.encode(["a"], pool=pool)).tolist() == [[1, 97]]
+
+
+def test_a_pool_is_stopped_while_it_loads(tmp_path: Path) -> None:
+    """``stop`` ends workers that are loading the model as well, and two threads may stop a pool: both return when
+    nothing is left.
+    """
+    slow = SentenceTransformer(modules=[Slow(tmp_path / "started", 60)], device="cpu")
+    pool = EncodePool(slow, ["cpu"])
+    _wait_for(tmp_path / "started")
+    (process,) = pool.processes
+    pid = process.pid or 0
+    begin = time.monotonic()
+    threads = [threading.Thread(target=pool.stop) for _ in range(2)]
+
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(_SECONDS_TO_END)
+
+    assert time.monotonic() - begin < _SECONDS_TO_END
+    assert not _runs(pid)
+
+
+def test_a_pool_that_cannot_start_leaves_nothing(
+    model: SentenceTransformer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If not all of a pool can be started, what was started is ended."""
+    start = _Member.start
+    started: list[_Member] = []
+
+    def fails_second(member: _Member) -> None:
+        if started:
+            raise RuntimeError("can't start new thread")
+        started.append(member)
+        start(member)
+
+    monkeypatch.setattr(_Member, "start", fails_second)
+    with pytest.raises(RuntimeError, match="can't start"):
+        EncodePool(model, ["cpu", "cpu"])
+
+    assert started[0].worker is None
+    assert not started[0]._thread.is_alive()
+
+
+def test_an_interrupted_stop_can_be_repeated(model: SentenceTransformer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C while a pool is being stopped leaves workers dismissed, the model given back, and ``stop`` usable."""
+    pool = EncodePool(model, ["cpu"])
+
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_Member, "join", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            pool.stop()
+    within(_SECONDS_TO_END, pool.stop)
+
+    assert pool.processes == []
+
+
+def test_an_idle_pool_keeps_no_texts(model: SentenceTransformer, pool: EncodePool) -> None:
+    """What a call was given is not kept after it, nor after one that failed."""
+
+    class Text(str):
+        __slots__ = ("__weakref__",)
+
+        def __reduce__(self) -> Any:
+            return str, (str(self),)
+
+    for order in ("hello", "raise"):
+        texts: list[Any] = [Text(order)]
+        kept = weakref.ref(texts[0])
+        with contextlib.suppress(PoolError):
+            model.encode(texts, pool=pool)
+        del texts
+        model.encode(TEXTS, pool=pool, chunk_size=1)  # until both workers have had something else
+        gc.collect()
+        assert kept() is None
+
+
+def test_a_forked_process_does_not_wait_for_a_start() -> None:
+    """A process that was forked while a worker was being started does not wait for the end of that start."""
+    with worker._starting:  # as another thread would have it
+        child = os.fork()
+        if child == 0:
+            code = 1
+            with contextlib.suppress(BaseException):
+                code = 0 if _starting_lock_is_free() else 2
+            os._exit(code)
+
+    assert within(60, lambda: os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])) == 0
+
+
+def _starting_lock_is_free() -> bool:
+    free: bool = worker._starting.acquire(timeout=5)
+    if free:
+        worker._starting.release()
+    return free
+
+
 def test_an_error_of_the_caller_leaves_the_pool_usable(model: SentenceTransformer, pool: EncodePool) -> None:
     """If the caller fails while results come in, the next call gets its own results all the same."""
 
@@ -148,8 +270,9 @@ def test_an_error_of_the_caller_leaves_the_pool_usable(model: SentenceTransforme
     from sentence_embedder.encoding.options import EncodeOptions
     from sentence_embedder.pool.request import Request
 
+    request = Request(EncodeOptions(), {}, SentenceTransformer.encode)
     with pytest.raises(ZeroDivisionError):
-        pool.run(Request(EncodeOptions(), {}), TEXTS, Failing(), _NoProgress(), chunk_size=1)  # type: ignore[arg-type]
+        within(60, lambda: pool.run(request, TEXTS, Failing(), _NoProgress(), chunk_size=1))  # type: ignore[arg-type]
 
     assert model.encode(TEXTS[5:], pool=pool).tolist() == expected(TEXTS[5:])
 
@@ -299,7 +422,7 @@ def _script(
     path = tmp_path / "script.py"
     path.write_text(body + textwrap.indent(textwrap.dedent(rest), "    "), encoding="utf-8")
     return subprocess.Popen(
-        [*prefix, sys.executable, str(path)],
+        [*prefix, sys.executable, str(path), str(tmp_path / "working")],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -317,7 +440,7 @@ def test_ctrl_c_leaves_the_pool_usable(tmp_path: Path) -> None:
         """
         pids = {worker.pid for worker in pool.processes}
         try:
-            model.encode(["sleep 1", "sleep 2"] * 10, pool=pool, chunk_size=1)
+            model.encode([f"touch {sys.argv[1]}", "sleep 1", "sleep 2"] * 7, pool=pool, chunk_size=1)
         except KeyboardInterrupt:
             print("interrupted", flush=True)
         print(model.encode(["ccc", "dddd"], pool=pool, chunk_size=1).tolist())
@@ -327,7 +450,7 @@ def test_ctrl_c_leaves_the_pool_usable(tmp_path: Path) -> None:
     )
     assert process.stdout is not None
     process.stdout.readline()
-    time.sleep(0.5)
+    _wait_for(tmp_path / "working")
 
     os.killpg(process.pid, signal.SIGINT)
 
@@ -344,7 +467,8 @@ def test_workers_end_with_their_parent(tmp_path: Path, ending: str) -> None:
     process = _script(
         tmp_path,
         f"""
-        work = functools.partial(model.encode, ["sleep 60"] * 9, pool=pool)
+        texts = [f"touch {{sys.argv[1]}}", *["sleep 60"] * 9]
+        work = functools.partial(model.encode, texts, pool=pool, chunk_size=1)
         threading.Thread(target=work, daemon=True).start()
         time.sleep({0.5 if ending == "exit" else 60})
         """,
@@ -352,7 +476,7 @@ def test_workers_end_with_their_parent(tmp_path: Path, ending: str) -> None:
     assert process.stdout is not None
     workers = [int(pid) for pid in process.stdout.readline().split()]
     assert len(workers) == 2
-    time.sleep(0.3)
+    _wait_for(tmp_path / "working")
 
     if ending == "exit":
         assert process.wait(_SECONDS_TO_END + 5) == 0
@@ -365,6 +489,13 @@ def test_workers_end_with_their_parent(tmp_path: Path, ending: str) -> None:
         time.sleep(0.05)
     assert not any(map(_runs, workers))
     process.communicate()
+
+
+def _wait_for(path: Path) -> None:
+    end = time.monotonic() + 60
+    while not path.exists():
+        assert time.monotonic() < end
+        time.sleep(0.02)
 
 
 def _runs(pid: int) -> bool:
@@ -410,7 +541,7 @@ def test_a_forked_process_has_no_pool(model: SentenceTransformer, pool: EncodePo
         pool.stop()
         os._exit(code)
 
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert within(60, lambda: os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])) == 0
     assert model.encode(TEXTS, pool=pool).tolist() == expected(TEXTS)
 
 

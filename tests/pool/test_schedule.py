@@ -16,7 +16,7 @@ from sentence_embedder.pool.failure import PoolError, WorkerLostError
 from sentence_embedder.pool.request import Answer, Request
 from sentence_embedder.pool.schedule import Schedule, Task
 
-REQUEST = Request(EncodeOptions(), {})
+REQUEST = Request(EncodeOptions(), {}, print)
 ANSWER = Answer(np.zeros(1, dtype=np.int8), "int8")
 
 
@@ -58,6 +58,7 @@ def test_jobs_take_turns() -> None:
     assert sorted(got, key=lambda rows: rows.start) == [range(1), range(1, 2)]
     schedule.close()
     long.join(5)
+    assert not long.is_alive()
 
 
 def test_a_slow_caller_is_given_little() -> None:
@@ -72,7 +73,14 @@ def test_a_slow_caller_is_given_little() -> None:
     for _ in range(2):
         _take(schedule).succeed(ANSWER)
 
-    assert schedule._jobs[0].next(2) is None
+    extra: list[Task | None] = []
+    waiting = threading.Thread(target=lambda: extra.append(schedule.take()), daemon=True)
+    waiting.start()
+    waiting.join(0.2)
+    assert extra == []
+    next(answers)  # which leaves room for one more
+    waiting.join(5)
+    assert len(extra) == 1
     answers.close()
     assert not schedule._jobs
 
