@@ -20,7 +20,7 @@ FACADE, ENGINES, CHAIN, LEAVES = 4, 3, 2, 1
 LAYERS = {
     FACADE: ("sentence_transformers",),
     ENGINES: ("acceleration", "encoding", "saved_model", "module_classes", "hub", "model_card", "pool", "cluster"),
-    CHAIN: ("models",),
+    CHAIN: ("models", "losses"),
     LEAVES: (
         "devices",
         "features",

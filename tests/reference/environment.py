@@ -21,7 +21,20 @@ def record(version: str, folder: Path, out: Path, *options: str | Path) -> None:
     Raises:
         RuntimeError: It failed; what it printed is in the message.
     """
-    command = [python_of(version), "-W", "ignore", Path(__file__).with_name("record.py"), folder, out, *options]
+    _run(version, "record.py", folder, out, *options)
+
+
+def record_losses(version: str, out: Path) -> None:
+    """Let that version compute its losses; see ``record_losses.py``.
+
+    Raises:
+        RuntimeError: It failed; what it printed is in the message.
+    """
+    _run(version, "record_losses.py", out)
+
+
+def _run(version: str, script: str, *arguments: str | Path) -> None:
+    command = [python_of(version), "-W", "ignore", Path(__file__).with_name(script), *arguments]
     done = subprocess.run(
         [str(part) for part in command],
         env={**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"},
@@ -30,4 +43,4 @@ def record(version: str, folder: Path, out: Path, *options: str | Path) -> None:
         check=False,
     )
     if done.returncode:
-        raise RuntimeError(f"sentence-transformers {version} failed on {folder}:\n{done.stderr[-3000:]}")
+        raise RuntimeError(f"sentence-transformers {version}, {script} {arguments[0]}:\n{done.stderr[-3000:]}")

@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 from tests.minilm import minilm_folder
-from tests.reference.environment import ROOT, record
+from tests.reference.environment import ROOT, record, record_losses
 from tests.tiny_models import TINY_MODELS, write_model
 
 GOLDEN = ROOT / "tests" / "golden"
@@ -24,6 +24,7 @@ def main() -> None:
             record("6.2", folder / name, GOLDEN / f"{name}.npz")
             record("2.7", folder / name, GOLDEN / f"{name}-spaced.npz", "--spaced")
         record("6.2", minilm_folder(), GOLDEN / "minilm.npz")
+        record_losses("6.2", GOLDEN / "losses.npz")
         if STSB_DEV.exists():
             record_stsb(folder)
 

@@ -1,0 +1,59 @@
+"""Losses for pairs of texts with a class."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sentence_embedder.losses.embedding_loss import EmbeddingLoss, columns
+
+
+class SoftmaxLoss(EmbeddingLoss):
+    """A linear classifier of pairs, trained with the embeddings (Reimers and Gurevych 2019,
+    https://arxiv.org/abs/1908.10084).
+
+    loss_fct(W (uᵢ, vᵢ, |uᵢ - vᵢ|, uᵢ ⊙ vᵢ) + b, yᵢ), of which the parts are chosen; the label yᵢ is a class.
+
+    Args:
+        model: The model that is trained.
+        sentence_embedding_dimension: Width of its embeddings.
+        num_labels: How many classes there are.
+        concatenation_sent_rep: Whether the classifier sees u and v.
+        concatenation_sent_difference: Whether it sees |u - v|.
+        concatenation_sent_multiplication: Whether it sees u ⊙ v.
+        loss_fct: (scores of the classes, labels) → loss.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        sentence_embedding_dimension: int,
+        num_labels: int,
+        concatenation_sent_rep: bool = True,
+        concatenation_sent_difference: bool = True,
+        concatenation_sent_multiplication: bool = False,
+        loss_fct: nn.Module | None = None,
+    ) -> None:
+        super().__init__(model)
+        self.num_labels = num_labels
+        self.concatenation_sent_rep = concatenation_sent_rep
+        self.concatenation_sent_difference = concatenation_sent_difference
+        self.concatenation_sent_multiplication = concatenation_sent_multiplication
+        parts = 2 * concatenation_sent_rep + concatenation_sent_difference + concatenation_sent_multiplication
+        self.classifier = nn.Linear(parts * sentence_embedding_dimension, num_labels)
+        self.loss_fct = nn.CrossEntropyLoss() if loss_fct is None else loss_fct
+
+    def of_embeddings(self, embeddings: list[Tensor], labels: Tensor | None) -> Any:
+        """The loss of pairs (two columns) and classes (rows,); without labels the embeddings, and the scores of the
+        classes (rows, classes).
+        """
+        first, second = columns(embeddings, 2)
+        parts = [first, second] if self.concatenation_sent_rep else []
+        if self.concatenation_sent_difference:
+            parts.append((first - second).abs())
+        if self.concatenation_sent_multiplication:
+            parts.append(first * second)
+        scores = self.classifier(torch.cat(parts, dim=1))
+        return ([first, second], scores) if labels is None else self.loss_fct(scores, labels.view(-1))

@@ -1,0 +1,182 @@
+"""Ranking losses that a guide keeps from taking right texts for wrong ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from sentence_embedder.features import Features, to_device
+from sentence_embedder.losses.embedding_loss import EmbeddingLoss
+from sentence_embedder.losses.gradient_cache import mini_batches, row_wise_loss
+from sentence_embedder.losses.ranking_losses import share_of_ranking
+from sentence_embedder.similarity import cos_sim
+
+MarginStrategy = Literal["absolute", "relative"]
+
+
+class GISTEmbedLoss(EmbeddingLoss):
+    """``MultipleNegativesRankingLoss`` in which a guide, a model that is good already, says what is no negative
+    (Solatorio 2024, https://arxiv.org/abs/2402.16829).
+
+    -log softmax(s / temperature)ᵢ over the cosine similarities of the anchor to all positives and negatives, to all
+    other anchors, and of its positive to all other positives; without those that the guide finds more similar than
+    the anchor and its positive, less a margin. Labels mean nothing.
+
+    Args:
+        model: The model that is trained.
+        guide: The other model.
+        temperature: What similarities are divided by.
+        margin_strategy: ``"absolute"``: the margin is subtracted from the guide's similarity of anchor and
+        positive;
+            ``"relative"``: it is the share that is.
+        margin: The margin.
+        contrast_anchors: Whether other anchors are negatives.
+        contrast_positives: Whether other positives are, for the positive.
+
+    Raises:
+        ValueError: There is no such strategy.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        guide: nn.Module,
+        temperature: float = 0.01,
+        margin_strategy: MarginStrategy = "absolute",
+        margin: float = 0.0,
+        contrast_anchors: bool = True,
+        contrast_positives: bool = True,
+    ) -> None:
+        super().__init__(model)
+        if margin_strategy not in ("absolute", "relative"):
+            raise ValueError(f"margin_strategy: expected 'absolute' or 'relative', found {margin_strategy!r}")
+        self.guide = guide
+        self.temperature = temperature
+        self.margin_strategy = margin_strategy
+        self.margin = margin
+        self.contrast_anchors = contrast_anchors
+        self.contrast_positives = contrast_positives
+
+    def targets(self, sentence_features: Sequence[Features], labels: Any) -> list[Tensor]:
+        """The guide's embeddings of each column."""
+        del labels
+        with torch.no_grad():
+            return [self._guided(features) for features in sentence_features]
+
+    def _guided(self, features: Features) -> Tensor:
+        return self.guide(self._for_guide(features))["sentence_embedding"]  # type: ignore[no-any-return]
+
+    def _for_guide(self, features: Features) -> Features:
+        """The Features for the guide, of the same texts if it has another tokenizer, or a lower limit."""
+        own, others = (getattr(model, "tokenizer", None) for model in (self.model, self.guide))
+        limits = [getattr(model, "max_seq_length", None) or 0 for model in (self.model, self.guide)]
+        if own is None or others is None or (own.get_vocab() == others.get_vocab() and limits[1] >= limits[0]):
+            return features
+        texts = own.batch_decode(features["input_ids"], skip_special_tokens=True)
+        tokenized: Features = self.guide.tokenize(texts)  # type: ignore[operator]
+        return to_device(tokenized, features["input_ids"].device)
+
+    def of_embeddings(self, embeddings: list[Tensor], targets: list[Tensor]) -> Tensor:
+        """The loss of anchors, positives and any number of columns of negatives."""
+        return self.of_rows(embeddings, targets, slice(None))
+
+    def of_rows(self, embeddings: list[Tensor], targets: list[Tensor], rows: slice) -> Tensor:
+        """What some anchors and positives add to the loss.
+
+        Raises:
+            ValueError: There are no positives.
+        """
+        if len(embeddings) < 2:
+            raise ValueError(f"expected anchors and positives, two columns or more, found {len(embeddings)}")
+        positive_similarity = torch.cosine_similarity(targets[0][rows], targets[1][rows]).unsqueeze(-1)
+        limit = (
+            positive_similarity - self.margin
+            if self.margin_strategy == "absolute"
+            else positive_similarity - positive_similarity.abs() * self.margin
+        )
+        pairs = [(0, candidates) for candidates in range(1, len(embeddings))]
+        pairs[1:1] = [(0, 0)] * self.contrast_anchors + [(1, 1)] * self.contrast_positives
+        right = torch.arange(len(embeddings[0]), device=limit.device)[rows]
+        scores = [
+            _masked(
+                cos_sim(embeddings[one][rows], embeddings[other]),
+                cos_sim(targets[one][rows], targets[other]),
+                limit,
+                right if (one, other) == (0, 1) else None,
+            )
+            for one, other in pairs
+        ]
+        return share_of_ranking(torch.cat(scores, dim=1) / self.temperature, rows, len(embeddings[0]))
+
+    def get_config_dict(self) -> dict[str, Any]:
+        """The settings, for the model card."""
+        return {
+            "guide": self.guide,
+            "temperature": self.temperature,
+            "margin_strategy": self.margin_strategy,
+            "margin": self.margin,
+            "contrast_anchors": self.contrast_anchors,
+            "contrast_positives": self.contrast_positives,
+        }
+
+
+def _masked(scores: Tensor, guided: Tensor, limit: Tensor, own: Tensor | None) -> Tensor:
+    """Scores without those that a guide takes for too similar to be wrong.
+
+    Args:
+        scores: Shape (rows, candidates).
+        guided: The guide's similarities, likewise.
+        limit: Beyond which a candidate is too similar, shape (rows, 1).
+        own: The candidate of each row that is right, if it is among them, shape (rows,).
+    """
+    too_similar = guided > limit
+    if own is not None:
+        too_similar = too_similar.scatter(1, own.unsqueeze(-1), False)
+    return scores.masked_fill(too_similar, float("-inf"))
+
+
+class CachedGISTEmbedLoss(GISTEmbedLoss):
+    """``GISTEmbedLoss`` with the gradients of the whole batch in the memory of a small one; see ``cached_loss``.
+
+    Args:
+        model: The model that is trained.
+        guide: The other model.
+        temperature: What similarities are divided by.
+        mini_batch_size: How many texts go through a model at a time. It changes memory and speed, not the numbers.
+        show_progress_bar: Taken for compatibility; nothing is shown.
+        margin_strategy: As for ``GISTEmbedLoss``, like all that follow.
+        margin: See above.
+        contrast_anchors: See above.
+        contrast_positives: See above.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        guide: nn.Module,
+        temperature: float = 0.01,
+        mini_batch_size: int = 32,
+        show_progress_bar: bool = False,
+        margin_strategy: MarginStrategy = "absolute",
+        margin: float = 0.0,
+        contrast_anchors: bool = True,
+        contrast_positives: bool = True,
+    ) -> None:
+        super().__init__(model, guide, temperature, margin_strategy, margin, contrast_anchors, contrast_positives)
+        self.mini_batch_size = mini_batch_size
+        self.show_progress_bar = show_progress_bar
+
+    def forward(self, sentence_features: Iterable[Features], labels: Tensor | None = None) -> Tensor:
+        """The loss of anchors, positives and any number of columns of negatives."""
+        return row_wise_loss(self, self.model, list(sentence_features), labels)
+
+    def _guided(self, features: Features) -> Tensor:
+        parts = mini_batches(self._for_guide(features), self.mini_batch_size)
+        return torch.cat([self.guide(part)["sentence_embedding"] for part in parts])
+
+    def get_config_dict(self) -> dict[str, Any]:
+        """The settings, for the model card."""
+        return {**super().get_config_dict(), "mini_batch_size": self.mini_batch_size}

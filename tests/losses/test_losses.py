@@ -1,0 +1,227 @@
+"""Losses: values and gradients are those of sentence-transformers, and what they promise holds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from sentence_embedder import SentenceTransformer, losses, util
+from tests.losses.cases import CASES, ROWS, WIDTH, LinearModel, _columns
+from tests.reference.environment import record_losses
+from tests.reference.golden import GOLDEN
+
+
+@pytest.fixture(scope="module")
+def golden() -> Any:
+    """What sentence-transformers 6.2.0 makes of the cases."""
+    return np.load(GOLDEN / "losses.npz")
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_values_and_gradients_are_those_of_the_reference(name: str, golden: Any) -> None:
+    """The loss of a batch, and its gradient by the weights of the model, are those of sentence-transformers."""
+    value, gradient = CASES[name].run(losses, util)
+
+    np.testing.assert_allclose(value, golden[f"{name}#value"], rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(gradient, golden[f"{name}#gradient"], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.reference
+def test_the_reference_says_the_same_today(golden: Any, tmp_path: Path) -> None:
+    """What was recorded is what the installed sentence-transformers gives."""
+    record_losses("6.2", tmp_path / "losses.npz")
+
+    live = np.load(tmp_path / "losses.npz")
+    assert set(live) == set(golden)
+    for name in live:
+        np.testing.assert_allclose(live[name], golden[name], rtol=1e-5, atol=1e-5)
+
+
+CACHED: dict[str, tuple[str, dict[str, Any]]] = {
+    "CachedMultipleNegativesRankingLoss": ("MultipleNegativesRankingLoss", {}),
+    "CachedMultipleNegativesSymmetricRankingLoss": ("MultipleNegativesSymmetricRankingLoss", {}),
+    "CachedGISTEmbedLoss": ("GISTEmbedLoss", {"guide": LinearModel(seed=4), "temperature": 0.2}),
+    "MegaBatchMarginLoss": ("MegaBatchMarginLoss", {"positive_margin": 1.0}),
+}
+
+
+@pytest.mark.parametrize("size", [1, 5, 100])
+@pytest.mark.parametrize("name", CACHED)
+def test_cached_gradients_are_those_of_the_whole_batch(name: str, size: int) -> None:
+    """However few texts go through the model at a time, value and gradients are those of the plain loss, also when
+    the loss is scaled before ``backward``.
+    """
+    plain, arguments = CACHED[name]
+    more = {"use_mini_batched_version": False} if plain == name else {}
+    gradients = []
+    for of, options in ((plain, more), (name, {"mini_batch_size": size})):
+        model = LinearModel()
+        value = getattr(losses, of)(model, **arguments, **options)(_columns(2), None)
+        (value * 3).backward()
+        gradients.append((value.detach(), model.weight.grad))
+
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
+
+
+def test_cached_gradients_draw_the_same_random_numbers() -> None:
+    """With dropout, the embeddings that are made again are those that the loss saw."""
+
+    class Dropping(LinearModel):
+        def forward(self, features: dict[str, Any], **_: Any) -> dict[str, Any]:
+            made = super().forward(features)
+            return {**made, "sentence_embedding": nn.functional.dropout(made["sentence_embedding"], 0.5)}
+
+    torch.manual_seed(0)
+    model = Dropping()
+    seen: list[torch.Tensor] = []
+    hook = model.register_forward_hook(lambda _, __, made: seen.append(made["sentence_embedding"].detach()))
+    losses.CachedMultipleNegativesRankingLoss(model, mini_batch_size=5)(_columns(2), None).backward()
+    hook.remove()
+
+    half = len(seen) // 2
+    assert half == 6
+    for first, again in zip(seen[:half], seen[half:], strict=True):
+        torch.testing.assert_close(first, again)
+
+
+def test_without_gradients_a_cached_loss_is_a_number() -> None:
+    """Under ``no_grad`` a cached loss is the plain one."""
+    with torch.no_grad():
+        one, other = (
+            loss(LinearModel())(_columns(2), None)
+            for loss in (losses.MultipleNegativesRankingLoss, losses.CachedMultipleNegativesRankingLoss)
+        )
+
+    torch.testing.assert_close(one, other)
+    assert not other.requires_grad
+
+
+def test_widths_can_come_in_any_order() -> None:
+    """The order of the widths of a MatryoshkaLoss changes nothing; a width beyond that of the embeddings is
+    named.
+    """
+
+    def value(dims: list[int]) -> torch.Tensor:
+        model = LinearModel()
+        inner = losses.MultipleNegativesRankingLoss(model)
+        return losses.MatryoshkaLoss(model, inner, dims)(_columns(2), None)  # type: ignore[no-any-return]
+
+    torch.testing.assert_close(value([2, 8, 5]), value([8, 5, 2]))
+    with pytest.raises(ValueError, match="up to that of the embeddings, 8, found 9"):
+        value([9])
+
+
+def test_some_widths_are_drawn() -> None:
+    """With ``n_dims_per_step`` each batch has some of the widths, and over many batches all of them."""
+    model = LinearModel()
+    inner = losses.MultipleNegativesRankingLoss(model)
+    loss = losses.MatryoshkaLoss(model, inner, [2, 5, 8], n_dims_per_step=1)
+
+    values = {round(float(loss(_columns(2), None).detach()), 5) for _ in range(50)}
+
+    assert len(values) == 3
+
+
+def test_settings_are_checked() -> None:
+    """Widths without weights, widths below 1, and a loss of another kind are refused."""
+    model = LinearModel()
+    inner = losses.MultipleNegativesRankingLoss(model)
+    for dims, weights in (([4, 2], [1.0]), ([], None), ([0], None)):
+        with pytest.raises(ValueError, match="expected"):
+            losses.MatryoshkaLoss(model, inner, dims, weights)
+    with pytest.raises(TypeError, match="expected an EmbeddingLoss"):
+        losses.MatryoshkaLoss(model, nn.Identity(), [4])  # type: ignore[arg-type]
+
+
+WRONG_COLUMNS = [
+    ("CosineSimilarityLoss", 3, "expected 2 columns of texts, found 3"),
+    ("TripletLoss", 2, "expected 3 columns of texts, found 2"),
+    ("MultipleNegativesRankingLoss", 1, "two columns or more, found 1"),
+    ("MarginMSELoss", 2, "queries, positives and negatives, found 2"),
+    ("BatchHardTripletLoss", 2, "expected 1 columns"),
+]
+
+
+@pytest.mark.parametrize(("name", "count", "message"), WRONG_COLUMNS)
+def test_the_number_of_columns_is_checked(name: str, count: int, message: str) -> None:
+    """A batch with more or fewer columns than a loss takes is an error that says so."""
+    with pytest.raises(ValueError, match=message):
+        getattr(losses, name)(LinearModel())(_columns(count), torch.zeros(ROWS))
+
+
+def test_labels_that_fit_to_nothing() -> None:
+    """Labels of a MarginMSELoss that are neither margins nor similarities are named."""
+    with pytest.raises(ValueError, match=r"labels: expected the shape \(12, 1\), found \(12, 5\)"):
+        losses.MarginMSELoss(LinearModel())(_columns(3), torch.zeros(ROWS, 5))
+
+
+def test_without_labels_a_softmax_loss_classifies() -> None:
+    """Without labels the embeddings and the scores of the classes are returned."""
+    loss = losses.SoftmaxLoss(LinearModel(), WIDTH, 3)
+
+    (first, second), scores = loss(_columns(2), None)
+
+    assert first.shape == second.shape == (ROWS, WIDTH)
+    assert scores.shape == (ROWS, 3)
+
+
+def test_settings_are_written_down() -> None:
+    """The settings of a loss can be put into a model card."""
+    model = LinearModel()
+    inner = losses.CachedMultipleNegativesRankingLoss(model)
+
+    assert inner.get_config_dict() == {"scale": 20.0, "similarity_fct": "cos_sim", "mini_batch_size": 32}
+    assert losses.TripletLoss(model).get_config_dict() == {
+        "distance_metric": "TripletDistanceMetric.EUCLIDEAN",
+        "triplet_margin": 5,
+    }
+    assert (
+        losses.ContrastiveLoss(model).get_config_dict()["distance_metric"]
+        == "SiameseDistanceMetric.COSINE_DISTANCE"
+    )
+    assert losses.MatryoshkaLoss(model, inner, [4, 8]).get_config_dict()["matryoshka_dims"] == [8, 4]
+    assert losses.BatchAllTripletLoss(model).get_config_dict() == {
+        "distance_metric": "eucledian_distance",
+        "margin": 5,
+    }
+
+
+def test_a_guide_of_other_words_gets_the_texts(tiny_folders: dict[str, Path]) -> None:
+    """A guide with another tokenizer, or with a lower limit, tokenises the texts anew."""
+    model, alike, other = (
+        SentenceTransformer(str(tiny_folders[name]), device="cpu") for name in ("bert", "bert", "roberta")
+    )
+    texts = ["the cat sat on the mat", "hello world"]
+    features = [model.tokenize(texts), model.tokenize(texts[::-1])]
+
+    same, foreign = (losses.GISTEmbedLoss(model, guide) for guide in (alike, other))
+
+    torch.testing.assert_close(same.targets(features, None)[0], model.encode(texts, convert_to_tensor=True))
+    decoded = [model.tokenizer.decode(ids, skip_special_tokens=True) for ids in features[0]["input_ids"]]
+    torch.testing.assert_close(foreign.targets(features, None)[0], other.encode(decoded, convert_to_tensor=True))
+    with pytest.raises(ValueError, match="margin_strategy"):
+        losses.GISTEmbedLoss(model, other, margin_strategy="none")  # type: ignore[arg-type]
+
+
+def test_pairs_of_contrastive_tension() -> None:
+    """Of each four pairs of a batch the first is a text and itself; no text comes twice; and the loader says how
+    many batches there are.
+    """
+    loader = losses.ContrastiveTensionDataLoader([str(number) for number in range(100)], 8, pos_neg_ratio=4)
+
+    batches = list(loader)
+
+    assert len(batches) == len(loader) == 7
+    for batch in batches:
+        assert [pair.label for pair in batch] == [1, 0, 0, 0] * 2
+        assert all((pair.texts[0] == pair.texts[1]) == bool(pair.label) for pair in batch)
+    used = [text for batch in batches for pair in batch for text in set(pair.texts)]
+    assert len(set(used)) == len(used)
+    with pytest.raises(ValueError, match="multiple of pos_neg_ratio=3"):
+        losses.ContrastiveTensionDataLoader(["a"], 8, pos_neg_ratio=3)
