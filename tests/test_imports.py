@@ -30,6 +30,7 @@ LAYERS = {
         "progress",
         "prompts",
         "quantization",
+        "readers",
         "record",
         "retrieval",
         "similarity",

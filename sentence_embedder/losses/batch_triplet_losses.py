@@ -27,6 +27,11 @@ class BatchHardTripletLossDistanceFunction:
         return 1 - cos_sim(embeddings, embeddings)
 
     @staticmethod
+    def euclidean_distance(embeddings: Tensor, squared: bool = False) -> Tensor:
+        """The length of the difference, or its square."""
+        return BatchHardTripletLossDistanceFunction.eucledian_distance(embeddings, squared)
+
+    @staticmethod
     def eucledian_distance(embeddings: Tensor, squared: bool = False) -> Tensor:  # spelt as it is known
         """The length of the difference, or its square; its gradient is finite where it is zero, too."""
         products = embeddings @ embeddings.T
@@ -158,7 +163,8 @@ class BatchSemiHardTripletLoss(_BatchMarginLoss):
         # One negative for each anchor (rows of the result) and positive (columns).
         is_farther = other[:, None, :] & (distances[:, None, :] > distances[:, :, None])
         farther = distances[:, None, :].expand_as(is_farther).masked_fill(~is_farther, float("inf")).amin(dim=2)
-        farthest = distances.masked_fill(~other, 0).amax(dim=1, keepdim=True)
+        lowest = distances.amin(dim=1, keepdim=True)
+        farthest = ((distances - lowest) * other).amax(dim=1, keepdim=True) + lowest
         negatives = torch.where(is_farther.any(dim=2), farther, farthest)
         losses = functional.relu((distances - negatives + self.triplet_margin) * same)
-        return losses.sum() / same.sum()
+        return losses.sum() / same.sum().clamp(min=1)

@@ -26,8 +26,8 @@ class CachedMultipleNegativesRankingLoss(MultipleNegativesRankingLoss):
         model: The model that is trained.
         scale: The factor of the similarities, the inverse of a temperature.
         similarity_fct: Similarities of all pairs.
-        mini_batch_size: How many texts go through the model at a time. It changes memory and speed, not the
-        numbers. show_progress_bar: Taken for compatibility; nothing is shown.
+        mini_batch_size: How many texts go through the model at a time; it changes memory and speed, not numbers.
+        show_progress_bar: Taken for compatibility; nothing is shown.
     """
 
     def __init__(

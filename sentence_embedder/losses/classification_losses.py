@@ -24,6 +24,9 @@ class SoftmaxLoss(EmbeddingLoss):
         concatenation_sent_difference: Whether it sees |u - v|.
         concatenation_sent_multiplication: Whether it sees u ⊙ v.
         loss_fct: (scores of the classes, labels) → loss.
+
+    Raises:
+        ValueError: The classifier would see nothing.
     """
 
     def __init__(
@@ -42,7 +45,10 @@ class SoftmaxLoss(EmbeddingLoss):
         self.concatenation_sent_difference = concatenation_sent_difference
         self.concatenation_sent_multiplication = concatenation_sent_multiplication
         parts = 2 * concatenation_sent_rep + concatenation_sent_difference + concatenation_sent_multiplication
-        self.classifier = nn.Linear(parts * sentence_embedding_dimension, num_labels)
+        if not parts:
+            raise ValueError("expected one part of u, v, |u - v| and u ⊙ v at least for the classifier, found none")
+        device = next((parameter.device for parameter in model.parameters()), None)
+        self.classifier = nn.Linear(parts * sentence_embedding_dimension, num_labels, device=device)
         self.loss_fct = nn.CrossEntropyLoss() if loss_fct is None else loss_fct
 
     def of_embeddings(self, embeddings: list[Tensor], labels: Tensor | None) -> Any:
@@ -55,5 +61,7 @@ class SoftmaxLoss(EmbeddingLoss):
             parts.append((first - second).abs())
         if self.concatenation_sent_multiplication:
             parts.append(first * second)
-        scores = self.classifier(torch.cat(parts, dim=1))
-        return ([first, second], scores) if labels is None else self.loss_fct(scores, labels.view(-1))
+        scores = self.classifier(torch.cat(parts, dim=1).to(self.classifier.weight.dtype))
+        if labels is None:
+            return [first, second], scores
+        return self.loss_fct(scores, labels if labels.shape == scores.shape else labels.view(-1))

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from sentence_embedder.features import Features
 from sentence_embedder.losses.embedding_loss import EmbeddingLoss, columns
-from sentence_embedder.losses.similarity_losses import Similarity
+from sentence_embedder.losses.similarity_losses import Similarity, name_of
 
 
 class SiameseDistanceMetric:
@@ -64,8 +66,11 @@ class ContrastiveLoss(EmbeddingLoss):
 
     def get_config_dict(self) -> dict[str, Any]:
         """The settings, for the model card."""
-        name = f"SiameseDistanceMetric.{self.distance_metric.__name__}"
-        return {"distance_metric": name, "margin": self.margin, "size_average": self.size_average}
+        return {
+            "distance_metric": _metric_name(self.distance_metric),
+            "margin": self.margin,
+            "size_average": self.size_average,
+        }
 
 
 class OnlineContrastiveLoss(EmbeddingLoss):
@@ -90,6 +95,16 @@ class OnlineContrastiveLoss(EmbeddingLoss):
         self.distance_metric = distance_metric
         self.margin = margin
 
+    def forward(
+        self,
+        sentence_features: Iterable[Features],
+        labels: Tensor | None = None,
+        size_average: bool = False,
+    ) -> Any:
+        """The loss of a batch; the third argument means nothing, and is taken because others pass it."""
+        del size_average
+        return super().forward(sentence_features, labels)
+
     def of_embeddings(self, embeddings: list[Tensor], labels: Tensor) -> Tensor:
         """The loss of pairs (two columns) and labels (rows,): 1 if the texts belong together, else 0."""
         distances = self.distance_metric(*columns(embeddings, 2))
@@ -97,6 +112,15 @@ class OnlineContrastiveLoss(EmbeddingLoss):
         hard_negatives = negatives[negatives < _limit(positives, torch.max, negatives)]
         hard_positives = positives[positives > _limit(negatives, torch.min, positives)]
         return (hard_positives**2).sum() + ((self.margin - hard_negatives).relu() ** 2).sum()
+
+    def get_config_dict(self) -> dict[str, Any]:
+        """The settings, for the model card."""
+        return {"distance_metric": _metric_name(self.distance_metric), "margin": self.margin}
+
+
+def _metric_name(metric: Similarity) -> str:
+    known = {value.__func__: name for name, value in vars(SiameseDistanceMetric).items() if name.isupper()}
+    return f"SiameseDistanceMetric.{known[metric]}" if metric in known else name_of(metric)
 
 
 def _limit(others: Tensor, extreme: Any, own: Tensor) -> Tensor:

@@ -32,6 +32,8 @@ class ContrastiveTensionLoss(EmbeddingLoss):
         model: The model that is trained.
     """
 
+    _columns: tuple[int, ...] = (2,)
+
     def __init__(self, model: nn.Module) -> None:
         super().__init__(model)
         self.model2 = model
@@ -39,15 +41,18 @@ class ContrastiveTensionLoss(EmbeddingLoss):
 
     def embeddings(self, sentence_features: Iterable[Features]) -> list[Tensor]:
         """The sentence embeddings of each column, by a copy each."""
-        first, *others = sentence_features
-        second = others[0] if others else first
-        return [self.model1(first)["sentence_embedding"], self.model2(second)["sentence_embedding"]]
+        features = list(sentence_features)
+        if len(features) not in self._columns:
+            expected = " or ".join(map(str, self._columns))
+            raise ValueError(f"expected {expected} columns of texts, found {len(features)}")
+        return [self.model1(features[0])["sentence_embedding"], self.model2(features[-1])["sentence_embedding"]]
 
     def of_embeddings(self, embeddings: list[Tensor], targets: Tensor) -> Tensor:
         """The loss of pairs (two columns) and labels (rows,)."""
         first, second = embeddings
         scores = (first * second).sum(dim=-1)
-        return functional.binary_cross_entropy_with_logits(scores, targets.to(scores.dtype), reduction="sum")
+        labels = targets.view(-1).to(scores.dtype)
+        return functional.binary_cross_entropy_with_logits(scores, labels, reduction="sum")
 
 
 class ContrastiveTensionLossInBatchNegatives(ContrastiveTensionLoss):
@@ -59,6 +64,8 @@ class ContrastiveTensionLossInBatchNegatives(ContrastiveTensionLoss):
         scale: The factor of the similarities in the beginning.
         similarity_fct: Similarities of all pairs.
     """
+
+    _columns: tuple[int, ...] = (1, 2)
 
     def __init__(self, model: nn.Module, scale: float = 20.0, similarity_fct: Similarity = cos_sim) -> None:
         super().__init__(model)

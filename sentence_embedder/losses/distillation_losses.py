@@ -101,6 +101,12 @@ class DistillKLDivLoss(EmbeddingLoss):
     def of_embeddings(self, embeddings: list[Tensor], labels: Tensor) -> Tensor:
         """The loss of queries, positives and negatives, and the teacher's similarities (rows, columns - 1)."""
         queries, *candidates = embeddings
+        expected = (len(queries), len(candidates))
+        if len(candidates) < 2 or labels.shape != expected:
+            raise ValueError(
+                "expected queries, positives and negatives, and a similarity of the teacher to each: labels of "
+                f"shape {expected}, found {len(embeddings)} columns and labels of shape {tuple(labels.shape)}"
+            )
         scores = torch.stack([self.similarity_fct(queries, candidate) for candidate in candidates], dim=1)
         student, teacher = (
             functional.log_softmax(each / self.temperature, dim=-1) for each in (scores, labels.to(scores.dtype))

@@ -29,6 +29,12 @@ class EmbeddingLoss(nn.Module):
         features = list(sentence_features)
         return self.of_embeddings(self.embeddings(features), self.targets(features, labels))
 
+    @property
+    def is_stock(self) -> bool:
+        """Whether it computes as this package wrote it, so that its parts can be used one by one."""
+        forward = type(self).forward
+        return forward.__module__.startswith(__package__ or "sentence_embedder.losses")
+
     def embeddings(self, sentence_features: Iterable[Features]) -> list[Tensor]:
         """The sentence embeddings of each column, shape (rows, dim)."""
         return [self.model(features)["sentence_embedding"] for features in sentence_features]

@@ -29,15 +29,14 @@ class GISTEmbedLoss(EmbeddingLoss):
         model: The model that is trained.
         guide: The other model.
         temperature: What similarities are divided by.
-        margin_strategy: ``"absolute"``: the margin is subtracted from the guide's similarity of anchor and
-        positive;
-            ``"relative"``: it is the share that is.
+        margin_strategy: ``"absolute"``: the margin is what is subtracted from the guide's similarity of anchor and
+            positive; ``"relative"``: it is the share of it that is.
         margin: The margin.
         contrast_anchors: Whether other anchors are negatives.
         contrast_positives: Whether other positives are, for the positive.
 
     Raises:
-        ValueError: There is no such strategy.
+        ValueError: There is no such strategy, or a model has no tokenizer of transformers.
     """
 
     def __init__(
@@ -53,6 +52,10 @@ class GISTEmbedLoss(EmbeddingLoss):
         super().__init__(model)
         if margin_strategy not in ("absolute", "relative"):
             raise ValueError(f"margin_strategy: expected 'absolute' or 'relative', found {margin_strategy!r}")
+        self._tokenizer = _tokenizer_of(model)
+        self.must_retokenize = self._tokenizer.get_vocab() != _tokenizer_of(guide).get_vocab() or _limit_of(
+            guide
+        ) < _limit_of(model)
         self.guide = guide
         self.temperature = temperature
         self.margin_strategy = margin_strategy
@@ -63,6 +66,7 @@ class GISTEmbedLoss(EmbeddingLoss):
     def targets(self, sentence_features: Sequence[Features], labels: Any) -> list[Tensor]:
         """The guide's embeddings of each column."""
         del labels
+        self.guide.eval()  # dropout would change its mind from batch to batch
         with torch.no_grad():
             return [self._guided(features) for features in sentence_features]
 
@@ -70,12 +74,10 @@ class GISTEmbedLoss(EmbeddingLoss):
         return self.guide(self._for_guide(features))["sentence_embedding"]  # type: ignore[no-any-return]
 
     def _for_guide(self, features: Features) -> Features:
-        """The Features for the guide, of the same texts if it has another tokenizer, or a lower limit."""
-        own, others = (getattr(model, "tokenizer", None) for model in (self.model, self.guide))
-        limits = [getattr(model, "max_seq_length", None) or 0 for model in (self.model, self.guide)]
-        if own is None or others is None or (own.get_vocab() == others.get_vocab() and limits[1] >= limits[0]):
+        """The Features for the guide: of the same texts, if it has another tokenizer or a lower limit."""
+        if not self.must_retokenize:
             return features
-        texts = own.batch_decode(features["input_ids"], skip_special_tokens=True)
+        texts = self._tokenizer.batch_decode(features["input_ids"], skip_special_tokens=True)
         tokenized: Features = self.guide.tokenize(texts)  # type: ignore[operator]
         return to_device(tokenized, features["input_ids"].device)
 
@@ -123,6 +125,22 @@ class GISTEmbedLoss(EmbeddingLoss):
         }
 
 
+def _tokenizer_of(model: nn.Module) -> Any:
+    tokenizer = getattr(model, "tokenizer", None)
+    if not hasattr(tokenizer, "batch_decode"):
+        raise ValueError(
+            f"expected models with a tokenizer of transformers, found {type(tokenizer).__name__}: what the guide "
+            "reads is decoded from what the model reads"
+        )
+    return tokenizer
+
+
+def _limit_of(model: nn.Module) -> float:
+    """The longest input in tokens."""
+    limit = getattr(model, "max_seq_length", None)
+    return float("inf") if limit is None else limit
+
+
 def _masked(scores: Tensor, guided: Tensor, limit: Tensor, own: Tensor | None) -> Tensor:
     """Scores without those that a guide takes for too similar to be wrong.
 
@@ -145,7 +163,7 @@ class CachedGISTEmbedLoss(GISTEmbedLoss):
         model: The model that is trained.
         guide: The other model.
         temperature: What similarities are divided by.
-        mini_batch_size: How many texts go through a model at a time. It changes memory and speed, not the numbers.
+        mini_batch_size: How many texts go through a model at a time; it changes memory and speed, not numbers.
         show_progress_bar: Taken for compatibility; nothing is shown.
         margin_strategy: As for ``GISTEmbedLoss``, like all that follow.
         margin: See above.

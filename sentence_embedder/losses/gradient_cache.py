@@ -5,7 +5,7 @@ https://arxiv.org/abs/2101.06983).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
@@ -15,19 +15,32 @@ from torch import Tensor, nn
 from sentence_embedder.features import Features
 
 
-class RandomState:
-    """The state of the random numbers at one moment, on the CPU and on the devices of some tensors."""
+class Circumstances:
+    """What else the outcome of a forward pass depends on, at one moment: the random numbers on the CPU and on the
+    devices of some tensors, and whether formats are chosen by torch (autocast).
+
+    Args:
+        features: The tensors.
+    """
 
     def __init__(self, features: Features) -> None:
-        tensors = [value for value in features.values() if isinstance(value, Tensor) and value.is_cuda]
-        self._devices = sorted({tensor.get_device() for tensor in tensors})
+        tensors = [value for value in features.values() if isinstance(value, Tensor)]
+        self._devices = sorted({tensor.get_device() for tensor in tensors if tensor.is_cuda})
         self._on_cpu = torch.get_rng_state()
         self._on_devices = [torch.cuda.get_rng_state(device) for device in self._devices]
+        self._autocast = {
+            kind: (torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind))
+            for kind in sorted({tensor.device.type for tensor in tensors})
+            if torch.amp.is_autocast_available(kind)
+        }
 
     @contextmanager
     def again(self) -> Iterator[None]:
-        """Random numbers as they were; afterwards they go on as if nothing had been drawn."""
-        with torch.random.fork_rng(self._devices):
+        """The same once more; afterwards random numbers go on as if none had been drawn."""
+        with ExitStack() as entered:
+            for kind, (enabled, dtype) in self._autocast.items():
+                entered.enter_context(torch.autocast(kind, dtype=dtype, enabled=enabled))
+            entered.enter_context(torch.random.fork_rng(self._devices))
             torch.set_rng_state(self._on_cpu)
             for device, state in zip(self._devices, self._on_devices, strict=True):
                 torch.cuda.set_rng_state(state, device)
@@ -35,17 +48,24 @@ class RandomState:
 
 
 def mini_batches(features: Features, size: int) -> Iterator[Features]:
-    """The Features of so many texts at a time; what belongs to the batch as a whole goes with each."""
-    rows = next(len(value) for value in features.values() if isinstance(value, Tensor) and value.ndim > 0)
+    """The Features of so many texts at a time; what belongs to the batch as a whole goes with each.
+
+    Raises:
+        ValueError: The tensors do not have a row for each text, as those of a StaticEmbedding.
+    """
+    if size < 1:
+        raise ValueError(f"mini_batch_size: expected 1 or more, found {size}")
+    counts = {name: len(value) for name, value in features.items() if isinstance(value, Tensor) and value.ndim > 0}
+    if len(set(counts.values())) != 1:
+        raise ValueError(f"cached gradients: expected features with a row for each text, found {counts}")
+    rows = next(iter(counts.values()))
     for start in range(0, rows, size):
         yield {name: _rows_of(value, rows, slice(start, start + size)) for name, value in features.items()}
 
 
 def _rows_of(value: Any, count: int, rows: slice) -> Any:
-    is_per_row = ((isinstance(value, Tensor) and value.ndim > 0) or isinstance(value, (list, tuple))) and (
-        len(value) == count
-    )
-    return value[rows] if is_per_row else value
+    is_sequence = isinstance(value, (list, tuple)) or (isinstance(value, Tensor) and value.ndim > 0)
+    return value[rows] if is_sequence and len(value) == count else value
 
 
 Loss = Callable[[list[Tensor], slice], Tensor]
@@ -85,13 +105,13 @@ def cached_loss(
     Returns:
         A scalar; under ``no_grad`` the same number.
     """
-    states: list[list[RandomState]] = []
+    states: list[list[Circumstances]] = []
     embeddings: list[Tensor] = []
     for features in sentence_features:
         states.append([])
         made = []
         for batch in mini_batches(features, mini_batch_size):
-            states[-1].append(RandomState(batch))
+            states[-1].append(Circumstances(batch))
             with torch.no_grad():
                 made.append(model(batch)["sentence_embedding"])
         embeddings.append(torch.cat(made))
@@ -126,16 +146,28 @@ def _backward(
     model: nn.Module,
     sentence_features: Sequence[Features],
     mini_batch_size: int,
-    states: Sequence[Sequence[RandomState]],
+    states: Sequence[Sequence[Circumstances]],
     gradients: Sequence[Tensor | None],
     of_loss: Tensor,
 ) -> None:
     """Bring the gradients of the embeddings to the parameters."""
-    for features, states_of_column, gradient in zip(sentence_features, states, gradients, strict=True):
-        if gradient is None:
-            continue
-        batches = mini_batches(features, mini_batch_size)
-        for batch, state, part in zip(batches, states_of_column, gradient.split(mini_batch_size), strict=True):  # type: ignore[no-untyped-call]
+    steps = [
+        (batch, state, part)
+        for features, states_of_column, gradient in zip(sentence_features, states, gradients, strict=True)
+        if gradient is not None
+        for batch, state, part in zip(
+            mini_batches(features, mini_batch_size),
+            states_of_column,
+            torch.split(gradient, mini_batch_size),
+            strict=True,
+        )
+    ]
+    for number, (batch, state, part) in enumerate(steps):
+        # Ranks of a distributed model exchange gradients once, with the last of them.
+        is_last = number == len(steps) - 1
+        exchange: Callable[[], AbstractContextManager[Any]] = getattr(model, "no_sync", nullcontext)
+        with nullcontext() if is_last else exchange():
             with state.again(), torch.enable_grad():
                 embedding = model(batch)["sentence_embedding"]
-            embedding.backward(part * of_loss)
+            if embedding.requires_grad:  # of a frozen part there is nothing to learn
+                embedding.backward((part.float() * of_loss.float()).to(embedding.dtype))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -18,11 +19,12 @@ class MatryoshkaLoss(EmbeddingLoss):
     """Another loss, of the embeddings cut to several widths, so that their beginnings are embeddings, too (Kusupati
     et al. 2022, https://arxiv.org/abs/2205.13147).
 
-    Σ wᵢ loss(cutᵢ(u), …), where what is cut is scaled to length 1.
+    Σ wᵢ loss(cutᵢ(u), …), where what is cut is scaled to length 1. Labels that are embeddings are cut as well.
 
     Args:
         model: The model that is trained.
-        loss: A loss over its embeddings, one with cached gradients included.
+        loss: A loss over its embeddings, one with cached gradients included. A loss that is none of this package's
+            goes through the model once for each width.
         matryoshka_dims: The widths, in any order.
         matryoshka_weights: Their weights; by default 1 each.
         n_dims_per_step: How many of the widths are drawn for each batch; -1 for all.
@@ -34,7 +36,7 @@ class MatryoshkaLoss(EmbeddingLoss):
     def __init__(
         self,
         model: nn.Module,
-        loss: EmbeddingLoss,
+        loss: nn.Module,
         matryoshka_dims: Sequence[int],
         matryoshka_weights: Sequence[float] | None = None,
         n_dims_per_step: int = -1,
@@ -43,41 +45,47 @@ class MatryoshkaLoss(EmbeddingLoss):
         weights = [1.0] * len(matryoshka_dims) if matryoshka_weights is None else matryoshka_weights
         if len(weights) != len(matryoshka_dims) or not matryoshka_dims:
             raise ValueError(f"expected a weight for each width, found {weights!r} for {matryoshka_dims!r}")
-        if min(matryoshka_dims) < 1:
-            raise ValueError(f"matryoshka_dims: expected widths of 1 or more, found {matryoshka_dims!r}")
-        if not isinstance(loss, EmbeddingLoss):
-            raise TypeError(f"loss: expected an EmbeddingLoss, found {type(loss).__name__}")
+        width = getattr(model, "get_sentence_embedding_dimension", lambda: None)()
+        if min(matryoshka_dims) < 1 or (width is not None and max(matryoshka_dims) > width):
+            most = "" if width is None else f" to {width}"
+            raise ValueError(
+                f"matryoshka_dims: expected widths of 1{most or ' or more'}, found {matryoshka_dims!r}"
+            )
         pairs = sorted(zip(matryoshka_dims, weights, strict=True), reverse=True)
         self.loss = loss
-        self.matryoshka_dims = [dim for dim, _ in pairs]
-        self.matryoshka_weights = [weight for _, weight in pairs]
+        self.matryoshka_dims = tuple(dim for dim, _ in pairs)
+        self.matryoshka_weights = tuple(weight for _, weight in pairs)
         self.n_dims_per_step = n_dims_per_step
 
     def forward(self, sentence_features: Iterable[Features], labels: Tensor | None = None) -> Tensor:
         """The loss of a batch, as the other loss takes it."""
-        loss: Any = self.loss
-        if not isinstance(loss, RowWiseLoss):
-            of_batch: Tensor = super().forward(sentence_features, labels)
-            return of_batch
-        features, drawn = list(sentence_features), self._drawn()
-        targets = self.targets(features, labels)
+        features, loss = list(sentence_features), self.loss
+        drawn = self._drawn()
+        if not isinstance(loss, EmbeddingLoss) or not loss.is_stock:
+            return self._of_any(drawn, features, labels)
+        targets = loss.targets(features, labels)
+        if isinstance(loss, RowWiseLoss):
 
-        def of_rows(embeddings: list[Tensor], rows: slice) -> Tensor:
-            return self._weighted(drawn, embeddings, lambda cut: loss.of_rows(cut, targets, rows))
+            def of_rows(made: list[Tensor], rows: slice) -> Tensor:
+                return self._weighted(drawn, made, lambda cut: loss.of_rows(cut, targets, rows))
 
-        return cached_loss(self.model, features, loss.mini_batch_size, of_rows)
+            return cached_loss(loss.model, features, loss.mini_batch_size, of_rows)
+        embeddings = loss.embeddings(features)
+        return self._weighted(drawn, embeddings, lambda cut: loss.of_embeddings(cut, _cut_targets(targets, cut)))
 
-    def embeddings(self, sentence_features: Iterable[Features]) -> list[Tensor]:
-        """The sentence embeddings of each column, as the other loss makes them."""
-        return self.loss.embeddings(sentence_features)
+    @property
+    def is_stock(self) -> bool:
+        """No: another one over it must let it do its own cutting."""
+        return False
 
-    def targets(self, sentence_features: Sequence[Features], labels: Any) -> Any:
-        """What the other loss holds the embeddings against."""
-        return self.loss.targets(sentence_features, labels)
-
-    def of_embeddings(self, embeddings: list[Tensor], targets: Any) -> Tensor:
-        """The loss of the embeddings of the columns, at whole width."""
-        return self._weighted(self._drawn(), embeddings, lambda cut: self.loss.of_embeddings(cut, targets))
+    def _of_any(self, drawn: Sequence[int], features: Sequence[Features], labels: Any) -> Tensor:
+        """The loss by a loss that is not known: its model gives embeddings that are cut already."""
+        total: Any = 0
+        for place in drawn:
+            dim = self.matryoshka_dims[place]
+            with _cutting(self.model, dim):
+                total = total + self.matryoshka_weights[place] * self.loss(features, labels)
+        return total  # type: ignore[no-any-return]
 
     def _drawn(self) -> list[int]:
         """Which of the widths count this time."""
@@ -86,7 +94,9 @@ class MatryoshkaLoss(EmbeddingLoss):
             return list(range(count))
         return torch.randperm(count)[: self.n_dims_per_step].tolist()
 
-    def _weighted(self, drawn: Sequence[int], embeddings: list[Tensor], loss: Any) -> Tensor:
+    def _weighted(
+        self, drawn: Sequence[int], embeddings: list[Tensor], loss: Callable[[list[Tensor]], Tensor]
+    ) -> Tensor:
         total = embeddings[0].new_zeros(())
         for place in drawn:
             cut = [_cut(embedding, self.matryoshka_dims[place]) for embedding in embeddings]
@@ -107,4 +117,25 @@ def _cut(embeddings: Tensor, dim: int) -> Tensor:
     width = embeddings.shape[-1]
     if dim > width:
         raise ValueError(f"matryoshka_dims: expected widths up to that of the embeddings, {width}, found {dim}")
-    return embeddings if dim == width else functional.normalize(embeddings[..., :dim], p=2, dim=-1)
+    return functional.normalize(embeddings[..., :dim], p=2, dim=-1)
+
+
+def _cut_targets(targets: Any, cut: list[Tensor]) -> Any:
+    """Labels that are embeddings, cut as these are; others as they are."""
+    dim = cut[0].shape[-1]
+    are_wider = isinstance(targets, Tensor) and targets.ndim == cut[0].ndim and targets.shape[-1] > dim
+    return targets[..., :dim] if are_wider else targets
+
+
+@contextmanager
+def _cutting(model: nn.Module, dim: int) -> Iterator[None]:
+    """Let a model give embeddings that are cut."""
+
+    def cut(_: nn.Module, __: Any, features: Features) -> Features:
+        return {**features, "sentence_embedding": _cut(features["sentence_embedding"], dim)}
+
+    hook = model.register_forward_hook(cut)
+    try:
+        yield
+    finally:
+        hook.remove()

@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from sentence_embedder.losses.contrastive_losses import SiameseDistanceMetric
 from sentence_embedder.losses.embedding_loss import EmbeddingLoss, columns
-from sentence_embedder.losses.similarity_losses import Similarity
+from sentence_embedder.losses.similarity_losses import Similarity, name_of
 
 
 class TripletDistanceMetric:
@@ -53,5 +53,6 @@ class TripletLoss(EmbeddingLoss):
         """The settings, for the model card."""
         metrics = {value: name for name, value in vars(TripletDistanceMetric).items() if name.isupper()}
         known = {getattr(value, "__func__", value): name for value, name in metrics.items()}
-        name = known.get(self.distance_metric, self.distance_metric.__name__)
-        return {"distance_metric": f"TripletDistanceMetric.{name}", "triplet_margin": self.triplet_margin}
+        name = known.get(self.distance_metric)
+        metric = name_of(self.distance_metric) if name is None else f"TripletDistanceMetric.{name}"
+        return {"distance_metric": metric, "triplet_margin": self.triplet_margin}

@@ -189,8 +189,16 @@ CASES: Mapping[str, LossCase] = {
     "mega batch": LossCase("MegaBatchMarginLoss", 2, None, {"use_mini_batched_version": False}),
     "contrastive tension": LossCase("ContrastiveTensionLoss", 2, TOGETHER),
     "contrastive tension in a batch": LossCase("ContrastiveTensionLossInBatchNegatives", 1),
+    "batch semi-hard, no pairs": LossCase("BatchSemiHardTripletLoss", 1, torch.arange(ROWS)),
+    "batch hard, one class": LossCase("BatchHardTripletLoss", 1, torch.zeros(ROWS, dtype=torch.long)),
+    "batch all, lone classes": LossCase("BatchAllTripletLoss", 1, (torch.arange(ROWS) - 3).clamp(min=0)),
+    "contrastive tension, labels in a column": LossCase("ContrastiveTensionLoss", 2, TOGETHER.view(-1, 1)),
+    "cosine similarity, labels in a column": LossCase("CosineSimilarityLoss", 2, SIMILARITIES.view(-1, 1).double()),
     "matryoshka of ranking": LossCase("MatryoshkaLoss", 2, None, _DIMS, {}, ("MultipleNegativesRankingLoss", {})),
     "matryoshka of similarities": LossCase("MatryoshkaLoss", 2, SIMILARITIES, _DIMS, {}, ("CoSENTLoss", {})),
+    "matryoshka of margins": LossCase("MatryoshkaLoss", 3, SIMILARITIES * 10, _DIMS, {}, ("MarginMSELoss", {})),
+    "matryoshka of a batch": LossCase("MatryoshkaLoss", 1, CLASSES, _DIMS, {}, ("BatchHardTripletLoss", {})),
+    "matryoshka of a teacher": LossCase("MatryoshkaLoss", 1, TEACHER, _DIMS, {}, ("MSELoss", {})),
     "matryoshka of cached ranking": LossCase(
         "MatryoshkaLoss", 2, None, _DIMS, {}, ("CachedMultipleNegativesRankingLoss", {"mini_batch_size": 5})
     ),

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +15,7 @@ import torch
 from torch import nn
 
 from sentence_embedder import SentenceTransformer, losses, util
-from tests.losses.cases import CASES, ROWS, WIDTH, LinearModel, _columns
+from tests.losses.cases import CASES, ROWS, WIDTH, LinearModel, _columns, _tokenizer
 from tests.reference.environment import record_losses
 from tests.reference.golden import GOLDEN
 
@@ -42,10 +46,13 @@ def test_the_reference_says_the_same_today(golden: Any, tmp_path: Path) -> None:
         np.testing.assert_allclose(live[name], golden[name], rtol=1e-5, atol=1e-5)
 
 
+GUIDE = LinearModel(seed=4)
+GUIDE.tokenizer = _tokenizer()
+
 CACHED: dict[str, tuple[str, dict[str, Any]]] = {
     "CachedMultipleNegativesRankingLoss": ("MultipleNegativesRankingLoss", {}),
     "CachedMultipleNegativesSymmetricRankingLoss": ("MultipleNegativesSymmetricRankingLoss", {}),
-    "CachedGISTEmbedLoss": ("GISTEmbedLoss", {"guide": LinearModel(seed=4), "temperature": 0.2}),
+    "CachedGISTEmbedLoss": ("GISTEmbedLoss", {"guide": GUIDE, "temperature": 0.2}),
     "MegaBatchMarginLoss": ("MegaBatchMarginLoss", {"positive_margin": 1.0}),
 }
 
@@ -61,6 +68,7 @@ def test_cached_gradients_are_those_of_the_whole_batch(name: str, size: int) -> 
     gradients = []
     for of, options in ((plain, more), (name, {"mini_batch_size": size})):
         model = LinearModel()
+        model.tokenizer = GUIDE.tokenizer
         value = getattr(losses, of)(model, **arguments, **options)(_columns(2), None)
         (value * 3).backward()
         gradients.append((value.detach(), model.weight.grad))
@@ -90,12 +98,140 @@ def test_cached_gradients_draw_the_same_random_numbers() -> None:
         torch.testing.assert_close(first, again)
 
 
+def test_cached_gradients_leave_random_numbers_as_they_are() -> None:
+    """After ``backward`` random numbers go on where they were before it."""
+    loss = losses.CachedMultipleNegativesRankingLoss(LinearModel(), mini_batch_size=5)(_columns(2), None)
+    state = torch.get_rng_state()
+
+    loss.backward()
+
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_cached_gradients_of_lower_precision_are_those_of_the_loss() -> None:
+    """Under autocast the embeddings are made again in the same format, although ``backward`` is called outside."""
+    formats = []
+    model = LinearModel()
+    model.register_forward_hook(lambda _, __, made: formats.append(made["sentence_embedding"].dtype))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = losses.CachedMultipleNegativesRankingLoss(model, mini_batch_size=5)(_columns(2), None)
+
+    loss.backward()
+
+    assert set(formats) == {torch.bfloat16}
+    assert model.weight.grad is not None
+
+
+def test_a_frozen_model_learns_nothing() -> None:
+    """A model that is frozen, or frozen for one column, is no error."""
+    model = LinearModel()
+    model.weight.requires_grad_(False)
+
+    losses.CachedMultipleNegativesRankingLoss(model, mini_batch_size=5)(_columns(2), None).backward()
+
+    assert model.weight.grad is None
+
+
+def test_ranks_exchange_gradients_once() -> None:
+    """Of a distributed model all but the last mini-batch keep their gradients to themselves."""
+
+    class Distributed(LinearModel):
+        waiting = 0
+        exchanged = 0
+
+        @contextmanager
+        def no_sync(self) -> Iterator[None]:
+            self.waiting += 1
+            yield
+            self.waiting -= 1
+
+        def forward(self, features: dict[str, Any], **_: Any) -> dict[str, Any]:
+            self.exchanged += torch.is_grad_enabled() and not self.waiting
+            return super().forward(features)
+
+    model = Distributed()
+    losses.CachedMultipleNegativesRankingLoss(model, mini_batch_size=5)(_columns(2), None).backward()
+
+    assert model.exchanged == 1
+
+
+def test_features_without_rows_are_refused() -> None:
+    """Features that have no row for each text cannot be taken a few texts at a time: that is said."""
+    features = [{"input_ids": torch.arange(9), "offsets": torch.tensor([0, 4])}] * 2
+    with pytest.raises(ValueError, match="a row for each text, found"):
+        losses.CachedMultipleNegativesRankingLoss(LinearModel())(features, None)
+
+
+class Own(nn.Module):
+    """A loss as users write them."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, sentence_features: Any, labels: Any) -> torch.Tensor:
+        """The sum of all products."""
+        del labels
+        first, second = (self.model(features)["sentence_embedding"] for features in sentence_features)
+        return (first * second).sum()  # type: ignore[no-any-return]
+
+
+class Doubled(losses.MultipleNegativesRankingLoss):
+    """A loss of ours in which somebody has changed ``forward``."""
+
+    def forward(self, sentence_features: Any, labels: Any = None) -> Any:
+        """Twice."""
+        return 2 * super().forward(sentence_features, labels)
+
+
+def test_matryoshka_of_losses_of_others() -> None:
+    """Over a loss that a user has written, or has changed, the widths count as well; the model stays as it was."""
+    model = LinearModel()
+    cut = [
+        torch.nn.functional.normalize((column["vectors"] @ model.weight.T)[:, :4], dim=-1) for column in _columns(2)
+    ]
+
+    own = losses.MatryoshkaLoss(model, Own(model), [4])(_columns(2), None)
+    doubled, plain = (
+        losses.MatryoshkaLoss(model, loss(model), [4, 8])(_columns(2), None)
+        for loss in (Doubled, losses.MultipleNegativesRankingLoss)
+    )
+
+    torch.testing.assert_close(own, (cut[0] * cut[1]).sum())
+    torch.testing.assert_close(doubled, 2 * plain)
+    assert not model._forward_hooks
+
+
+def test_matryoshka_of_a_guided_loss() -> None:
+    """Over a loss with a guide, the guide's embeddings stay whole, and a cached loss is the plain one."""
+    model, guide = LinearModel(), LinearModel(seed=4)
+    model.tokenizer = guide.tokenizer = _tokenizer()
+    values = []
+    for name, arguments in (("GISTEmbedLoss", {}), ("CachedGISTEmbedLoss", {"mini_batch_size": 5})):
+        inner = getattr(losses, name)(model, guide, temperature=0.2, **arguments)
+        values.append(losses.MatryoshkaLoss(model, inner, [8, 3])(_columns(3), None))
+
+    torch.testing.assert_close(*values)
+
+
+def test_losses_are_copied_and_pickled() -> None:
+    """A loss can be copied, and pickled, and its copy gives the same."""
+    loss = losses.CachedMultipleNegativesRankingLoss(LinearModel(), mini_batch_size=5)
+    expected = loss(_columns(2), None)
+
+    for twin in (copy.deepcopy(loss), pickle.loads(pickle.dumps(loss))):  # noqa: S301
+        torch.testing.assert_close(twin(_columns(2), None), expected)
+
+
 def test_without_gradients_a_cached_loss_is_a_number() -> None:
     """Under ``no_grad`` a cached loss is the plain one."""
     with torch.no_grad():
         one, other = (
-            loss(LinearModel())(_columns(2), None)
-            for loss in (losses.MultipleNegativesRankingLoss, losses.CachedMultipleNegativesRankingLoss)
+            loss(_columns(2), None)
+            for loss in (
+                losses.MultipleNegativesRankingLoss(LinearModel()),
+                losses.CachedMultipleNegativesRankingLoss(LinearModel(), mini_batch_size=5),
+            )
         )
 
     torch.testing.assert_close(one, other)
@@ -110,7 +246,8 @@ def test_widths_can_come_in_any_order() -> None:
     def value(dims: list[int]) -> torch.Tensor:
         model = LinearModel()
         inner = losses.MultipleNegativesRankingLoss(model)
-        return losses.MatryoshkaLoss(model, inner, dims)(_columns(2), None)  # type: ignore[no-any-return]
+        weights = [dim / 10 for dim in dims]
+        return losses.MatryoshkaLoss(model, inner, dims, weights)(_columns(2), None)  # type: ignore[no-any-return]
 
     torch.testing.assert_close(value([2, 8, 5]), value([8, 5, 2]))
     with pytest.raises(ValueError, match="up to that of the embeddings, 8, found 9"):
@@ -129,14 +266,16 @@ def test_some_widths_are_drawn() -> None:
 
 
 def test_settings_are_checked() -> None:
-    """Widths without weights, widths below 1, and a loss of another kind are refused."""
+    """Widths without weights, widths below 1 and sizes below 1 are refused."""
     model = LinearModel()
     inner = losses.MultipleNegativesRankingLoss(model)
     for dims, weights in (([4, 2], [1.0]), ([], None), ([0], None)):
         with pytest.raises(ValueError, match="expected"):
             losses.MatryoshkaLoss(model, inner, dims, weights)
-    with pytest.raises(TypeError, match="expected an EmbeddingLoss"):
-        losses.MatryoshkaLoss(model, nn.Identity(), [4])  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="mini_batch_size: expected 1 or more, found 0"):
+        losses.CachedMultipleNegativesRankingLoss(model, mini_batch_size=0)(_columns(2), None)
+    with pytest.raises(ValueError, match="classifier, found none"):
+        losses.SoftmaxLoss(model, WIDTH, 2, concatenation_sent_rep=False, concatenation_sent_difference=False)
 
 
 WRONG_COLUMNS = [
@@ -185,7 +324,7 @@ def test_settings_are_written_down() -> None:
         losses.ContrastiveLoss(model).get_config_dict()["distance_metric"]
         == "SiameseDistanceMetric.COSINE_DISTANCE"
     )
-    assert losses.MatryoshkaLoss(model, inner, [4, 8]).get_config_dict()["matryoshka_dims"] == [8, 4]
+    assert losses.MatryoshkaLoss(model, inner, [4, 8]).get_config_dict()["matryoshka_dims"] == (8, 4)
     assert losses.BatchAllTripletLoss(model).get_config_dict() == {
         "distance_metric": "eucledian_distance",
         "margin": 5,
@@ -205,6 +344,8 @@ def test_a_guide_of_other_words_gets_the_texts(tiny_folders: dict[str, Path]) ->
     torch.testing.assert_close(same.targets(features, None)[0], model.encode(texts, convert_to_tensor=True))
     decoded = [model.tokenizer.decode(ids, skip_special_tokens=True) for ids in features[0]["input_ids"]]
     torch.testing.assert_close(foreign.targets(features, None)[0], other.encode(decoded, convert_to_tensor=True))
+    with pytest.raises(ValueError, match="a tokenizer of transformers, found NoneType"):
+        losses.GISTEmbedLoss(model, LinearModel())
     with pytest.raises(ValueError, match="margin_strategy"):
         losses.GISTEmbedLoss(model, other, margin_strategy="none")  # type: ignore[arg-type]
 

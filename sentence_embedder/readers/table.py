@@ -1,0 +1,46 @@
+"""Tables: text files with a row a line, cells between delimiters."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TextIO, cast
+
+
+def opened(path: Path) -> TextIO:
+    """A text file to read, unpacked if its name ends in ``.gz``."""
+    if path.suffix == ".gz":
+        return cast(TextIO, gzip.open(path, "rt", encoding="utf-8", newline=""))
+    return path.open(encoding="utf-8", newline="")
+
+
+def cells_of(
+    path: Path, columns: Sequence[int], *, delimiter: str = "\t", quoting: int = csv.QUOTE_NONE, skipped: int = 0
+) -> Iterator[list[str]]:
+    """Some cells of each row.
+
+    Args:
+        path: The file.
+        columns: Which cells.
+        delimiter: What stands between cells.
+        quoting: How cells are quoted, a constant of ``csv``.
+        skipped: How many rows at the beginning are none.
+
+    Raises:
+        ValueError: A row has not so many cells.
+    """
+    with opened(path) as file:
+        rows = csv.reader(file, delimiter=delimiter, quoting=quoting)  # type: ignore[arg-type]
+        for number, row in enumerate(rows):
+            if number < skipped:
+                continue
+            if len(row) <= max(columns):
+                raise ValueError(f"{path}, row {number + 1}: expected {max(columns) + 1} cells, found {len(row)}")
+            yield [row[column] for column in columns]
+
+
+def most(max_examples: int) -> int | None:
+    """How many examples are read at most, for ``islice``: 0 stands for all."""
+    return max_examples if max_examples > 0 else None
