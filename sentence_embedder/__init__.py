@@ -38,7 +38,7 @@ _HOMES = {
 }
 
 
-_SUBMODULES = ("losses", "models", "quantization", "readers", "similarity", "util")
+_SUBMODULES = ("evaluation", "losses", "models", "quantization", "readers", "similarity", "util")
 
 
 def __getattr__(name: str) -> object:

@@ -20,7 +20,7 @@ FACADE, ENGINES, CHAIN, LEAVES = 4, 3, 2, 1
 LAYERS = {
     FACADE: ("sentence_transformers",),
     ENGINES: ("acceleration", "encoding", "saved_model", "module_classes", "hub", "model_card", "pool", "cluster"),
-    CHAIN: ("models", "losses"),
+    CHAIN: ("models", "losses", "evaluation"),
     LEAVES: (
         "devices",
         "features",
@@ -62,6 +62,7 @@ OUTSIDE_THEIR_HOME = {
     "PIL": "models.clip_model",
     "pyarrow": "cluster",  # which comes with ray[data]
     "ray": "cluster",
+    "scipy": "evaluation.statistics",
 }
 """Packages that one file alone, or one folder, may import."""
 

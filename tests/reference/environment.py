@@ -33,6 +33,15 @@ def record_losses(version: str, out: Path) -> None:
     _run(version, "record_losses.py", out)
 
 
+def record_evaluators(version: str, folder: Path, out: Path) -> None:
+    """Let that version judge a model; see ``record_evaluators.py``.
+
+    Raises:
+        RuntimeError: It failed; what it printed is in the message.
+    """
+    _run(version, "record_evaluators.py", folder, out)
+
+
 def _run(version: str, script: str, *arguments: str | Path) -> None:
     command = [python_of(version), "-W", "ignore", Path(__file__).with_name(script), *arguments]
     done = subprocess.run(

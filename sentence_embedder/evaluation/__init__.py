@@ -1,0 +1,16 @@
+"""Evaluators: what judges a model, during training and after it."""
+
+from sentence_embedder.evaluation.sentence_evaluator import SentenceEvaluator, SequentialEvaluator
+from sentence_embedder.evaluation.similarity_evaluators import EmbeddingSimilarityEvaluator, TripletEvaluator
+from sentence_embedder.evaluation.translation_evaluators import MSEEvaluator, TranslationEvaluator
+from sentence_embedder.similarity import SimilarityFunction
+
+__all__ = [
+    "EmbeddingSimilarityEvaluator",
+    "MSEEvaluator",
+    "SentenceEvaluator",
+    "SequentialEvaluator",
+    "SimilarityFunction",
+    "TranslationEvaluator",
+    "TripletEvaluator",
+]

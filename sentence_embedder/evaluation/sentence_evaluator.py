@@ -1,0 +1,178 @@
+"""SentenceEvaluator: what judges a model, and what all evaluators have in common."""
+
+from __future__ import annotations
+
+import csv
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+logger = logging.getLogger(__name__)
+
+
+class SentenceEvaluator:
+    """What judges a model: a subclass says how, in ``__call__``.
+
+    Attributes:
+        primary_metric: The metric that counts, known after the first call.
+        greater_is_better: Whether more of it is better.
+    """
+
+    primary_metric: str | None = None
+    greater_is_better: bool = True
+
+    def __call__(
+        self, model: Any, output_path: str | None = None, epoch: int = -1, steps: int = -1
+    ) -> dict[str, float] | float:
+        """Judge a model.
+
+        Args:
+            model: A SentenceTransformer.
+            output_path: A folder that exists, for what is written; None to write nothing.
+            epoch: After which epoch of a training; -1 outside of one.
+            steps: After how many steps of it; -1 at its end.
+
+        Returns:
+            Name → metric, ``primary_metric`` being one of the names; evaluators of users may return a float.
+        """
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What an evaluator found.
+
+    Args:
+        metrics: Name → figure.
+        primary: The name of the one that counts.
+        columns: Name of a column of the CSV file → figure.
+    """
+
+    metrics: Mapping[str, float]
+    primary: str
+    columns: Mapping[str, float]
+
+
+class MeasuringEvaluator(SentenceEvaluator):
+    """An evaluator of this package: it measures, and what is done with the figures is the same for all.
+
+    Args:
+        name: What is put before the names of the metrics, and into that of the CSV file.
+        batch_size: Of ``encode``.
+        show_progress_bar: Whether ``encode`` shows one.
+        write_csv: Whether figures are appended to a CSV file.
+        truncate_dim: Width to which embeddings are cut; by default the model's.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        batch_size: int,
+        show_progress_bar: bool | None,
+        write_csv: bool,
+        truncate_dim: int | None,
+    ) -> None:
+        self.name = name
+        self.batch_size = batch_size
+        self.show_progress_bar = show_progress_bar
+        self.write_csv = write_csv
+        self.truncate_dim = truncate_dim
+
+    @property
+    def csv_file(self) -> str:
+        """The name of the CSV file."""
+        raise NotImplementedError
+
+    def measured(self, model: Any) -> Measured:
+        """The figures of a model."""
+        raise NotImplementedError
+
+    def __call__(
+        self, model: Any, output_path: str | None = None, epoch: int = -1, steps: int = -1
+    ) -> dict[str, float]:
+        """Judge a model; see ``SentenceEvaluator``."""
+        truncated: AbstractContextManager[Any] = nullcontext()
+        if self.truncate_dim is not None:
+            truncated = model.truncate_sentence_embeddings(self.truncate_dim)
+        with truncated:
+            found = self.measured(model)
+        metrics = {self._prefixed(name): float(figure) for name, figure in found.metrics.items()}
+        self.primary_metric = self._prefixed(found.primary)
+        logger.info("%s%s: %s", type(self).__name__, _when(epoch, steps), metrics)
+        if output_path is not None and self.write_csv:
+            _append(Path(output_path) / self.csv_file, {"epoch": epoch, "steps": steps, **found.columns})
+        return metrics
+
+    def _prefixed(self, name: str) -> str:
+        return f"{self.name}_{name}" if self.name else name
+
+    def embedded(self, model: Any, *columns: Sequence[str], **arguments: Any) -> list[Tensor]:
+        """The embeddings of several columns of texts, each (rows, dim) on the CPU; equal ones are computed once."""
+        together = model.encode(
+            [text for column in columns for text in column],
+            batch_size=self.batch_size,
+            show_progress_bar=self.show_progress_bar,
+            **arguments,
+        )
+        return list(torch.split(torch.from_numpy(together), [len(column) for column in columns]))
+
+
+class SequentialEvaluator(SentenceEvaluator):
+    """Several evaluators, one after the other.
+
+    Args:
+        evaluators: The evaluators.
+        main_score_function: The primary figures of all of them → the one that counts; by default that of the last.
+
+    Raises:
+        ValueError: There is none.
+    """
+
+    def __init__(
+        self,
+        evaluators: Iterable[SentenceEvaluator],
+        main_score_function: Callable[[list[float]], float] = lambda scores: scores[-1],
+    ) -> None:
+        self.evaluators = list(evaluators)
+        self.main_score_function = main_score_function
+        if not self.evaluators:
+            raise ValueError("evaluators: expected at least one, found none")
+
+    def __call__(
+        self, model: Any, output_path: str | None = None, epoch: int = -1, steps: int = -1
+    ) -> dict[str, float]:
+        """Judge a model; see ``SentenceEvaluator``. All metrics, and ``sequential_score``."""
+        metrics: dict[str, float] = {}
+        scores = []
+        for number, evaluator in enumerate(self.evaluators):
+            found = evaluator(model, output_path, epoch, steps)
+            if not isinstance(found, Mapping):
+                found = {f"evaluator_{number}": float(found)}
+            primary = getattr(evaluator, "primary_metric", None)
+            scores.append(found[primary] if primary in found else next(iter(found.values())))
+            metrics.update(found)
+        self.primary_metric = "sequential_score"
+        return {**metrics, "sequential_score": float(self.main_score_function(scores))}
+
+
+def _when(epoch: int, steps: int) -> str:
+    if epoch == -1:
+        return ""
+    return f" after epoch {epoch}" if steps == -1 else f" in epoch {epoch} after {steps} steps"
+
+
+def _append(path: Path, row: Mapping[str, float]) -> None:
+    """A row behind those of a CSV file, whose first one has the names."""
+    is_new = not path.exists()
+    with path.open("a", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        if is_new:
+            writer.writerow(row)
+        writer.writerow(row.values())

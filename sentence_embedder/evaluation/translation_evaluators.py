@@ -1,0 +1,146 @@
+"""Evaluators of texts and their translations."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from sentence_embedder.evaluation.sentence_evaluator import Measured, MeasuringEvaluator
+from sentence_embedder.evaluation.similarity_evaluators import check_lengths
+from sentence_embedder.similarity import cos_sim
+
+logger = logging.getLogger(__name__)
+
+_ROWS_AT_ONCE = 4096
+
+
+class TranslationEvaluator(MeasuringEvaluator):
+    """For how many texts their own translation is the nearest of all, and the other way round.
+
+    Metrics: ``src2trg_accuracy``, ``trg2src_accuracy`` and their mean, ``mean_accuracy``, which counts.
+
+    Args:
+        source_sentences: The texts.
+        target_sentences: Their translations.
+        show_progress_bar: Whether ``encode`` shows one.
+        batch_size: Of ``encode``.
+        name: What is put before the names of the metrics, and into that of the CSV file.
+        print_wrong_matches: Whether texts with another translation nearest are logged.
+        write_csv: Whether figures are appended to a CSV file.
+        truncate_dim: Width to which embeddings are cut; by default the model's.
+
+    Raises:
+        ValueError: There are not as many of one as of the other.
+    """
+
+    def __init__(
+        self,
+        source_sentences: Sequence[str],
+        target_sentences: Sequence[str],
+        show_progress_bar: bool | None = False,
+        batch_size: int = 16,
+        name: str = "",
+        print_wrong_matches: bool = False,
+        write_csv: bool = True,
+        truncate_dim: int | None = None,
+    ) -> None:
+        super().__init__(
+            name,
+            batch_size=batch_size,
+            show_progress_bar=show_progress_bar,
+            write_csv=write_csv,
+            truncate_dim=truncate_dim,
+        )
+        check_lengths(source_sentences=source_sentences, target_sentences=target_sentences)
+        self.source_sentences = source_sentences
+        self.target_sentences = target_sentences
+        self.print_wrong_matches = print_wrong_matches
+
+    @property
+    def csv_file(self) -> str:
+        """The name of the CSV file."""
+        return f"{'_'.join(filter(None, ['translation_evaluation', self.name, 'results']))}.csv"
+
+    def measured(self, model: Any) -> Measured:
+        """The accuracies of a model."""
+        sources, targets = self.embedded(model, self.source_sentences, self.target_sentences)
+        forward, backward = _nearest(sources, targets), _nearest(targets, sources)
+        if self.print_wrong_matches:
+            for place, other in enumerate(forward.tolist()):
+                if place != other:
+                    found, right = self.target_sentences[other], self.target_sentences[place]
+                    logger.info("%r: nearest is %r, not %r", self.source_sentences[place], found, right)
+        own = torch.arange(len(sources))
+        to_target, to_source = (float((nearest == own).double().mean()) for nearest in (forward, backward))
+        return Measured(
+            metrics={
+                "src2trg_accuracy": to_target,
+                "trg2src_accuracy": to_source,
+                "mean_accuracy": (to_target + to_source) / 2,
+            },
+            primary="mean_accuracy",
+            columns={"src2trg": to_target, "trg2src": to_source},
+        )
+
+
+def _nearest(rows: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
+    """For each row the place of the nearest of the others, (rows,)."""
+    parts = torch.split(rows, _ROWS_AT_ONCE)
+    return torch.cat([cos_sim(part, others).argmax(dim=1) for part in parts])
+
+
+class MSEEvaluator(MeasuringEvaluator):
+    """How far the embeddings of texts, or of their translations, are from those of a teacher: the mean squared
+    difference, times 100.
+
+    Metric: ``negative_mse``, so that more is better.
+
+    Args:
+        source_sentences: The texts that the teacher embeds, once.
+        target_sentences: Those that the model embeds: the same, or their translations.
+        teacher_model: The teacher.
+        show_progress_bar: Whether ``encode`` shows one.
+        batch_size: Of ``encode``.
+        name: What is put before the name of the metric, and into that of the CSV file.
+        write_csv: Whether figures are appended to a CSV file.
+        truncate_dim: Width to which the embeddings of both are cut; by default each model's.
+
+    Raises:
+        ValueError: There are not as many of one as of the other.
+    """
+
+    def __init__(
+        self,
+        source_sentences: Sequence[str],
+        target_sentences: Sequence[str],
+        teacher_model: Any,
+        show_progress_bar: bool | None = False,
+        batch_size: int = 32,
+        name: str = "",
+        write_csv: bool = True,
+        truncate_dim: int | None = None,
+    ) -> None:
+        super().__init__(
+            name,
+            batch_size=batch_size,
+            show_progress_bar=show_progress_bar,
+            write_csv=write_csv,
+            truncate_dim=truncate_dim,
+        )
+        check_lengths(source_sentences=source_sentences, target_sentences=target_sentences)
+        self.target_sentences = target_sentences
+        (self.source_embeddings,) = self.embedded(teacher_model, source_sentences, truncate_dim=truncate_dim)
+
+    @property
+    def csv_file(self) -> str:
+        """The name of the CSV file."""
+        return f"mse_evaluation_{self.name}_results.csv"  # with both underscores, as others look for it
+
+    def measured(self, model: Any) -> Measured:
+        """The mean squared difference of a model."""
+        (targets,) = self.embedded(model, self.target_sentences)
+        mse = 100 * float(((self.source_embeddings - targets) ** 2).mean())
+        return Measured(metrics={"negative_mse": -mse}, primary="negative_mse", columns={"MSE": mse})

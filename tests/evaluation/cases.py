@@ -1,0 +1,97 @@
+"""Evaluators on fixed texts, for this package and for sentence-transformers alike."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+SOURCES = [
+    "A cat sits on the window sill.",
+    "Hello, world.",
+    "The dog runs through the park.",
+    "Rain falls on the roof.",
+    "He reads a book about physics.",
+    "She plays the violin.",
+    "They build a house of stone.",
+    "The train leaves at noon.",
+]
+TARGETS = [
+    "A kitten is sitting by the window.",
+    "Greetings to everybody.",
+    "A dog is running in a garden.",
+    "The sun shines on the beach.",
+    "A man studies a science text.",
+    "A woman makes music.",
+    "A house is being built.",
+    "The bus departs in the morning.",
+]
+OTHERS = [
+    "A cat lies on the sill of a window.",
+    "Stocks fell sharply.",
+    "The park is closed.",
+    "Rain fell on the roof.",
+    "She wrote a letter.",
+    "The violin is old.",
+    "They paint a wall.",
+    "The train arrives.",
+]
+SCORES = [0.9, 0.6, 0.8, 0.1, 0.5, 0.4, 0.7, 0.3]
+ALL = ["cosine", "dot", "euclidean", "manhattan"]
+
+
+def _numbered(texts: list[str]) -> list[str]:
+    """Twenty times as many texts, all different."""
+    return [f"{text} Number {number}." for number in range(20) for text in texts]
+
+
+Make = Callable[[Any, Any], Any]
+"""The module ``evaluation`` of either library, a model → an evaluator."""
+
+CASES: Mapping[str, Make] = {
+    "similarity": lambda e, _: e.EmbeddingSimilarityEvaluator(SOURCES, TARGETS, SCORES, name="dev"),
+    "similarity, all": lambda e, _: e.EmbeddingSimilarityEvaluator(
+        SOURCES, TARGETS, SCORES, similarity_fn_names=ALL, write_csv=True
+    ),
+    "similarity, the main one": lambda e, _: e.EmbeddingSimilarityEvaluator(
+        SOURCES, TARGETS, SCORES, similarity_fn_names=ALL, main_similarity="euclidean", truncate_dim=64
+    ),
+    **{
+        f"similarity, {precision}": lambda e, _, precision=precision: e.EmbeddingSimilarityEvaluator(  # type: ignore[misc]
+            _numbered(SOURCES), _numbered(TARGETS), SCORES * 20, precision=precision
+        )
+        for precision in ("int8", "uint8", "binary", "ubinary")
+    },
+    "triplets": lambda e, _: e.TripletEvaluator(SOURCES, TARGETS, OTHERS, name="dev"),
+    "triplets, all, by a margin": lambda e, _: e.TripletEvaluator(
+        SOURCES, TARGETS, OTHERS, similarity_fn_names=ALL, margin=0.1
+    ),
+    "translations": lambda e, _: e.TranslationEvaluator(SOURCES, TARGETS, name="dev"),
+    "teacher": lambda e, model: e.MSEEvaluator(SOURCES, TARGETS, teacher_model=model),
+    "teacher, named": lambda e, model: e.MSEEvaluator(SOURCES, TARGETS, teacher_model=model, name="dev"),
+    "sequence": lambda e, _: e.SequentialEvaluator(
+        [
+            e.TripletEvaluator(SOURCES, TARGETS, OTHERS, name="first"),
+            e.TranslationEvaluator(SOURCES, TARGETS, name="second"),
+        ]
+    ),
+}
+"""Name → evaluator."""
+
+
+def outcome(make: Make, evaluation: Any, model: Any, folder: Path) -> dict[str, Any]:
+    """What an evaluator returns, which figure counts, and what it writes, called twice."""
+    folder.mkdir(parents=True)
+    evaluator = make(evaluation, model)
+    metrics = evaluator(model, output_path=str(folder), epoch=1, steps=10)
+    evaluator(model, output_path=str(folder), epoch=1, steps=-1)
+    files = {}
+    for path in sorted(folder.iterdir()):
+        with path.open(newline="", encoding="utf-8") as file:
+            files[path.name] = list(csv.reader(file))
+    return {
+        "metrics": {name: float(figure) for name, figure in metrics.items()},
+        "primary": evaluator.primary_metric,
+        "files": files,
+    }

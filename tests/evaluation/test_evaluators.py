@@ -1,0 +1,142 @@
+"""Evaluators: figures and files are those of sentence-transformers."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sentence_embedder import InputExample, SentenceTransformer, evaluation
+from tests.evaluation.cases import CASES, OTHERS, SCORES, SOURCES, TARGETS, outcome
+from tests.minilm import minilm_folder
+from tests.reference.environment import record_evaluators
+from tests.reference.golden import GOLDEN
+
+
+@pytest.fixture(scope="module")
+def golden() -> Any:
+    """What the evaluators of sentence-transformers 6.2.0 say of MiniLM."""
+    return json.loads((GOLDEN / "evaluators.json").read_text(encoding="utf-8"))
+
+
+def _assert_alike(found: dict[str, Any], expected: dict[str, Any], precision: float) -> None:
+    """Figures agree to a precision, everything else exactly."""
+    assert found["metrics"] == pytest.approx(expected["metrics"], abs=precision)
+    assert list(found["metrics"]) == list(expected["metrics"])
+    assert found["primary"] == expected["primary"]
+    assert found["files"].keys() == expected["files"].keys()
+    for name, (header, *rows) in found["files"].items():
+        assert header == expected["files"][name][0]
+        for row, other in zip(rows, expected["files"][name][1:], strict=True):
+            assert [float(cell) for cell in row] == pytest.approx([float(cell) for cell in other], abs=precision)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_figures_and_files_are_those_of_the_reference(
+    name: str, golden: Any, minilm: SentenceTransformer, tmp_path: Path
+) -> None:
+    """An evaluator returns the same figures under the same names, and appends the same rows to the same files: to a
+    millionth, but where the last digit of an embedding can be a step of eight bits.
+    """
+    found = outcome(CASES[name], evaluation, minilm, tmp_path / "out")
+
+    _assert_alike(found, golden[name], 1e-3 if "int8" in name else 1e-6)
+
+
+@pytest.mark.reference
+def test_the_reference_says_the_same_today(golden: Any, tmp_path: Path) -> None:
+    """What was recorded is what the installed sentence-transformers gives."""
+    record_evaluators("6.2", minilm_folder(), tmp_path / "evaluators.json")
+
+    live = json.loads((tmp_path / "evaluators.json").read_text(encoding="utf-8"))
+    for name in CASES:
+        _assert_alike(live[name], golden[name], 1e-6)
+
+
+def test_nothing_is_written_without_a_folder(
+    minilm: SentenceTransformer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a folder, or with ``write_csv=False``, no file is made; the model's truncation stays as it was."""
+    monkeypatch.chdir(tmp_path)
+    pairs = (SOURCES, TARGETS, SCORES)
+
+    evaluation.EmbeddingSimilarityEvaluator(*pairs, truncate_dim=8)(minilm)
+    evaluation.EmbeddingSimilarityEvaluator(*pairs, write_csv=False)(minilm, str(tmp_path))
+
+    assert list(tmp_path.iterdir()) == []
+    assert minilm.truncate_dim is None
+
+
+def test_evaluators_of_examples(minilm: SentenceTransformer) -> None:
+    """Examples with two texts and a score, or with three texts, make evaluators, too."""
+    pairs = [
+        InputExample(texts=[*texts], label=score) for *texts, score in zip(SOURCES, TARGETS, SCORES, strict=True)
+    ]
+    triplets = [InputExample(texts=[*texts]) for texts in zip(SOURCES, TARGETS, OTHERS, strict=True)]
+
+    of_pairs = evaluation.EmbeddingSimilarityEvaluator.from_input_examples(pairs, name="dev")
+    of_triplets = evaluation.TripletEvaluator.from_input_examples(triplets, margin={"cosine": 2.0})
+
+    assert of_pairs(minilm) == evaluation.EmbeddingSimilarityEvaluator(SOURCES, TARGETS, SCORES, name="dev")(minilm)
+    assert of_triplets(minilm) == {"cosine_accuracy": 0.0}
+
+
+def test_evaluators_of_users_in_a_sequence(minilm: SentenceTransformer) -> None:
+    """A sequence takes evaluators that return a float, and a function of the scores."""
+
+    def constant(*_: Any) -> float:
+        return 0.25
+
+    sequence = evaluation.SequentialEvaluator(
+        [constant, evaluation.TranslationEvaluator(SOURCES, SOURCES)],  # type: ignore[list-item]
+        main_score_function=sum,
+    )
+
+    found = minilm.evaluate(sequence)
+
+    assert found["sequential_score"] == 1.25
+    assert found["mean_accuracy"] == 1.0
+    with pytest.raises(ValueError, match="at least one"):
+        evaluation.SequentialEvaluator([])
+
+
+def test_wrong_matches_are_logged(minilm: SentenceTransformer, caplog: pytest.LogCaptureFixture) -> None:
+    """Texts with another translation nearest can be looked at."""
+    caplog.set_level(logging.INFO, logger="sentence_embedder.evaluation")
+
+    evaluation.TranslationEvaluator(["cat", "dog"], ["a dog", "a cat"], print_wrong_matches=True)(minilm, epoch=2)
+
+    assert "'cat': nearest is 'a cat', not 'a dog'" in caplog.text
+    assert "TranslationEvaluator after epoch 2: " in caplog.text
+
+
+def test_columns_of_different_lengths_are_refused(minilm: SentenceTransformer) -> None:
+    """As many of one as of the others are expected."""
+    with pytest.raises(ValueError, match=r"'sentences1': 8, 'sentences2': 7, 'scores': 8"):
+        evaluation.EmbeddingSimilarityEvaluator(SOURCES, TARGETS[:7], SCORES)
+    with pytest.raises(ValueError, match="'negatives': 1"):
+        evaluation.TripletEvaluator(SOURCES, TARGETS, OTHERS[:1])
+    with pytest.raises(ValueError, match="'target_sentences': 1"):
+        evaluation.MSEEvaluator(SOURCES, TARGETS[:1], teacher_model=minilm)
+    with pytest.raises(ValueError, match="'target_sentences': 1"):
+        evaluation.TranslationEvaluator(SOURCES, TARGETS[:1])
+
+
+def test_without_scipy_it_is_said_what_to_install(
+    minilm: SentenceTransformer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where scipy is not installed the error names the extra."""
+    monkeypatch.setitem(sys.modules, "scipy", None)
+
+    with pytest.raises(ImportError, match=r"sentence-embedder\[eval\]"):
+        evaluation.EmbeddingSimilarityEvaluator(SOURCES, TARGETS, SCORES)(minilm)
+
+
+def test_an_evaluator_says_how_it_judges(minilm: SentenceTransformer) -> None:
+    """The class itself judges nothing: that is for those that derive from it."""
+    with pytest.raises(NotImplementedError):
+        evaluation.SentenceEvaluator()(minilm)
