@@ -1,5 +1,6 @@
 """Evaluators: what judges a model, during training and after it."""
 
+from sentence_embedder.evaluation.retrieval_evaluators import InformationRetrievalEvaluator
 from sentence_embedder.evaluation.sentence_evaluator import SentenceEvaluator, SequentialEvaluator
 from sentence_embedder.evaluation.similarity_evaluators import EmbeddingSimilarityEvaluator, TripletEvaluator
 from sentence_embedder.evaluation.translation_evaluators import MSEEvaluator, TranslationEvaluator
@@ -7,6 +8,7 @@ from sentence_embedder.similarity import SimilarityFunction
 
 __all__ = [
     "EmbeddingSimilarityEvaluator",
+    "InformationRetrievalEvaluator",
     "MSEEvaluator",
     "SentenceEvaluator",
     "SequentialEvaluator",

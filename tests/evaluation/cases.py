@@ -46,6 +46,16 @@ def _numbered(texts: list[str]) -> list[str]:
     return [f"{text} Number {number}." for number in range(20) for text in texts]
 
 
+def _collection() -> tuple[dict[str, str], dict[str, str], dict[str, set[str]]]:
+    """Queries, documents, and which of these are relevant: one or two for each query, none for the last."""
+    queries = {f"q{number}": text for number, text in enumerate(SOURCES)}
+    corpus = {f"d{number}": text for number, text in enumerate(TARGETS + OTHERS)}
+    relevant = {
+        f"q{number}": {f"d{number}", f"d{number + 8}"} if number % 2 else {f"d{number}"} for number in range(7)
+    }
+    return queries, corpus, relevant
+
+
 Make = Callable[[Any, Any], Any]
 """The module ``evaluation`` of either library, a model → an evaluator."""
 
@@ -70,6 +80,21 @@ CASES: Mapping[str, Make] = {
     "translations": lambda e, _: e.TranslationEvaluator(SOURCES, TARGETS, name="dev"),
     "teacher": lambda e, model: e.MSEEvaluator(SOURCES, TARGETS, teacher_model=model),
     "teacher, named": lambda e, model: e.MSEEvaluator(SOURCES, TARGETS, teacher_model=model, name="dev"),
+    "retrieval": lambda e, _: e.InformationRetrievalEvaluator(*_collection(), name="dev"),
+    "retrieval, by chunks": lambda e, model: e.InformationRetrievalEvaluator(
+        *_collection(),
+        corpus_chunk_size=5,
+        mrr_at_k=[1, 5],
+        ndcg_at_k=[3, 5],
+        map_at_k=[2, 4],
+        accuracy_at_k=[2],
+        precision_recall_at_k=[1, 2],
+        score_functions={"cosine": model.similarity, "negative": lambda a, b: -model.similarity(a, b)},
+        truncate_dim=128,
+    ),
+    "retrieval with prompts": lambda e, _: e.InformationRetrievalEvaluator(
+        *_collection(), query_prompt="question: ", corpus_prompt="text: "
+    ),
     "sequence": lambda e, _: e.SequentialEvaluator(
         [
             e.TripletEvaluator(SOURCES, TARGETS, OTHERS, name="first"),

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from sentence_embedder import InputExample, SentenceTransformer, evaluation
-from tests.evaluation.cases import CASES, OTHERS, SCORES, SOURCES, TARGETS, outcome
+from tests.evaluation.cases import CASES, OTHERS, SCORES, SOURCES, TARGETS, _collection, outcome
 from tests.minilm import minilm_folder
 from tests.reference.environment import record_evaluators
 from tests.reference.golden import GOLDEN
@@ -134,6 +134,26 @@ def test_without_scipy_it_is_said_what_to_install(
 
     with pytest.raises(ImportError, match=r"sentence-embedder\[eval\]"):
         evaluation.EmbeddingSimilarityEvaluator(SOURCES, TARGETS, SCORES)(minilm)
+
+
+def test_documents_that_are_embedded_already(minilm: SentenceTransformer) -> None:
+    """The embeddings of documents can be given, or another model for them; a collection without anything relevant,
+    and a main similarity that is not measured, are refused.
+    """
+    queries, corpus, relevant = _collection()
+    evaluator = evaluation.InformationRetrievalEvaluator(queries, corpus, relevant)
+    expected = evaluator(minilm)
+
+    embeddings = minilm.encode_document(list(corpus.values()), convert_to_tensor=True)
+
+    assert evaluator(minilm, corpus_embeddings=embeddings) == pytest.approx(expected)
+    assert evaluator(minilm, corpus_model=minilm) == pytest.approx(expected)
+    with pytest.raises(ValueError, match="expected relevant documents"):
+        evaluation.InformationRetrievalEvaluator(queries, corpus, {})
+    with pytest.raises(ValueError, match="main_score_function"):
+        evaluation.InformationRetrievalEvaluator(
+            queries, corpus, relevant, score_functions={"cosine": minilm.similarity}, main_score_function="dot"
+        )
 
 
 def test_an_evaluator_says_how_it_judges(minilm: SentenceTransformer) -> None:

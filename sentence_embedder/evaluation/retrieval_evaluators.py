@@ -1,0 +1,254 @@
+"""Evaluators of retrieval: whether relevant documents are found."""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sentence_embedder.evaluation.sentence_evaluator import Measured, MeasuringEvaluator
+from sentence_embedder.similarity import SimilarityFunction
+
+ScoreFunction = Callable[[Tensor, Tensor], Tensor]
+"""Embeddings of queries and of documents → similarities of all pairs, shape (queries, documents)."""
+
+Hits = list[tuple[float, str]]
+"""The documents found for a query, each with its score, the best first."""
+
+_QUERIES_AT_ONCE = 1024
+
+
+class InformationRetrievalEvaluator(MeasuringEvaluator):
+    """How well the documents that are most similar to queries are those that are relevant (Manning et al. 2008,
+    Introduction to Information Retrieval, chapter 8).
+
+    Metrics, for each similarity and each k: ``cosine_accuracy@k``, the share of queries with a relevant document
+    among the first k; ``precision@k`` and ``recall@k``; ``mrr@k``, the mean of 1 / rank of the first relevant one;
+    ``ndcg@k``; ``map@k``. What counts is the highest k of ``ndcg@k``, of the main similarity, or the highest.
+
+    Args:
+        queries: Id → text. Those without relevant documents are left out.
+        corpus: Id → text of the documents.
+        relevant_docs: Id of a query → ids of its relevant documents.
+        corpus_chunk_size: How many documents are embedded, and held, at a time.
+        mrr_at_k: The numbers k.
+        ndcg_at_k: See above.
+        accuracy_at_k: See above.
+        precision_recall_at_k: See above.
+        map_at_k: See above.
+        show_progress_bar: Whether ``encode`` shows one.
+        batch_size: Of ``encode``.
+        name: What is put before the names of the metrics, and into that of the CSV file.
+        write_csv: Whether figures are appended to a CSV file.
+        truncate_dim: Width to which embeddings are cut; by default the model's.
+        score_functions: Name → similarity of all pairs; by default the model's own.
+        main_score_function: The name of the one that counts.
+        query_prompt: What stands before each query.
+        query_prompt_name: The name of that prompt.
+        corpus_prompt: What stands before each document.
+        corpus_prompt_name: The name of that prompt.
+
+    Raises:
+        ValueError: No query has a relevant document, or the main similarity is none of those that are measured.
+    """
+
+    def __init__(
+        self,
+        queries: Mapping[str, str],
+        corpus: Mapping[str, str],
+        relevant_docs: Mapping[str, Collection[str]],
+        corpus_chunk_size: int = 50_000,
+        mrr_at_k: Sequence[int] = (10,),
+        ndcg_at_k: Sequence[int] = (10,),
+        accuracy_at_k: Sequence[int] = (1, 3, 5, 10),
+        precision_recall_at_k: Sequence[int] = (1, 3, 5, 10),
+        map_at_k: Sequence[int] = (100,),
+        show_progress_bar: bool | None = False,
+        batch_size: int = 32,
+        name: str = "",
+        write_csv: bool = True,
+        truncate_dim: int | None = None,
+        score_functions: Mapping[str, ScoreFunction] | None = None,
+        main_score_function: str | SimilarityFunction | None = None,
+        *,
+        query_prompt: str | None = None,
+        query_prompt_name: str | None = None,
+        corpus_prompt: str | None = None,
+        corpus_prompt_name: str | None = None,
+    ) -> None:
+        super().__init__(
+            name,
+            batch_size=batch_size,
+            show_progress_bar=show_progress_bar,
+            write_csv=write_csv,
+            truncate_dim=truncate_dim,
+        )
+        self.queries = {key: text for key, text in queries.items() if relevant_docs.get(key)}
+        if not self.queries:
+            raise ValueError("relevant_docs: expected relevant documents for a query at least, found none")
+        self.corpus = corpus
+        self.relevant_docs = relevant_docs
+        self.corpus_chunk_size = corpus_chunk_size
+        self.mrr_at_k = mrr_at_k
+        self.ndcg_at_k = ndcg_at_k
+        self.accuracy_at_k = accuracy_at_k
+        self.precision_recall_at_k = precision_recall_at_k
+        self.map_at_k = map_at_k
+        self.score_functions = score_functions
+        main = main_score_function
+        self.main_score_function = main.value if isinstance(main, SimilarityFunction) else main
+        if score_functions and self.main_score_function not in (None, *score_functions):
+            raise ValueError(f"main_score_function: expected one of {list(score_functions)}, found {main!r}")
+        self.query_prompts = {"prompt": query_prompt, "prompt_name": query_prompt_name}
+        self.corpus_prompts = {"prompt": corpus_prompt, "prompt_name": corpus_prompt_name}
+        self._corpus_model: Any = None
+        self._corpus_embeddings: Tensor | None = None
+
+    @property
+    def csv_file(self) -> str:
+        """The name of the CSV file."""
+        return f"{'_'.join(filter(None, ['Information-Retrieval_evaluation', self.name, 'results']))}.csv"
+
+    def __call__(
+        self,
+        model: Any,
+        output_path: str | None = None,
+        epoch: int = -1,
+        steps: int = -1,
+        corpus_model: Any = None,
+        corpus_embeddings: Tensor | None = None,
+    ) -> dict[str, float]:
+        """Judge a model; see ``SentenceEvaluator``.
+
+        Args:
+            model: The model that embeds the queries.
+            output_path: See there, like the two that follow.
+            epoch: See above.
+            steps: See above.
+            corpus_model: The model that embeds the documents, if it is another one.
+            corpus_embeddings: The embeddings of the documents (documents, dim), if they are there already.
+        """
+        self._corpus_model, self._corpus_embeddings = corpus_model, corpus_embeddings
+        try:
+            return super().__call__(model, output_path, epoch, steps)
+        finally:
+            self._corpus_model = self._corpus_embeddings = None
+
+    def measured(self, model: Any) -> Measured:
+        """The metrics of a model."""
+        functions = self.score_functions or {model.similarity_fn_name: model.similarity}
+        metrics: dict[str, float] = {}
+        columns: dict[str, float] = {}
+        for name, hits in self._found(model, functions).items():
+            of_function = self._metrics(hits)
+            metrics.update({f"{name}_{metric}": figure for metric, figure in of_function.items()})
+            columns.update({f"{name}-{column}": of_function[metric] for column, metric in self._columns()})
+        counted = f"ndcg@{max(self.ndcg_at_k)}"
+        main = self.main_score_function or max(functions, key=lambda name: metrics[f"{name}_{counted}"])
+        return Measured(metrics=metrics, primary=f"{main}_{counted}", columns=columns)
+
+    def _found(self, model: Any, functions: Mapping[str, ScoreFunction]) -> dict[str, list[Hits]]:
+        """Name of a similarity → for each query the documents that are most similar, the corpus taken by chunks."""
+        encode = partial(_encoded, batch_size=self.batch_size, show_progress_bar=self.show_progress_bar)
+        queries = encode(model.encode_query, list(self.queries.values()), **self.query_prompts)
+        most = max(map(max, (self.mrr_at_k, self.ndcg_at_k, self.accuracy_at_k, self.precision_recall_at_k)))
+        most = max(most, *self.map_at_k)
+        found: dict[str, list[Hits]] = {name: [[] for _ in self.queries] for name in functions}
+        for keys, documents in self._chunks(partial(encode, (self._corpus_model or model).encode_document)):
+            for name, function in functions.items():
+                for place, hits in enumerate(_nearest(queries, documents, function, most)):
+                    added = ((score, keys[document]) for score, document in hits)
+                    found[name][place] = heapq.nlargest(most, (*found[name][place], *added), key=lambda hit: hit[0])
+        return found
+
+    def _chunks(self, encode: Callable[..., Tensor]) -> Iterator[tuple[list[str], Tensor]]:
+        """The documents, some at a time: their ids, and their embeddings."""
+        keys = list(self.corpus)
+        for start in range(0, len(keys), self.corpus_chunk_size):
+            chunk = keys[start : start + self.corpus_chunk_size]
+            if self._corpus_embeddings is not None:
+                yield chunk, self._corpus_embeddings[start : start + len(chunk)]
+            else:
+                yield chunk, encode([self.corpus[key] for key in chunk], **self.corpus_prompts)
+
+    def _metrics(self, found: Sequence[Hits]) -> dict[str, float]:
+        """The metrics of all queries: means of those of each."""
+        relevant = [set(self.relevant_docs[key]) for key in self.queries]
+        ranked = [[key in wanted for _, key in hits] for hits, wanted in zip(found, relevant, strict=True)]
+        counts = [len(wanted) for wanted in relevant]
+        kinds: list[tuple[str, Sequence[int], Callable[[list[bool], int, int], float]]] = [
+            ("accuracy", self.accuracy_at_k, lambda hits, _, k: float(any(hits[:k]))),
+            ("precision", self.precision_recall_at_k, lambda hits, _, k: sum(hits[:k]) / k),
+            ("recall", self.precision_recall_at_k, lambda hits, count, k: sum(hits[:k]) / count),
+            ("ndcg", self.ndcg_at_k, normalized_gain),
+            ("mrr", self.mrr_at_k, reciprocal_rank),
+            ("map", self.map_at_k, average_precision),
+        ]
+        return {
+            f"{kind}@{k}": sum(map(partial(_of, metric, k=k), ranked, counts)) / len(ranked)
+            for kind, at_k, metric in kinds
+            for k in at_k
+        }
+
+    def _columns(self) -> Iterator[tuple[str, str]]:
+        """The columns of the CSV file, each with its metric."""
+        yield from ((f"Accuracy@{k}", f"accuracy@{k}") for k in self.accuracy_at_k)
+        for k in self.precision_recall_at_k:
+            yield from ((f"Precision@{k}", f"precision@{k}"), (f"Recall@{k}", f"recall@{k}"))
+        for kind, at_k in (("MRR", self.mrr_at_k), ("NDCG", self.ndcg_at_k), ("MAP", self.map_at_k)):
+            yield from ((f"{kind}@{k}", f"{kind.lower()}@{k}") for k in at_k)
+
+
+def _of(metric: Callable[[list[bool], int, int], float], hits: list[bool], count: int, *, k: int) -> float:
+    return metric(hits, count, k)
+
+
+def reciprocal_rank(hits: Sequence[bool], count: int, k: int) -> float:
+    """1 / rank of the first that is relevant among the first k; 0 if there is none.
+
+    Args:
+        hits: Whether each document found is relevant, the best first.
+        count: How many are relevant.
+        k: How many are looked at.
+
+    Example:
+        >>> reciprocal_rank([False, True, True], 2, 10)
+        0.5
+    """
+    del count
+    return next((1 / rank for rank, hit in enumerate(hits[:k], 1) if hit), 0.0)
+
+
+def normalized_gain(hits: Sequence[bool], count: int, k: int) -> float:
+    """Σ 1 / log₂(rank + 1) over those that are relevant among the first k, as a share of the best there can be
+    (Järvelin and Kekäläinen 2002); arguments as for ``reciprocal_rank``.
+    """
+    gain = sum(1 / math.log2(rank + 1) for rank, hit in enumerate(hits[:k], 1) if hit)
+    return gain / sum(1 / math.log2(rank + 1) for rank in range(1, min(count, k) + 1))
+
+
+def average_precision(hits: Sequence[bool], count: int, k: int) -> float:
+    """The mean of the precision at each that is relevant among the first k; arguments as for
+    ``reciprocal_rank``.
+    """
+    precisions = (sum(hits[:rank]) / rank for rank, hit in enumerate(hits[:k], 1) if hit)
+    return sum(precisions) / min(count, k)
+
+
+def _encoded(encode: Callable[..., Tensor], texts: list[str], **arguments: Any) -> Tensor:
+    return encode(texts, convert_to_tensor=True, **arguments)
+
+
+def _nearest(
+    queries: Tensor, documents: Tensor, function: ScoreFunction, most: int
+) -> Iterator[list[tuple[float, int]]]:
+    """For each query the scores and places of the documents that are most similar."""
+    for some in torch.split(queries, _QUERIES_AT_ONCE):
+        scores, places = torch.topk(function(some, documents), min(most, len(documents)), dim=1)
+        for row in zip(scores.tolist(), places.tolist(), strict=True):
+            yield list(zip(*row, strict=True))
