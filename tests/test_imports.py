@@ -62,7 +62,6 @@ OUTSIDE_THEIR_HOME = {
     "PIL": "models.clip_model",
     "pyarrow": "cluster",  # which comes with ray[data]
     "ray": "cluster",
-    "scipy": "evaluation.statistics",
 }
 """Packages that one file alone, or one folder, may import."""
 

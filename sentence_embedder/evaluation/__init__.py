@@ -1,5 +1,7 @@
 """Evaluators: what judges a model, during training and after it."""
 
+from sentence_embedder.evaluation.classification_evaluators import BinaryClassificationEvaluator
+from sentence_embedder.evaluation.reranking_evaluators import RerankingEvaluator
 from sentence_embedder.evaluation.retrieval_evaluators import InformationRetrievalEvaluator
 from sentence_embedder.evaluation.sentence_evaluator import SentenceEvaluator, SequentialEvaluator
 from sentence_embedder.evaluation.similarity_evaluators import EmbeddingSimilarityEvaluator, TripletEvaluator
@@ -7,9 +9,11 @@ from sentence_embedder.evaluation.translation_evaluators import MSEEvaluator, Tr
 from sentence_embedder.similarity import SimilarityFunction
 
 __all__ = [
+    "BinaryClassificationEvaluator",
     "EmbeddingSimilarityEvaluator",
     "InformationRetrievalEvaluator",
     "MSEEvaluator",
+    "RerankingEvaluator",
     "SentenceEvaluator",
     "SequentialEvaluator",
     "SimilarityFunction",

@@ -18,7 +18,7 @@ from sentence_embedder.similarity import SimilarityFunction
 Similarity = str | SimilarityFunction
 
 
-def _names(model: Any, names: Sequence[Similarity] | None, main: str | None) -> list[str]:
+def measured_similarities(model: Any, names: Sequence[Similarity] | None, main: str | None = None) -> list[str]:
     """Which similarities are measured: those that are asked for, or the model's own; the main one in any case."""
     chosen = [model.similarity_fn_name] if not names else [SimilarityFunction.parse(name).value for name in names]
     if not names and main is not None:
@@ -120,7 +120,7 @@ class EmbeddingSimilarityEvaluator(MeasuringEvaluator):
             )
         )
         scores = np.asarray(self.scores)
-        names = _names(model, self.similarity_fn_names, self.main_similarity)
+        names = measured_similarities(model, self.similarity_fn_names, self.main_similarity)
         metrics: dict[str, float] = {}
         for name in names:
             similarities = SimilarityFunction.to_similarity_pairwise_fn(name)(first, second).numpy()
@@ -217,7 +217,7 @@ class TripletEvaluator(MeasuringEvaluator):
     def measured(self, model: Any) -> Measured:
         """The accuracies of a model."""
         anchors, positives, negatives = self.embedded(model, self.anchors, self.positives, self.negatives)
-        names = _names(model, self.similarity_fn_names, self.main_similarity_function)
+        names = measured_similarities(model, self.similarity_fn_names, self.main_similarity_function)
         metrics = {}
         for name in names:
             similarity = SimilarityFunction.to_similarity_pairwise_fn(name)

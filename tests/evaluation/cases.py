@@ -37,6 +37,7 @@ OTHERS = [
     "They paint a wall.",
     "The train arrives.",
 ]
+LABELS = [1, 0, 1, 0, 1, 1, 1, 0]
 SCORES = [0.9, 0.6, 0.8, 0.1, 0.5, 0.4, 0.7, 0.3]
 ALL = ["cosine", "dot", "euclidean", "manhattan"]
 
@@ -44,6 +45,18 @@ ALL = ["cosine", "dot", "euclidean", "manhattan"]
 def _numbered(texts: list[str]) -> list[str]:
     """Twenty times as many texts, all different."""
     return [f"{text} Number {number}." for number in range(20) for text in texts]
+
+
+def _samples() -> list[dict[str, Any]]:
+    """Queries, each with one or two relevant documents and some others; one has none that is relevant."""
+    return [
+        {
+            "query": source,
+            "positive": [TARGETS[number], OTHERS[number]][: number % 3],
+            "negative": OTHERS[:number] + TARGETS[number + 1 :],
+        }
+        for number, source in enumerate(SOURCES)
+    ]
 
 
 def _collection() -> tuple[dict[str, str], dict[str, str], dict[str, set[str]]]:
@@ -80,6 +93,12 @@ CASES: Mapping[str, Make] = {
     "translations": lambda e, _: e.TranslationEvaluator(SOURCES, TARGETS, name="dev"),
     "teacher": lambda e, model: e.MSEEvaluator(SOURCES, TARGETS, teacher_model=model),
     "teacher, named": lambda e, model: e.MSEEvaluator(SOURCES, TARGETS, teacher_model=model, name="dev"),
+    "classification": lambda e, _: e.BinaryClassificationEvaluator(SOURCES, TARGETS, LABELS, name="dev"),
+    "classification, all": lambda e, _: e.BinaryClassificationEvaluator(
+        SOURCES, OTHERS, LABELS, similarity_fn_names=ALL
+    ),
+    "reranking": lambda e, _: e.RerankingEvaluator(_samples(), name="dev"),
+    "reranking, few": lambda e, _: e.RerankingEvaluator(_samples(), at_k=3),
     "retrieval": lambda e, _: e.InformationRetrievalEvaluator(*_collection(), name="dev"),
     "retrieval, by chunks": lambda e, model: e.InformationRetrievalEvaluator(
         *_collection(),

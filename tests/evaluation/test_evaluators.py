@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from sentence_embedder import InputExample, SentenceTransformer, evaluation
@@ -25,14 +26,16 @@ def golden() -> Any:
 
 def _assert_alike(found: dict[str, Any], expected: dict[str, Any], precision: float) -> None:
     """Figures agree to a precision, everything else exactly."""
-    assert found["metrics"] == pytest.approx(expected["metrics"], abs=precision)
+    assert found["metrics"] == pytest.approx(expected["metrics"], rel=1e-6, abs=precision)
     assert list(found["metrics"]) == list(expected["metrics"])
     assert found["primary"] == expected["primary"]
     assert found["files"].keys() == expected["files"].keys()
     for name, (header, *rows) in found["files"].items():
         assert header == expected["files"][name][0]
         for row, other in zip(rows, expected["files"][name][1:], strict=True):
-            assert [float(cell) for cell in row] == pytest.approx([float(cell) for cell in other], abs=precision)
+            assert [float(cell) for cell in row] == pytest.approx(
+                [float(cell) for cell in other], rel=1e-6, abs=precision
+            )
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -130,7 +133,7 @@ def test_without_scipy_it_is_said_what_to_install(
     minilm: SentenceTransformer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where scipy is not installed the error names the extra."""
-    monkeypatch.setitem(sys.modules, "scipy", None)
+    monkeypatch.setitem(sys.modules, "scipy.stats", None)
 
     with pytest.raises(ImportError, match=r"sentence-embedder\[eval\]"):
         evaluation.EmbeddingSimilarityEvaluator(SOURCES, TARGETS, SCORES)(minilm)
@@ -154,6 +157,23 @@ def test_documents_that_are_embedded_already(minilm: SentenceTransformer) -> Non
         evaluation.InformationRetrievalEvaluator(
             queries, corpus, relevant, score_functions={"cosine": minilm.similarity}, main_score_function="dot"
         )
+
+
+def test_samples_and_labels_are_checked() -> None:
+    """Samples without documents of both kinds, labels beyond 0 and 1, and a single pair are named."""
+    with pytest.raises(ValueError, match="expected one with positive and negative documents, found 1 without"):
+        evaluation.RerankingEvaluator([{"query": "a", "positive": [], "negative": ["b"]}])
+    with pytest.raises(ValueError, match=r"labels: expected 0 and 1, found \[0, 2\]"):
+        evaluation.BinaryClassificationEvaluator(["a", "b"], ["c", "d"], [0, 2])
+    with pytest.raises(ValueError, match="two pairs or more"):
+        evaluation.BinaryClassificationEvaluator.find_best_acc_and_threshold(np.ones(1), np.ones(1), True)
+
+
+def test_without_positive_pairs_there_is_no_f1() -> None:
+    """Where no pair belongs together, the f1 is 0."""
+    found = evaluation.BinaryClassificationEvaluator.find_best_f1_and_threshold(np.arange(3.0), np.zeros(3), True)
+
+    assert found == (0, 0, 0, 0)
 
 
 def test_an_evaluator_says_how_it_judges(minilm: SentenceTransformer) -> None:
