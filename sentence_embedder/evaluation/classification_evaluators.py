@@ -9,7 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sentence_embedder.evaluation.sentence_evaluator import Measured, MeasuringEvaluator
-from sentence_embedder.evaluation.similarity_evaluators import Similarity, check_lengths, measured_similarities
+from sentence_embedder.evaluation.similarity_evaluators import (
+    Similarity,
+    check_lengths,
+    measured_similarities,
+    parsed,
+)
 from sentence_embedder.evaluation.statistics import average_precision, matthews_correlation
 from sentence_embedder.input_example import InputExample
 from sentence_embedder.similarity import SimilarityFunction
@@ -88,7 +93,7 @@ class BinaryClassificationEvaluator(MeasuringEvaluator):
         self.sentences1 = sentences1
         self.sentences2 = sentences2
         self.labels = labels
-        self.similarity_fn_names = similarity_fn_names
+        self.similarity_fn_names = parsed(similarity_fn_names)
 
     @classmethod
     def from_input_examples(
@@ -101,7 +106,7 @@ class BinaryClassificationEvaluator(MeasuringEvaluator):
     @property
     def csv_file(self) -> str:
         """The name of the CSV file."""
-        return f"{'_'.join(filter(None, ['binary_classification_evaluation', self.name, 'results']))}.csv"
+        return self.file_name("binary_classification_evaluation")
 
     def measured(self, model: Any) -> Measured:
         """The metrics of a model."""

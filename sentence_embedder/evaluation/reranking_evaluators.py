@@ -69,7 +69,7 @@ class RerankingEvaluator(MeasuringEvaluator):
     @property
     def csv_file(self) -> str:
         """The name of the CSV file."""
-        return f"{'_'.join(filter(None, ['RerankingEvaluator', self.name, 'results']))}_@{self.at_k}.csv"
+        return self.file_name("RerankingEvaluator").replace(".csv", f"_@{self.at_k}.csv")
 
     def measured(self, model: Any) -> Measured:
         """The metrics of a model."""

@@ -6,6 +6,7 @@ import heapq
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import torch
@@ -17,8 +18,11 @@ from sentence_embedder.similarity import SimilarityFunction
 ScoreFunction = Callable[[Tensor, Tensor], Tensor]
 """Embeddings of queries and of documents → similarities of all pairs, shape (queries, documents)."""
 
-Hits = list[tuple[float, str]]
+Hits = list[tuple[float, Any]]
 """The documents found for a query, each with its score, the best first."""
+
+Chunks = Iterator[tuple[list[Any], Tensor]]
+"""Ids of documents, and their embeddings (documents, dim), some at a time."""
 
 _QUERIES_AT_ONCE = 1024
 
@@ -36,11 +40,11 @@ class InformationRetrievalEvaluator(MeasuringEvaluator):
         corpus: Id → text of the documents.
         relevant_docs: Id of a query → ids of its relevant documents.
         corpus_chunk_size: How many documents are embedded, and held, at a time.
-        mrr_at_k: The numbers k.
-        ndcg_at_k: See above.
-        accuracy_at_k: See above.
-        precision_recall_at_k: See above.
-        map_at_k: See above.
+        mrr_at_k: The numbers k of ``mrr@k``.
+        ndcg_at_k: Those of ``ndcg@k``.
+        accuracy_at_k: Those of ``accuracy@k``.
+        precision_recall_at_k: Those of ``precision@k`` and ``recall@k``.
+        map_at_k: Those of ``map@k``.
         show_progress_bar: Whether ``encode`` shows one.
         batch_size: Of ``encode``.
         name: What is put before the names of the metrics, and into that of the CSV file.
@@ -54,7 +58,8 @@ class InformationRetrievalEvaluator(MeasuringEvaluator):
         corpus_prompt_name: The name of that prompt.
 
     Raises:
-        ValueError: No query has a relevant document, or the main similarity is none of those that are measured.
+        ValueError: No query has a relevant document, or a number is missing or not positive; when a model is
+            judged, the main similarity is none of those that are measured.
     """
 
     def __init__(
@@ -102,17 +107,17 @@ class InformationRetrievalEvaluator(MeasuringEvaluator):
         self.score_functions = score_functions
         main = main_score_function
         self.main_score_function = main.value if isinstance(main, SimilarityFunction) else main
-        if score_functions and self.main_score_function not in (None, *score_functions):
-            raise ValueError(f"main_score_function: expected one of {list(score_functions)}, found {main!r}")
+        if corpus_chunk_size < 1:
+            raise ValueError(f"corpus_chunk_size: expected 1 or more, found {corpus_chunk_size}")
+        if not ndcg_at_k:
+            raise ValueError("ndcg_at_k: expected a number at least, of which the highest counts, found none")
         self.query_prompts = {"prompt": query_prompt, "prompt_name": query_prompt_name}
         self.corpus_prompts = {"prompt": corpus_prompt, "prompt_name": corpus_prompt_name}
-        self._corpus_model: Any = None
-        self._corpus_embeddings: Tensor | None = None
 
     @property
     def csv_file(self) -> str:
         """The name of the CSV file."""
-        return f"{'_'.join(filter(None, ['Information-Retrieval_evaluation', self.name, 'results']))}.csv"
+        return self.file_name("Information-Retrieval_evaluation")
 
     def __call__(
         self,
@@ -133,48 +138,60 @@ class InformationRetrievalEvaluator(MeasuringEvaluator):
             corpus_model: The model that embeds the documents, if it is another one.
             corpus_embeddings: The embeddings of the documents (documents, dim), if they are there already.
         """
-        self._corpus_model, self._corpus_embeddings = corpus_model, corpus_embeddings
-        try:
-            return super().__call__(model, output_path, epoch, steps)
-        finally:
-            self._corpus_model = self._corpus_embeddings = None
+        documents = partial(self._chunks, corpus_model or model, corpus_embeddings)
+        return self.reported(self._measured(model, documents), output_path, epoch, steps)
 
     def measured(self, model: Any) -> Measured:
         """The metrics of a model."""
+        return self._measured(model, partial(self._chunks, model, None))
+
+    def _measured(self, model: Any, documents: Callable[[], Chunks]) -> Measured:
         functions = self.score_functions or {model.similarity_fn_name: model.similarity}
+        if self.main_score_function not in (None, *functions):
+            raise ValueError(
+                f"main_score_function: expected one of {list(functions)}, found {self.main_score_function!r}"
+            )
         metrics: dict[str, float] = {}
         columns: dict[str, float] = {}
-        for name, hits in self._found(model, functions).items():
-            of_function = self._metrics(hits)
-            metrics.update({f"{name}_{metric}": figure for metric, figure in of_function.items()})
-            columns.update({f"{name}-{column}": of_function[metric] for column, metric in self._columns()})
+        found = self._found(model, functions, documents())
+        for name in functions:
+            metrics.update({f"{name}_{metric}": figure for metric, figure in self._metrics(found[name]).items()})
+        for name in sorted(functions):  # the order in which others write them
+            columns.update({f"{name}-{column}": metrics[f"{name}_{metric}"] for column, metric in self._columns()})
         counted = f"ndcg@{max(self.ndcg_at_k)}"
-        main = self.main_score_function or max(functions, key=lambda name: metrics[f"{name}_{counted}"])
+        main = self.main_score_function or max(sorted(functions), key=lambda name: metrics[f"{name}_{counted}"])
         return Measured(metrics=metrics, primary=f"{main}_{counted}", columns=columns)
 
-    def _found(self, model: Any, functions: Mapping[str, ScoreFunction]) -> dict[str, list[Hits]]:
+    def _found(
+        self, model: Any, functions: Mapping[str, ScoreFunction], documents: Chunks
+    ) -> dict[str, list[Hits]]:
         """Name of a similarity → for each query the documents that are most similar, the corpus taken by chunks."""
-        encode = partial(_encoded, batch_size=self.batch_size, show_progress_bar=self.show_progress_bar)
-        queries = encode(model.encode_query, list(self.queries.values()), **self.query_prompts)
-        most = max(map(max, (self.mrr_at_k, self.ndcg_at_k, self.accuracy_at_k, self.precision_recall_at_k)))
-        most = max(most, *self.map_at_k)
+        (queries,) = self.embedded_by(model.encode_query, list(self.queries.values()), **self.query_prompts)
+        numbers = (self.mrr_at_k, self.ndcg_at_k, self.accuracy_at_k, self.precision_recall_at_k, self.map_at_k)
+        deepest = max(chain.from_iterable(numbers))
         found: dict[str, list[Hits]] = {name: [[] for _ in self.queries] for name in functions}
-        for keys, documents in self._chunks(partial(encode, (self._corpus_model or model).encode_document)):
+        for keys, embeddings in documents:
             for name, function in functions.items():
-                for place, hits in enumerate(_nearest(queries, documents, function, most)):
+                for place, hits in enumerate(_most_similar(queries, embeddings, function, deepest)):
                     added = ((score, keys[document]) for score, document in hits)
-                    found[name][place] = heapq.nlargest(most, (*found[name][place], *added), key=lambda hit: hit[0])
+                    # Of equal scores the lower id comes first, however the corpus is cut into chunks.
+                    best = heapq.nsmallest(deepest, (*found[name][place], *added), key=_by_score_and_id)
+                    found[name][place] = best
         return found
 
-    def _chunks(self, encode: Callable[..., Tensor]) -> Iterator[tuple[list[str], Tensor]]:
-        """The documents, some at a time: their ids, and their embeddings."""
+    def _chunks(self, model: Any, embeddings: Tensor | None) -> Chunks:
+        """The documents, some at a time: their ids, and their embeddings, which are there or made by a model."""
         keys = list(self.corpus)
+        if embeddings is not None and len(embeddings) != len(keys):
+            raise ValueError(f"corpus_embeddings: expected {len(keys)} rows, found {len(embeddings)}")
         for start in range(0, len(keys), self.corpus_chunk_size):
             chunk = keys[start : start + self.corpus_chunk_size]
-            if self._corpus_embeddings is not None:
-                yield chunk, self._corpus_embeddings[start : start + len(chunk)]
+            if embeddings is not None:
+                yield chunk, embeddings[start : start + len(chunk)].cpu()
             else:
-                yield chunk, encode([self.corpus[key] for key in chunk], **self.corpus_prompts)
+                texts = [self.corpus[key] for key in chunk]
+                (made,) = self.embedded_by(model.encode_document, texts, **self.corpus_prompts)
+                yield chunk, made
 
     def _metrics(self, found: Sequence[Hits]) -> dict[str, float]:
         """The metrics of all queries: means of those of each."""
@@ -236,19 +253,27 @@ def average_precision(hits: Sequence[bool], count: int, k: int) -> float:
     """The mean of the precision at each that is relevant among the first k; arguments as for
     ``reciprocal_rank``.
     """
-    precisions = (sum(hits[:rank]) / rank for rank, hit in enumerate(hits[:k], 1) if hit)
-    return sum(precisions) / min(count, k)
+    total = found = 0.0
+    for rank, hit in enumerate(hits[:k], 1):
+        if hit:
+            found += 1
+            total += found / rank
+    return total / min(count, k)
 
 
-def _encoded(encode: Callable[..., Tensor], texts: list[str], **arguments: Any) -> Tensor:
-    return encode(texts, convert_to_tensor=True, **arguments)
-
-
-def _nearest(
-    queries: Tensor, documents: Tensor, function: ScoreFunction, most: int
+def _most_similar(
+    queries: Tensor, documents: Tensor, function: ScoreFunction, count: int
 ) -> Iterator[list[tuple[float, int]]]:
-    """For each query the scores and places of the documents that are most similar."""
+    """For each query the scores and places of the documents that are most similar, and of all that are as similar
+    as the last of them.
+    """
     for some in torch.split(queries, _QUERIES_AT_ONCE):
-        scores, places = torch.topk(function(some, documents), min(most, len(documents)), dim=1)
-        for row in zip(scores.tolist(), places.tolist(), strict=True):
-            yield list(zip(*row, strict=True))
+        scores = function(some, documents)
+        lowest = torch.topk(scores, min(count, len(documents)), dim=1).values[:, -1]
+        for row, limit in zip(scores, lowest, strict=True):
+            places = (row >= limit).nonzero().squeeze(-1)
+            yield list(zip(row[places].tolist(), places.tolist(), strict=True))
+
+
+def _by_score_and_id(hit: tuple[float, Any]) -> tuple[float, Any]:
+    return -hit[0], hit[1]

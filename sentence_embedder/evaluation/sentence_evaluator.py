@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,7 +33,7 @@ class SentenceEvaluator:
 
         Args:
             model: A SentenceTransformer.
-            output_path: A folder that exists, for what is written; None to write nothing.
+            output_path: A folder for what is written; None to write nothing.
             epoch: After which epoch of a training; -1 outside of one.
             steps: After how many steps of it; -1 at its end.
 
@@ -98,11 +97,10 @@ class MeasuringEvaluator(SentenceEvaluator):
         self, model: Any, output_path: str | None = None, epoch: int = -1, steps: int = -1
     ) -> dict[str, float]:
         """Judge a model; see ``SentenceEvaluator``."""
-        truncated: AbstractContextManager[Any] = nullcontext()
-        if self.truncate_dim is not None:
-            truncated = model.truncate_sentence_embeddings(self.truncate_dim)
-        with truncated:
-            found = self.measured(model)
+        return self.reported(self.measured(model), output_path, epoch, steps)
+
+    def reported(self, found: Measured, output_path: str | None, epoch: int, steps: int) -> dict[str, float]:
+        """What was found, logged, written down, and under the names by which it is known."""
         metrics = {self._prefixed(name): float(figure) for name, figure in found.metrics.items()}
         self.primary_metric = self._prefixed(found.primary)
         logger.info("%s%s: %s", type(self).__name__, _when(epoch, steps), metrics)
@@ -115,13 +113,23 @@ class MeasuringEvaluator(SentenceEvaluator):
 
     def embedded(self, model: Any, *columns: Sequence[str], **arguments: Any) -> list[Tensor]:
         """The embeddings of several columns of texts, each (rows, dim) on the CPU; equal ones are computed once."""
-        together = model.encode(
+        return self.embedded_by(model.encode, *columns, **arguments)
+
+    def embedded_by(self, encode: Callable[..., Any], *columns: Sequence[str], **arguments: Any) -> list[Tensor]:
+        """The same by a method of a model: ``encode``, ``encode_query`` or ``encode_document``."""
+        together = encode(
             [text for column in columns for text in column],
             batch_size=self.batch_size,
             show_progress_bar=self.show_progress_bar,
+            convert_to_numpy=True,
+            truncate_dim=self.truncate_dim,
             **arguments,
         )
         return list(torch.split(torch.from_numpy(together), [len(column) for column in columns]))
+
+    def file_name(self, what: str, *more: str) -> str:
+        """The name of a CSV file for these figures."""
+        return f"{'_'.join(filter(None, [what, self.name, *more, 'results']))}.csv"
 
 
 class SequentialEvaluator(SentenceEvaluator):
@@ -156,7 +164,11 @@ class SequentialEvaluator(SentenceEvaluator):
             if not isinstance(found, Mapping):
                 found = {f"evaluator_{number}": float(found)}
             primary = getattr(evaluator, "primary_metric", None)
-            scores.append(found[primary] if primary in found else next(iter(found.values())))
+            if primary is not None and primary not in found:
+                raise ValueError(
+                    f"{type(evaluator).__name__}: expected its primary_metric {primary!r} in {list(found)}"
+                )
+            scores.append(next(iter(found.values())) if primary is None else found[primary])
             metrics.update(found)
         self.primary_metric = "sequential_score"
         return {**metrics, "sequential_score": float(self.main_score_function(scores))}
@@ -170,6 +182,7 @@ def _when(epoch: int, steps: int) -> str:
 
 def _append(path: Path, row: Mapping[str, float]) -> None:
     """A row behind those of a CSV file, whose first one has the names."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     is_new = not path.exists()
     with path.open("a", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)

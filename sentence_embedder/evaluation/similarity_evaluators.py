@@ -18,11 +18,18 @@ from sentence_embedder.similarity import SimilarityFunction
 Similarity = str | SimilarityFunction
 
 
-def measured_similarities(model: Any, names: Sequence[Similarity] | None, main: str | None = None) -> list[str]:
+def parsed(names: Sequence[Similarity] | None) -> list[str]:
+    """Names of similarities, checked.
+
+    Raises:
+        ValueError: There is no such similarity.
+    """
+    return [SimilarityFunction.parse(name).value for name in names or ()]
+
+
+def measured_similarities(model: Any, names: Sequence[str], main: str | None = None) -> list[str]:
     """Which similarities are measured: those that are asked for, or the model's own; the main one in any case."""
-    chosen = [model.similarity_fn_name] if not names else [SimilarityFunction.parse(name).value for name in names]
-    if not names and main is not None:
-        chosen = [main]
+    chosen = list(names) or [main or model.similarity_fn_name]
     return chosen if main is None or main in chosen else [*chosen, main]
 
 
@@ -90,7 +97,7 @@ class EmbeddingSimilarityEvaluator(MeasuringEvaluator):
         self.sentences2 = sentences2
         self.scores = scores
         self.main_similarity = None if main_similarity is None else SimilarityFunction.parse(main_similarity).value
-        self.similarity_fn_names = similarity_fn_names
+        self.similarity_fn_names = parsed(similarity_fn_names)
         self.precision = precision
 
     @classmethod
@@ -104,8 +111,7 @@ class EmbeddingSimilarityEvaluator(MeasuringEvaluator):
     @property
     def csv_file(self) -> str:
         """The name of the CSV file."""
-        parts = ["similarity_evaluation", self.name, self.precision or "", "results"]
-        return f"{'_'.join(filter(None, parts))}.csv"
+        return self.file_name("similarity_evaluation", self.precision or "")
 
     def measured(self, model: Any) -> Measured:
         """The correlations of a model."""
@@ -198,7 +204,9 @@ class TripletEvaluator(MeasuringEvaluator):
         self.negatives = negatives
         main = main_similarity_function or main_distance_function
         self.main_similarity_function = None if main is None else SimilarityFunction.parse(main).value
-        self.similarity_fn_names = similarity_fn_names
+        self.similarity_fn_names = parsed(similarity_fn_names)
+        if isinstance(margin, Mapping):
+            margin = {SimilarityFunction.parse(name).value: figure for name, figure in margin.items()}
         self.margin = margin
 
     @classmethod
@@ -212,11 +220,12 @@ class TripletEvaluator(MeasuringEvaluator):
     @property
     def csv_file(self) -> str:
         """The name of the CSV file."""
-        return f"{'_'.join(filter(None, ['triplet_evaluation', self.name, 'results']))}.csv"
+        return self.file_name("triplet_evaluation")
 
     def measured(self, model: Any) -> Measured:
         """The accuracies of a model."""
-        anchors, positives, negatives = self.embedded(model, self.anchors, self.positives, self.negatives)
+        (anchors,) = self.embedded_by(model.encode_query, self.anchors)
+        positives, negatives = self.embedded_by(model.encode_document, self.positives, self.negatives)
         names = measured_similarities(model, self.similarity_fn_names, self.main_similarity_function)
         metrics = {}
         for name in names:

@@ -14,7 +14,7 @@ from sentence_embedder.similarity import cos_sim
 
 logger = logging.getLogger(__name__)
 
-_ROWS_AT_ONCE = 4096
+_SCORES_AT_ONCE = 2**26
 
 
 class TranslationEvaluator(MeasuringEvaluator):
@@ -33,7 +33,7 @@ class TranslationEvaluator(MeasuringEvaluator):
         truncate_dim: Width to which embeddings are cut; by default the model's.
 
     Raises:
-        ValueError: There are not as many of one as of the other.
+        ValueError: There are not as many of one as of the other, or none.
     """
 
     def __init__(
@@ -55,6 +55,8 @@ class TranslationEvaluator(MeasuringEvaluator):
             truncate_dim=truncate_dim,
         )
         check_lengths(source_sentences=source_sentences, target_sentences=target_sentences)
+        if not source_sentences:
+            raise ValueError("source_sentences: expected one text at least, found none")
         self.source_sentences = source_sentences
         self.target_sentences = target_sentences
         self.print_wrong_matches = print_wrong_matches
@@ -62,19 +64,19 @@ class TranslationEvaluator(MeasuringEvaluator):
     @property
     def csv_file(self) -> str:
         """The name of the CSV file."""
-        return f"{'_'.join(filter(None, ['translation_evaluation', self.name, 'results']))}.csv"
+        return self.file_name("translation_evaluation")
 
     def measured(self, model: Any) -> Measured:
         """The accuracies of a model."""
         sources, targets = self.embedded(model, self.source_sentences, self.target_sentences)
         forward, backward = _nearest(sources, targets), _nearest(targets, sources)
         if self.print_wrong_matches:
-            for place, other in enumerate(forward.tolist()):
-                if place != other:
-                    found, right = self.target_sentences[other], self.target_sentences[place]
+            for place, other in enumerate(forward):
+                found, right = self.target_sentences[other], self.target_sentences[place]
+                if found != right:
                     logger.info("%r: nearest is %r, not %r", self.source_sentences[place], found, right)
-        own = torch.arange(len(sources))
-        to_target, to_source = (float((nearest == own).double().mean()) for nearest in (forward, backward))
+        to_target = _share_of_same(self.target_sentences, forward)
+        to_source = _share_of_same(self.source_sentences, backward)
         return Measured(
             metrics={
                 "src2trg_accuracy": to_target,
@@ -86,10 +88,15 @@ class TranslationEvaluator(MeasuringEvaluator):
         )
 
 
-def _nearest(rows: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
-    """For each row the place of the nearest of the others, (rows,)."""
-    parts = torch.split(rows, _ROWS_AT_ONCE)
-    return torch.cat([cos_sim(part, others).argmax(dim=1) for part in parts])
+def _nearest(rows: torch.Tensor, others: torch.Tensor) -> list[int]:
+    """For each row the place of the nearest of the others."""
+    parts = torch.split(rows, max(1, _SCORES_AT_ONCE // len(others)))
+    return [place for part in parts for place in cos_sim(part, others).argmax(dim=1).tolist()]
+
+
+def _share_of_same(texts: Sequence[str], nearest: Sequence[int]) -> float:
+    """For how many texts that at the nearest place is the same; a text may be there more than once."""
+    return sum(texts[place] == text for text, place in zip(texts, nearest, strict=True)) / len(texts)
 
 
 class MSEEvaluator(MeasuringEvaluator):
@@ -132,7 +139,7 @@ class MSEEvaluator(MeasuringEvaluator):
         )
         check_lengths(source_sentences=source_sentences, target_sentences=target_sentences)
         self.target_sentences = target_sentences
-        (self.source_embeddings,) = self.embedded(teacher_model, source_sentences, truncate_dim=truncate_dim)
+        (self.source_embeddings,) = self.embedded(teacher_model, source_sentences)
 
     @property
     def csv_file(self) -> str:

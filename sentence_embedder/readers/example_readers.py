@@ -140,12 +140,15 @@ class STSDataReader:
         path = Path(self.dataset_folder) / filename
         rows = islice(cells_of(path, columns, delimiter=self.delimiter, quoting=self.quoting), most(max_examples))
         return [
-            InputExample(guid=f"{filename}{number}", texts=[first, second], label=self._label(score))
+            InputExample(guid=f"{filename}{number}", texts=[first, second], label=self._label(score, path, number))
             for number, (first, second, score) in enumerate(rows)
         ]
 
-    def _label(self, score: str) -> float:
-        label = float(score)
+    def _label(self, score: str, path: Path, number: int) -> float:
+        try:
+            label = float(score)
+        except ValueError as error:
+            raise ValueError(f"{path}, row {number + 1}: expected a score, found {score!r:.40}") from error
         return (label - self.min_score) / (self.max_score - self.min_score) if self.normalize_scores else label
 
 
@@ -250,4 +253,4 @@ class PairedFilesReader:
         with ExitStack() as files:
             parts = [files.enter_context(opened(Path(path))) for path in self.filepaths]
             for number, lines in enumerate(zip(*parts, strict=False)):
-                yield InputExample(guid=str(number), texts=[line.strip() for line in lines], label=1)
+                yield InputExample(guid=str(number), texts=[line.rstrip("\r\n") for line in lines], label=1)

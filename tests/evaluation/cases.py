@@ -72,6 +72,34 @@ def _collection() -> tuple[dict[str, str], dict[str, str], dict[str, set[str]]]:
 Make = Callable[[Any, Any], Any]
 """The module ``evaluation`` of either library, a model → an evaluator."""
 
+
+class _Prompted:
+    """An evaluator that judges a model with prompts for queries and documents.
+
+    Args:
+        evaluator: The evaluator.
+        model: The model, which has no prompts otherwise.
+    """
+
+    def __init__(self, evaluator: Any, model: Any) -> None:
+        self._evaluator = evaluator
+        self._model = model
+
+    @property
+    def primary_metric(self) -> Any:
+        """That of the evaluator."""
+        return self._evaluator.primary_metric
+
+    def __call__(self, model: Any, **arguments: Any) -> Any:
+        """What the evaluator says."""
+        before = model.prompts
+        model.prompts = {"query": "who or what: ", "document": "this is some text which says: "}
+        try:
+            return self._evaluator(model, **arguments)
+        finally:
+            model.prompts = before
+
+
 CASES: Mapping[str, Make] = {
     "similarity": lambda e, _: e.EmbeddingSimilarityEvaluator(SOURCES, TARGETS, SCORES, name="dev"),
     "similarity, all": lambda e, _: e.EmbeddingSimilarityEvaluator(
@@ -108,8 +136,21 @@ CASES: Mapping[str, Make] = {
         map_at_k=[2, 4],
         accuracy_at_k=[2],
         precision_recall_at_k=[1, 2],
-        score_functions={"cosine": model.similarity, "negative": lambda a, b: -model.similarity(a, b)},
+        score_functions={"z": model.similarity, "negative": lambda a, b: -model.similarity(a, b)},
         truncate_dim=128,
+    ),
+    "retrieval of equal documents": lambda e, _: e.InformationRetrievalEvaluator(
+        {1: "a cat", 2: "a dog"},
+        {number: "a cat" if number % 3 else "a dog" for number in range(30, 0, -1)},
+        {1: {1, 20, 29}, 2: {3, 27}},
+        corpus_chunk_size=7,
+        map_at_k=[4],
+    ),
+    "translations of equal texts": lambda e, _: e.TranslationEvaluator(
+        ["cat", "cat", "dog"], ["cat", "cat", "cat"]
+    ),
+    "triplets with prompts": lambda e, model: _Prompted(
+        e.TripletEvaluator(SOURCES, TARGETS, OTHERS, margin=0.02), model
     ),
     "retrieval with prompts": lambda e, _: e.InformationRetrievalEvaluator(
         *_collection(), query_prompt="question: ", corpus_prompt="text: "

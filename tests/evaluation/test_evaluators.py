@@ -106,6 +106,15 @@ def test_evaluators_of_users_in_a_sequence(minilm: SentenceTransformer) -> None:
     with pytest.raises(ValueError, match="at least one"):
         evaluation.SequentialEvaluator([])
 
+    class Wrong(evaluation.SentenceEvaluator):
+        primary_metric = "missing"
+
+        def __call__(self, *_: Any, **__: Any) -> dict[str, float]:
+            return {"found": 1.0}
+
+    with pytest.raises(ValueError, match="Wrong: expected its primary_metric 'missing'"):
+        evaluation.SequentialEvaluator([Wrong()])(minilm)
+
 
 def test_wrong_matches_are_logged(minilm: SentenceTransformer, caplog: pytest.LogCaptureFixture) -> None:
     """Texts with another translation nearest can be looked at."""
@@ -121,6 +130,10 @@ def test_columns_of_different_lengths_are_refused(minilm: SentenceTransformer) -
     """As many of one as of the others are expected."""
     with pytest.raises(ValueError, match=r"'sentences1': 8, 'sentences2': 7, 'scores': 8"):
         evaluation.EmbeddingSimilarityEvaluator(SOURCES, TARGETS[:7], SCORES)
+    with pytest.raises(ValueError, match="cosin"):
+        evaluation.TripletEvaluator(SOURCES, TARGETS, OTHERS, margin={"cosin": 1})
+    with pytest.raises(ValueError, match="cosin"):
+        evaluation.EmbeddingSimilarityEvaluator(SOURCES, TARGETS, SCORES, similarity_fn_names=["cosin"])
     with pytest.raises(ValueError, match="'negatives': 1"):
         evaluation.TripletEvaluator(SOURCES, TARGETS, OTHERS[:1])
     with pytest.raises(ValueError, match="'target_sentences': 1"):
@@ -150,13 +163,18 @@ def test_documents_that_are_embedded_already(minilm: SentenceTransformer) -> Non
     embeddings = minilm.encode_document(list(corpus.values()), convert_to_tensor=True)
 
     assert evaluator(minilm, corpus_embeddings=embeddings) == pytest.approx(expected)
-    assert evaluator(minilm, corpus_model=minilm) == pytest.approx(expected)
+    assert evaluator(minilm, corpus_embeddings=embeddings.flip(0)) != pytest.approx(expected)
+    with pytest.raises(ValueError, match="expected 16 rows, found 3"):
+        evaluator(minilm, corpus_embeddings=embeddings[:3])
+    other = SentenceTransformer(modules=[*minilm][:2], device="cpu", truncate_dim=200)
+    cut = evaluation.InformationRetrievalEvaluator(queries, corpus, relevant, truncate_dim=384)
+    assert cut(minilm, corpus_model=other) == pytest.approx(expected)
     with pytest.raises(ValueError, match="expected relevant documents"):
         evaluation.InformationRetrievalEvaluator(queries, corpus, {})
-    with pytest.raises(ValueError, match="main_score_function"):
-        evaluation.InformationRetrievalEvaluator(
-            queries, corpus, relevant, score_functions={"cosine": minilm.similarity}, main_score_function="dot"
-        )
+    with pytest.raises(ValueError, match=r"main_score_function: expected one of \['cosine'\], found 'dot'"):
+        evaluation.InformationRetrievalEvaluator(queries, corpus, relevant, main_score_function="dot")(minilm)
+    with pytest.raises(ValueError, match="corpus_chunk_size"):
+        evaluation.InformationRetrievalEvaluator(queries, corpus, relevant, corpus_chunk_size=0)
 
 
 def test_samples_and_labels_are_checked() -> None:

@@ -67,6 +67,9 @@ def test_similarities(tmp_path: Path, name: str) -> None:
         (['a "quoted" text', "b"], 1.0),
         (["c", "d"], 0.5),
     ]
+    _write(tmp_path / "bad.tsv", "a\tb\tmuch")
+    with pytest.raises(ValueError, match=r"bad\.tsv, row 1: expected a score, found 'much'"):
+        readers.STSDataReader(str(tmp_path)).get_examples("bad.tsv")
     raw = readers.STSDataReader(str(tmp_path), normalize_scores=False).get_examples(name, max_examples=1)
     assert _found(raw) == [(['a "quoted" text', "b"], 5.0)]
 
