@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import nn
 
 from sentence_embedder.encoding.collector import Collector
@@ -129,9 +128,8 @@ class _Listener:
         chunk_size: int | None = None,
     ) -> None:
         """Take down the request."""
-        del texts, progress, chunk_size
+        del texts, collector, progress, chunk_size
         self.requests.append(request)
-        collector.put([], torch.empty(0, 0))
 
     def stop(self) -> None:
         """Nothing."""

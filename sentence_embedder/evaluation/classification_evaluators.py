@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sentence_embedder.evaluation.sentence_evaluator import Measured, MeasuringEvaluator
+from sentence_embedder.evaluation.sentence_evaluator import Measured, MeasuringEvaluator, columns_of
 from sentence_embedder.evaluation.similarity_evaluators import (
     Similarity,
     check_lengths,
@@ -100,7 +100,7 @@ class BinaryClassificationEvaluator(MeasuringEvaluator):
         cls, examples: Sequence[InputExample], **arguments: Any
     ) -> BinaryClassificationEvaluator:
         """The evaluator of examples with two texts and a label each."""
-        first, second = ([(example.texts or ())[place] for example in examples] for place in range(2))
+        first, second = columns_of(examples, 2)
         return cls(first, second, [example.label for example in examples], **arguments)
 
     @property

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sentence_embedder.input_example import InputExample
+
 logger = logging.getLogger(__name__)
 
 
@@ -172,6 +174,11 @@ class SequentialEvaluator(SentenceEvaluator):
             metrics.update(found)
         self.primary_metric = "sequential_score"
         return {**metrics, "sequential_score": float(self.main_score_function(scores))}
+
+
+def columns_of(examples: Sequence[InputExample], count: int) -> list[list[Any]]:
+    """The first texts of examples, the second ones, and so on: so many columns."""
+    return [[(example.texts or ())[place] for example in examples] for place in range(count)]
 
 
 def _when(epoch: int, steps: int) -> str:

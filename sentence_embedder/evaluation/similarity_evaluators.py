@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sentence_embedder.evaluation.sentence_evaluator import Measured, MeasuringEvaluator
+from sentence_embedder.evaluation.sentence_evaluator import Measured, MeasuringEvaluator, columns_of
 from sentence_embedder.evaluation.statistics import pearson, spearman
 from sentence_embedder.input_example import InputExample
 from sentence_embedder.quantization import Precision
@@ -105,7 +105,7 @@ class EmbeddingSimilarityEvaluator(MeasuringEvaluator):
         cls, examples: Sequence[InputExample], **arguments: Any
     ) -> EmbeddingSimilarityEvaluator:
         """The evaluator of examples with two texts and a score each."""
-        first, second = ([(example.texts or ())[place] for example in examples] for place in range(2))
+        first, second = columns_of(examples, 2)
         return cls(first, second, [example.label for example in examples], **arguments)
 
     @property
@@ -212,9 +212,7 @@ class TripletEvaluator(MeasuringEvaluator):
     @classmethod
     def from_input_examples(cls, examples: Sequence[InputExample], **arguments: Any) -> TripletEvaluator:
         """The evaluator of examples with three texts each."""
-        anchors, positives, negatives = (
-            [(example.texts or ())[place] for example in examples] for place in range(3)
-        )
+        anchors, positives, negatives = columns_of(examples, 3)
         return cls(anchors, positives, negatives, **arguments)
 
     @property

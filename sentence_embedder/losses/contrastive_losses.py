@@ -67,7 +67,7 @@ class ContrastiveLoss(EmbeddingLoss):
     def get_config_dict(self) -> dict[str, Any]:
         """The settings, for the model card."""
         return {
-            "distance_metric": _metric_name(self.distance_metric),
+            "distance_metric": metric_name(SiameseDistanceMetric, self.distance_metric),
             "margin": self.margin,
             "size_average": self.size_average,
         }
@@ -115,12 +115,13 @@ class OnlineContrastiveLoss(EmbeddingLoss):
 
     def get_config_dict(self) -> dict[str, Any]:
         """The settings, for the model card."""
-        return {"distance_metric": _metric_name(self.distance_metric), "margin": self.margin}
+        return {"distance_metric": metric_name(SiameseDistanceMetric, self.distance_metric), "margin": self.margin}
 
 
-def _metric_name(metric: Similarity) -> str:
-    known = {value.__func__: name for name, value in vars(SiameseDistanceMetric).items() if name.isupper()}
-    return f"SiameseDistanceMetric.{known[metric]}" if metric in known else name_of(metric)
+def metric_name(owner: type, metric: Similarity) -> str:
+    """What a distance is called: its name in a class of distances, or the function's own."""
+    known = {getattr(owner, name): name for name in vars(owner) if name.isupper()}
+    return f"{owner.__name__}.{known[metric]}" if metric in known else name_of(metric)
 
 
 def _limit(others: Tensor, extreme: Any, own: Tensor) -> Tensor:

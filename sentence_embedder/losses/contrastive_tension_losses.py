@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from sentence_embedder.features import Features
 from sentence_embedder.input_example import InputExample
-from sentence_embedder.losses.embedding_loss import EmbeddingLoss
+from sentence_embedder.losses.embedding_loss import EmbeddingLoss, columns
 from sentence_embedder.losses.ranking_losses import ranking
 from sentence_embedder.losses.similarity_losses import Similarity, name_of
 from sentence_embedder.similarity import cos_sim
@@ -41,10 +41,7 @@ class ContrastiveTensionLoss(EmbeddingLoss):
 
     def embeddings(self, sentence_features: Iterable[Features]) -> list[Tensor]:
         """The sentence embeddings of each column, by a copy each."""
-        features = list(sentence_features)
-        if len(features) not in self._columns:
-            expected = " or ".join(map(str, self._columns))
-            raise ValueError(f"expected {expected} columns of texts, found {len(features)}")
+        features = columns(list(sentence_features), *self._columns)
         return [self.model1(features[0])["sentence_embedding"], self.model2(features[-1])["sentence_embedding"]]
 
     def of_embeddings(self, embeddings: list[Tensor], targets: Tensor) -> Tensor:

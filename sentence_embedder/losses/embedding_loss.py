@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
 from sentence_embedder.features import Features
+
+_Column = TypeVar("_Column")
 
 
 class EmbeddingLoss(nn.Module):
@@ -53,13 +55,13 @@ class EmbeddingLoss(nn.Module):
         return {}
 
 
-def columns(embeddings: list[Tensor], *counts: int) -> list[Tensor]:
-    """The embeddings, if there are as many columns as a loss takes.
+def columns(found: list[_Column], *counts: int) -> list[_Column]:
+    """The columns of a batch, Features or embeddings, if there are as many as a loss takes.
 
     Raises:
         ValueError: There are not.
     """
-    if len(embeddings) not in counts:
+    if len(found) not in counts:
         expected = " or ".join(map(str, counts))
-        raise ValueError(f"expected {expected} columns of texts, found {len(embeddings)}")
-    return embeddings
+        raise ValueError(f"expected {expected} columns of texts, found {len(found)}")
+    return found

@@ -7,9 +7,9 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sentence_embedder.losses.contrastive_losses import SiameseDistanceMetric
+from sentence_embedder.losses.contrastive_losses import SiameseDistanceMetric, metric_name
 from sentence_embedder.losses.embedding_loss import EmbeddingLoss, columns
-from sentence_embedder.losses.similarity_losses import Similarity, name_of
+from sentence_embedder.losses.similarity_losses import Similarity
 
 
 class TripletDistanceMetric:
@@ -51,8 +51,5 @@ class TripletLoss(EmbeddingLoss):
 
     def get_config_dict(self) -> dict[str, Any]:
         """The settings, for the model card."""
-        metrics = {value: name for name, value in vars(TripletDistanceMetric).items() if name.isupper()}
-        known = {getattr(value, "__func__", value): name for value, name in metrics.items()}
-        name = known.get(self.distance_metric)
-        metric = name_of(self.distance_metric) if name is None else f"TripletDistanceMetric.{name}"
+        metric = metric_name(TripletDistanceMetric, self.distance_metric)
         return {"distance_metric": metric, "triplet_margin": self.triplet_margin}
