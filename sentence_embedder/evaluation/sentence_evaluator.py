@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sentence_embedder.evaluation.result_files import append_row
 from sentence_embedder.input_example import InputExample
 
 logger = logging.getLogger(__name__)
@@ -75,10 +75,10 @@ class MeasuringEvaluator(SentenceEvaluator):
         self,
         name: str,
         *,
-        batch_size: int,
-        show_progress_bar: bool | None,
-        write_csv: bool,
-        truncate_dim: int | None,
+        batch_size: int = 32,
+        show_progress_bar: bool | None = False,
+        write_csv: bool = True,
+        truncate_dim: int | None = None,
     ) -> None:
         self.name = name
         self.batch_size = batch_size
@@ -107,7 +107,7 @@ class MeasuringEvaluator(SentenceEvaluator):
         self.primary_metric = self._prefixed(found.primary)
         logger.info("%s%s: %s", type(self).__name__, _when(epoch, steps), metrics)
         if output_path is not None and self.write_csv:
-            _append(Path(output_path) / self.csv_file, {"epoch": epoch, "steps": steps, **found.columns})
+            append_row(Path(output_path) / self.csv_file, {"epoch": epoch, "steps": steps, **found.columns})
         return metrics
 
     def _prefixed(self, name: str) -> str:
@@ -185,14 +185,3 @@ def _when(epoch: int, steps: int) -> str:
     if epoch == -1:
         return ""
     return f" after epoch {epoch}" if steps == -1 else f" in epoch {epoch} after {steps} steps"
-
-
-def _append(path: Path, row: Mapping[str, float]) -> None:
-    """A row behind those of a CSV file, whose first one has the names."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    is_new = not path.exists()
-    with path.open("a", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        if is_new:
-            writer.writerow(row)
-        writer.writerow(row.values())
