@@ -81,7 +81,7 @@ def _nearest(
 def paraphrase_mining(
     model: Encodes,
     sentences: list[str],
-    show_progress_bar: bool = False,
+    show_progress_bar: bool | None = False,
     batch_size: int = 32,
     query_chunk_size: int = 5000,
     corpus_chunk_size: int = 100000,

@@ -27,6 +27,7 @@ LAYERS = {
         "files",
         "formats",
         "input_example",
+        "loaders",
         "progress",
         "prompts",
         "quantization",

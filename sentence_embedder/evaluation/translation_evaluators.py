@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -149,5 +149,90 @@ class MSEEvaluator(MeasuringEvaluator):
     def measured(self, model: Any) -> Measured:
         """The mean squared difference of a model."""
         (targets,) = self.embedded(model, self.target_sentences)
-        mse = 100 * float(((self.source_embeddings - targets) ** 2).mean())
+        mse = _mean_squared_difference(self.source_embeddings, targets)
         return Measured(metrics={"negative_mse": -mse}, primary="negative_mse", columns={"MSE": mse})
+
+
+class MSEEvaluatorFromDataFrame(MeasuringEvaluator):
+    """How far the embeddings of texts in several languages are from those of a teacher: the mean squared
+    difference, times 100, for each pair of a teacher's language and a model's.
+
+    Metric: ``negative_mse``, the mean of them, so that more is better.
+
+    Args:
+        dataframe: A dict a row, language → text, or a DataFrame with a column a language; where the text of
+            either language is missing or empty, the row is left out for that pair.
+        teacher_model: The teacher.
+        combinations: The pairs: the language of the teacher's texts, and that of the model's; each is taken once.
+        batch_size: Of ``encode``.
+        name: What is put before the name of the metric, and into that of the CSV file.
+        write_csv: Whether figures are appended to a CSV file.
+        truncate_dim: Width to which the embeddings of both are cut; by default each model's.
+
+    Raises:
+        ValueError: There is no pair, or no row with texts for it.
+    """
+
+    def __init__(
+        self,
+        dataframe: Any,
+        teacher_model: Any,
+        combinations: Iterable[tuple[str, str]],
+        batch_size: int = 8,
+        name: str = "",
+        write_csv: bool = True,
+        truncate_dim: int | None = None,
+    ) -> None:
+        super().__init__(
+            name,
+            batch_size=batch_size,
+            show_progress_bar=None,
+            write_csv=write_csv,
+            truncate_dim=truncate_dim,
+        )
+        rows = dataframe.to_dict("records") if hasattr(dataframe, "iterrows") else list(dataframe)
+        self.data = {(source, target): _parallel(rows, source, target) for source, target in combinations}
+        if not self.data:
+            raise ValueError("combinations: expected a pair of languages at least, found none")
+        texts = list(dict.fromkeys(text for sources, _ in self.data.values() for text in sources))
+        (self.source_embeddings,) = self.embedded(teacher_model, texts)
+        self._row_of = {text: row for row, text in enumerate(texts)}
+
+    @property
+    def combinations(self) -> list[tuple[str, str]]:
+        """The pairs of languages."""
+        return list(self.data)
+
+    @property
+    def csv_file(self) -> str:
+        """The name of the CSV file."""
+        return self.file_name("mse_evaluation")
+
+    def measured(self, model: Any) -> Measured:
+        """The mean squared differences of a model."""
+        embedded = self.embedded(model, *(targets for _, targets in self.data.values()))
+        columns = {}
+        for ((source, target), (sources, _)), targets in zip(self.data.items(), embedded, strict=True):
+            expected = self.source_embeddings[[self._row_of[text] for text in sources]]
+            columns[f"{source}-{target}"] = _mean_squared_difference(expected, targets)
+        return Measured(
+            metrics={"negative_mse": -sum(columns.values()) / len(columns)}, primary="negative_mse", columns=columns
+        )
+
+
+def _parallel(rows: Sequence[Mapping[str, Any]], source: str, target: str) -> tuple[list[str], list[str]]:
+    """The texts of two languages, of the rows that have both."""
+    found = [(row.get(source), row.get(target)) for row in rows]
+    both = [pair for pair in found if all(isinstance(text, str) and text.strip() for text in pair)]
+    if not both:
+        raise ValueError(
+            f"dataframe: expected rows with texts for {source!r} and {target!r}, found none; "
+            f"the first of {len(rows)} has {list(rows[0]) if rows else []!r:.200}"
+        )
+    sources, targets = zip(*both, strict=True)
+    return list(sources), list(targets)
+
+
+def _mean_squared_difference(expected: torch.Tensor, found: torch.Tensor) -> float:
+    """Times 100."""
+    return 100 * float(((expected - found) ** 2).mean())

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import csv
+import json
+from collections import defaultdict
 from collections.abc import Callable, Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any
+
+import torch
+from torch.utils.data import DataLoader
 
 SOURCES = [
     "A cat sits on the window sill.",
@@ -67,6 +73,51 @@ def _collection() -> tuple[dict[str, str], dict[str, str], dict[str, set[str]]]:
         f"q{number}": {f"d{number}", f"d{number + 8}"} if number % 2 else {f"d{number}"} for number in range(7)
     }
     return queries, corpus, relevant
+
+
+def _texts() -> dict[str, str]:
+    """Id → text: sources, targets, others, and one of the sources twice."""
+    return {f"t{number}": text for number, text in enumerate([*SOURCES, *TARGETS, *OTHERS, SOURCES[0]])}
+
+
+def _duplicates() -> list[tuple[str, str]]:
+    """Sources and their targets, two of them also with what is like them; and a pair of which one is not there."""
+    pairs = [(f"t{number}", f"t{number + 8}") for number in range(8)]
+    return [*pairs, ("t16", "t0"), ("t19", "t3"), ("t24", "t0"), ("t1", "t99")]
+
+
+def _graph(edges: Mapping[tuple[str, str], bool]) -> defaultdict[str, defaultdict[str, bool]]:
+    """Id → id → whether they are duplicates, in both directions."""
+    graph: defaultdict[str, defaultdict[str, bool]] = defaultdict(lambda: defaultdict(bool))
+    for (first, second), are_duplicates in edges.items():
+        graph[first][second] = graph[second][first] = are_duplicates
+    return graph
+
+
+def _languages() -> list[dict[str, str]]:
+    """Rows of texts in three languages, of which some are missing."""
+    return [
+        {"en": source, "de": target, "fr": other if number % 3 else " "}
+        for number, (source, target, other) in enumerate(zip(SOURCES, TARGETS, OTHERS, strict=True))
+    ]
+
+
+def classifier_and_loader(evaluation: Any, model: Any, batch_size: int = 3) -> tuple[Any, Any]:
+    """A SoftmaxLoss whose weights are a wave, and a DataLoader of pairs with a class, of either library."""
+    library = evaluation.__name__.partition(".")[0]
+    loss = import_module(f"{library}.losses").SoftmaxLoss(model, 384, 3)
+    with torch.no_grad():
+        loss.classifier.weight.copy_(torch.arange(3 * 3 * 384.0).sin().view(3, -1))
+        loss.classifier.bias.zero_()
+    example = import_module(library).InputExample
+    pairs = zip(SOURCES + OTHERS, TARGETS + SOURCES, strict=True)
+    examples = [example(texts=[*texts], label=number % 3) for number, texts in enumerate(pairs)]
+    return loss, DataLoader(examples, batch_size=batch_size)  # type: ignore[arg-type]
+
+
+def _accuracy(evaluation: Any, model: Any, **arguments: Any) -> Any:
+    loss, loader = classifier_and_loader(evaluation, model)
+    return evaluation.LabelAccuracyEvaluator(loader, softmax_model=loss, **arguments)
 
 
 Make = Callable[[Any, Any], Any]
@@ -155,6 +206,26 @@ CASES: Mapping[str, Make] = {
     "retrieval with prompts": lambda e, _: e.InformationRetrievalEvaluator(
         *_collection(), query_prompt="question: ", corpus_prompt="text: "
     ),
+    "mining": lambda e, _: e.ParaphraseMiningEvaluator(_texts(), _duplicates(), name="dev"),
+    "mining, closed": lambda e, _: e.ParaphraseMiningEvaluator(
+        _texts(), _duplicates(), add_transitive_closure=True, truncate_dim=64
+    ),
+    "mining of a few, by chunks": lambda e, _: e.ParaphraseMiningEvaluator(
+        _texts(),
+        duplicates_dict=_graph({("t0", "t24"): True, ("t0", "t8"): True, ("t0", "t9"): False}),
+        query_chunk_size=4,
+        corpus_chunk_size=7,
+        max_pairs=20,
+        top_k=2,
+    ),
+    "classes": lambda e, model: _accuracy(e, model, name="dev"),
+    "classes, without a name": _accuracy,
+    "teacher, languages": lambda e, model: e.MSEEvaluatorFromDataFrame(
+        _languages(), model, [("en", "de"), ("en", "fr"), ("de", "en")], name="dev"
+    ),
+    "teacher, two languages": lambda e, model: e.MSEEvaluatorFromDataFrame(
+        _languages(), teacher_model=model, combinations=[("de", "fr")], truncate_dim=32
+    ),
     "sequence": lambda e, _: e.SequentialEvaluator(
         [
             e.TripletEvaluator(SOURCES, TARGETS, OTHERS, name="first"),
@@ -171,10 +242,11 @@ def outcome(make: Make, evaluation: Any, model: Any, folder: Path) -> dict[str, 
     evaluator = make(evaluation, model)
     metrics = evaluator(model, output_path=str(folder), epoch=1, steps=10)
     evaluator(model, output_path=str(folder), epoch=1, steps=-1)
-    files = {}
+    files: dict[str, list[Any]] = {}
     for path in sorted(folder.iterdir()):
         with path.open(newline="", encoding="utf-8") as file:
-            files[path.name] = list(csv.reader(file))
+            is_csv = path.suffix == ".csv"
+            files[path.name] = list(csv.reader(file)) if is_csv else [json.loads(line) for line in file]
     return {
         "metrics": {name: float(figure) for name, figure in metrics.items()},
         "primary": evaluator.primary_metric,

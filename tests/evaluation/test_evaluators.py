@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from sentence_embedder import InputExample, SentenceTransformer, evaluation
@@ -198,3 +199,30 @@ def test_an_evaluator_says_how_it_judges(minilm: SentenceTransformer) -> None:
     """The class itself judges nothing: that is for those that derive from it."""
     with pytest.raises(NotImplementedError):
         evaluation.SentenceEvaluator()(minilm)
+
+
+def test_rows_without_a_text_are_left_out(minilm: SentenceTransformer) -> None:
+    """A row counts where both languages have a text; a DataFrame says the same as a list of rows, and a pair of
+    languages that is named twice counts once.
+    """
+    rows: list[dict[str, Any]] = [
+        {"en": "a cat", "de": "a kitten", "fr": "rain"},
+        {"en": "a dog", "de": None, "fr": ""},
+        {"en": "the sun", "fr": "the moon"},
+    ]
+    pairs = [("en", "de"), ("en", "fr"), ("en", "de")]
+    of_pairs = [
+        evaluation.MSEEvaluator(sources, targets, teacher_model=minilm)(minilm)["negative_mse"]
+        for sources, targets in ((["a cat"], ["a kitten"]), (["a cat", "the sun"], ["rain", "the moon"]))
+    ]
+
+    for table in (rows, pd.DataFrame(rows)):
+        evaluator = evaluation.MSEEvaluatorFromDataFrame(table, minilm, pairs)
+        assert evaluator(minilm) == pytest.approx({"negative_mse": sum(of_pairs) / 2})
+        assert evaluator.combinations == pairs[:2]
+    with pytest.raises(
+        ValueError, match=r"rows with texts for 'en' and 'ed', found none; the first of 3 has \['en'"
+    ):
+        evaluation.MSEEvaluatorFromDataFrame(rows, minilm, [("en", "ed")])
+    with pytest.raises(ValueError, match="combinations: expected a pair"):
+        evaluation.MSEEvaluatorFromDataFrame(rows, minilm, [])
