@@ -7,11 +7,13 @@ import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from sentence_embedder.evaluation.result_files import write_records
 from sentence_embedder.evaluation.sentence_evaluator import Measured, MeasuringEvaluator
 from sentence_embedder.similarity import SimilarityFunction
 
@@ -24,6 +26,7 @@ Hits = list[tuple[float, Any]]
 Chunks = Iterator[tuple[list[Any], Tensor]]
 """Ids of documents, and their embeddings (documents, dim), some at a time."""
 
+_FILES = "Information-Retrieval_evaluation"
 _QUERIES_AT_ONCE = 1024
 
 
@@ -56,6 +59,9 @@ class InformationRetrievalEvaluator(MeasuringEvaluator):
         query_prompt_name: The name of that prompt.
         corpus_prompt: What stands before each document.
         corpus_prompt_name: The name of that prompt.
+        write_predictions: Whether what was found is written to a file for each similarity, in place of what it
+            held: a line a query, ``{"query_id": …, "query": text, "results": [{"corpus_id": …, "score": …}, …]}``,
+            as many documents as the highest k, the best first.
 
     Raises:
         ValueError: No query has a relevant document, or a number is missing or not positive; when a model is
@@ -85,6 +91,7 @@ class InformationRetrievalEvaluator(MeasuringEvaluator):
         query_prompt_name: str | None = None,
         corpus_prompt: str | None = None,
         corpus_prompt_name: str | None = None,
+        write_predictions: bool = False,
     ) -> None:
         super().__init__(
             name,
@@ -113,11 +120,16 @@ class InformationRetrievalEvaluator(MeasuringEvaluator):
             raise ValueError("ndcg_at_k: expected a number at least, of which the highest counts, found none")
         self.query_prompts = {"prompt": query_prompt, "prompt_name": query_prompt_name}
         self.corpus_prompts = {"prompt": corpus_prompt, "prompt_name": corpus_prompt_name}
+        self.write_predictions = write_predictions
 
     @property
     def csv_file(self) -> str:
         """The name of the CSV file."""
-        return self.file_name("Information-Retrieval_evaluation")
+        return self.file_name(_FILES)
+
+    def predictions_file(self, similarity: str) -> str:
+        """The name of the file of what was found by a similarity."""
+        return f"{'_'.join(filter(None, [_FILES, self.name, 'predictions', similarity]))}.jsonl"
 
     def __call__(
         self,
@@ -138,34 +150,40 @@ class InformationRetrievalEvaluator(MeasuringEvaluator):
             corpus_model: The model that embeds the documents, if it is another one.
             corpus_embeddings: The embeddings of the documents (documents, dim), if they are there already.
         """
-        documents = partial(self._chunks, corpus_model or model, corpus_embeddings)
-        return self.reported(self._measured(model, documents), output_path, epoch, steps)
+        found = self._found(model, self._chunks(corpus_model or model, corpus_embeddings))
+        if self.write_predictions and output_path is not None:
+            for name, hits in found.items():
+                write_records(Path(output_path) / self.predictions_file(name), self._predictions(hits))
+        return self.reported(self._judged(found), output_path, epoch, steps)
 
     def measured(self, model: Any) -> Measured:
         """The metrics of a model."""
-        return self._measured(model, partial(self._chunks, model, None))
+        return self._judged(self._found(model, self._chunks(model, None)))
 
-    def _measured(self, model: Any, documents: Callable[[], Chunks]) -> Measured:
+    def _judged(self, found: Mapping[str, Sequence[Hits]]) -> Measured:
+        metrics: dict[str, float] = {}
+        columns: dict[str, float] = {}
+        for name, hits in found.items():
+            metrics.update({f"{name}_{metric}": figure for metric, figure in self._metrics(hits).items()})
+        for name in sorted(found):  # the order in which others write them
+            columns.update({f"{name}-{column}": metrics[f"{name}_{metric}"] for column, metric in self._columns()})
+        counted = f"ndcg@{max(self.ndcg_at_k)}"
+        main = self.main_score_function or max(sorted(found), key=lambda name: metrics[f"{name}_{counted}"])
+        return Measured(metrics=metrics, primary=f"{main}_{counted}", columns=columns)
+
+    def _predictions(self, found: Sequence[Hits]) -> Iterator[dict[str, Any]]:
+        """What was found for each query."""
+        for (key, text), hits in zip(self.queries.items(), found, strict=True):
+            results = [{"corpus_id": document, "score": score} for score, document in hits]
+            yield {"query_id": key, "query": text, "results": results}
+
+    def _found(self, model: Any, documents: Chunks) -> dict[str, list[Hits]]:
+        """Name of a similarity → for each query the documents that are most similar, the corpus taken by chunks."""
         functions = self.score_functions or {model.similarity_fn_name: model.similarity}
         if self.main_score_function not in (None, *functions):
             raise ValueError(
                 f"main_score_function: expected one of {list(functions)}, found {self.main_score_function!r}"
             )
-        metrics: dict[str, float] = {}
-        columns: dict[str, float] = {}
-        found = self._found(model, functions, documents())
-        for name in functions:
-            metrics.update({f"{name}_{metric}": figure for metric, figure in self._metrics(found[name]).items()})
-        for name in sorted(functions):  # the order in which others write them
-            columns.update({f"{name}-{column}": metrics[f"{name}_{metric}"] for column, metric in self._columns()})
-        counted = f"ndcg@{max(self.ndcg_at_k)}"
-        main = self.main_score_function or max(sorted(functions), key=lambda name: metrics[f"{name}_{counted}"])
-        return Measured(metrics=metrics, primary=f"{main}_{counted}", columns=columns)
-
-    def _found(
-        self, model: Any, functions: Mapping[str, ScoreFunction], documents: Chunks
-    ) -> dict[str, list[Hits]]:
-        """Name of a similarity → for each query the documents that are most similar, the corpus taken by chunks."""
         (queries,) = self.embedded_by(model.encode_query, list(self.queries.values()), **self.query_prompts)
         numbers = (self.mrr_at_k, self.ndcg_at_k, self.accuracy_at_k, self.precision_recall_at_k, self.map_at_k)
         deepest = max(chain.from_iterable(numbers))

@@ -206,6 +206,17 @@ CASES: Mapping[str, Make] = {
     "retrieval with prompts": lambda e, _: e.InformationRetrievalEvaluator(
         *_collection(), query_prompt="question: ", corpus_prompt="text: "
     ),
+    "retrieval with predictions": lambda e, _: e.InformationRetrievalEvaluator(
+        *_collection(),
+        name="dev",
+        mrr_at_k=[2],
+        ndcg_at_k=[3],
+        accuracy_at_k=[1],
+        precision_recall_at_k=[1],
+        map_at_k=[2],
+        corpus_chunk_size=5,
+        write_predictions=True,
+    ),
     "mining": lambda e, _: e.ParaphraseMiningEvaluator(_texts(), _duplicates(), name="dev"),
     "mining, closed": lambda e, _: e.ParaphraseMiningEvaluator(
         _texts(), _duplicates(), add_transitive_closure=True, truncate_dim=64

@@ -32,11 +32,31 @@ def _assert_alike(found: dict[str, Any], expected: dict[str, Any], precision: fl
     assert found["primary"] == expected["primary"]
     assert found["files"].keys() == expected["files"].keys()
     for name, (header, *rows) in found["files"].items():
+        if not name.endswith(".csv"):
+            _assert_predictions_alike([header, *rows], expected["files"][name], precision)
+            continue
         assert header == expected["files"][name][0]
         for row, other in zip(rows, expected["files"][name][1:], strict=True):
             assert [float(cell) for cell in row] == pytest.approx(
                 [float(cell) for cell in other], rel=1e-6, abs=precision
             )
+
+
+def _assert_predictions_alike(found: list[Any], expected: list[Any], precision: float) -> None:
+    """The same documents for each query, with scores that agree to a precision."""
+
+    def scores(lines: list[Any]) -> list[float]:
+        return [hit["score"] for line in lines for hit in line["results"]]
+
+    def others(lines: list[Any]) -> list[Any]:
+        return [[*line, line["query_id"], line["query"], *map(_document, line["results"])] for line in lines]
+
+    assert others(found) == others(expected)
+    assert scores(found) == pytest.approx(scores(expected), rel=1e-6, abs=precision)
+
+
+def _document(hit: dict[str, Any]) -> list[Any]:
+    return [*hit, hit["corpus_id"]]
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -199,6 +219,38 @@ def test_an_evaluator_says_how_it_judges(minilm: SentenceTransformer) -> None:
     """The class itself judges nothing: that is for those that derive from it."""
     with pytest.raises(NotImplementedError):
         evaluation.SentenceEvaluator()(minilm)
+
+
+def test_predictions_are_written_where_there_is_a_folder(
+    minilm: SentenceTransformer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was found is written for each similarity, without a CSV file as well, anew each time; and only with a
+    folder. Ids may be numbers of numpy.
+    """
+    monkeypatch.chdir(tmp_path)
+    ids = np.arange(3)
+    evaluator = evaluation.InformationRetrievalEvaluator(
+        {ids[0]: "a cat"},
+        dict(zip(ids, ["a dog", "a cat", "a kitten"], strict=True)),
+        {ids[0]: {ids[1]}},
+        score_functions={"near": minilm.similarity, "far": lambda a, b: -minilm.similarity(a, b)},
+        write_csv=False,
+        write_predictions=True,
+    )
+
+    evaluator(minilm)
+    assert list(tmp_path.iterdir()) == []
+    for _ in range(2):
+        evaluator(minilm, str(tmp_path / "new"))
+
+    found = {}
+    for path in (tmp_path / "new").iterdir():
+        (line,) = path.read_text(encoding="utf-8").splitlines()
+        found[path.name] = [hit["corpus_id"] for hit in json.loads(line)["results"]]
+    assert found == {
+        "Information-Retrieval_evaluation_predictions_near.jsonl": [1, 2, 0],
+        "Information-Retrieval_evaluation_predictions_far.jsonl": [0, 2, 1],
+    }
 
 
 def test_rows_without_a_text_are_left_out(minilm: SentenceTransformer) -> None:
