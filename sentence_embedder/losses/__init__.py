@@ -25,7 +25,12 @@ from sentence_embedder.losses.contrastive_tension_losses import (
     ContrastiveTensionLoss,
     ContrastiveTensionLossInBatchNegatives,
 )
-from sentence_embedder.losses.distillation_losses import DistillKLDivLoss, MarginMSELoss, MSELoss
+from sentence_embedder.losses.distillation_losses import (
+    DistillKLDivLoss,
+    EmbedDistillLoss,
+    MarginMSELoss,
+    MSELoss,
+)
 from sentence_embedder.losses.gist_losses import CachedGISTEmbedLoss, GISTEmbedLoss
 from sentence_embedder.losses.matryoshka_losses import MatryoshkaLoss
 from sentence_embedder.losses.mega_batch_losses import MegaBatchMarginLoss
@@ -33,6 +38,7 @@ from sentence_embedder.losses.ranking_losses import (
     MultipleNegativesRankingLoss,
     MultipleNegativesSymmetricRankingLoss,
 )
+from sentence_embedder.losses.regularization_losses import GlobalOrthogonalRegularizationLoss
 from sentence_embedder.losses.similarity_losses import AnglELoss, CoSENTLoss, CosineSimilarityLoss
 from sentence_embedder.losses.triplet_losses import TripletDistanceMetric, TripletLoss
 
@@ -53,7 +59,9 @@ __all__ = [
     "ContrastiveTensionLossInBatchNegatives",
     "CosineSimilarityLoss",
     "DistillKLDivLoss",
+    "EmbedDistillLoss",
     "GISTEmbedLoss",
+    "GlobalOrthogonalRegularizationLoss",
     "MSELoss",
     "MarginMSELoss",
     "MatryoshkaLoss",

@@ -24,22 +24,32 @@ class SoftmaxLoss(EmbeddingLoss):
         concatenation_sent_difference: Whether it sees |u - v|.
         concatenation_sent_multiplication: Whether it sees u ⊙ v.
         loss_fct: (scores of the classes, labels) → loss.
+        embedding_dimension: A newer name of ``sentence_embedding_dimension``.
 
     Raises:
         ValueError: The classifier would see nothing.
+        TypeError: The width or the number of classes is missing, or the width is given twice.
     """
 
     def __init__(
         self,
         model: nn.Module,
-        sentence_embedding_dimension: int,
-        num_labels: int,
+        sentence_embedding_dimension: int | None = None,
+        num_labels: int | None = None,
         concatenation_sent_rep: bool = True,
         concatenation_sent_difference: bool = True,
         concatenation_sent_multiplication: bool = False,
         loss_fct: nn.Module | None = None,
+        *,
+        embedding_dimension: int | None = None,
     ) -> None:
         super().__init__(model)
+        widths = [width for width in (sentence_embedding_dimension, embedding_dimension) if width is not None]
+        if len(widths) != 1 or num_labels is None:
+            raise TypeError(
+                "expected the width of the embeddings, as sentence_embedding_dimension or as embedding_dimension, "
+                f"and num_labels, found {sentence_embedding_dimension}, {embedding_dimension} and {num_labels}"
+            )
         self.num_labels = num_labels
         self.concatenation_sent_rep = concatenation_sent_rep
         self.concatenation_sent_difference = concatenation_sent_difference
@@ -48,7 +58,7 @@ class SoftmaxLoss(EmbeddingLoss):
         if not parts:
             raise ValueError("expected one part of u, v, |u - v| and u ⊙ v at least for the classifier, found none")
         device = next((parameter.device for parameter in model.parameters()), None)
-        self.classifier = nn.Linear(parts * sentence_embedding_dimension, num_labels, device=device)
+        self.classifier = nn.Linear(parts * widths[0], num_labels, device=device)
         self.loss_fct = nn.CrossEntropyLoss() if loss_fct is None else loss_fct
 
     def of_embeddings(self, embeddings: list[Tensor], labels: Tensor | None) -> Any:
@@ -65,3 +75,12 @@ class SoftmaxLoss(EmbeddingLoss):
         if labels is None:
             return [first, second], scores
         return self.loss_fct(scores, labels if labels.shape == scores.shape else labels.view(-1))
+
+    def get_config_dict(self) -> dict[str, Any]:
+        """The settings, for the model card."""
+        return {
+            "num_labels": self.num_labels,
+            "concatenation_sent_rep": self.concatenation_sent_rep,
+            "concatenation_sent_difference": self.concatenation_sent_difference,
+            "concatenation_sent_multiplication": self.concatenation_sent_multiplication,
+        }

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+import math
+import os
+from typing import Any, Literal, get_args
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -12,20 +15,142 @@ from sentence_embedder.losses.embedding_loss import EmbeddingLoss
 from sentence_embedder.losses.similarity_losses import Similarity, name_of
 from sentence_embedder.similarity import pairwise_dot_score
 
+Distance = Literal["mse", "l2", "cosine"]
 
-class MSELoss(EmbeddingLoss):
-    """The mean squared difference to the embeddings of a teacher (Reimers and Gurevych 2020,
-    https://arxiv.org/abs/2004.09813), of texts or of their translations.
 
-    mean (uᵢⱼ - yᵢⱼ)²; the label yᵢ is the teacher's embedding.
+def distance(embeddings: Tensor, teacher: Tensor, kind: Distance) -> Tensor:
+    """How far embeddings are from those of a teacher, the mean over the rows.
+
+    Args:
+        embeddings: Shape (rows, dim).
+        teacher: Likewise.
+        kind: ``"mse"``: the squared difference, its mean over dim too; ``"l2"``: the length of the difference;
+            ``"cosine"``: 1 - cos.
+    """
+    if kind == "mse":
+        return functional.mse_loss(embeddings, teacher)
+    if kind == "l2":
+        lengths: Tensor = torch.linalg.vector_norm(embeddings - teacher, dim=-1)
+        return lengths.mean()
+    return (1 - functional.cosine_similarity(embeddings, teacher, dim=-1)).mean()
+
+
+class EmbedDistillLoss(EmbeddingLoss):
+    """How far embeddings are from those of a teacher (Kim et al. 2023, https://arxiv.org/abs/2301.12005).
+
+    ``distance`` of W uᵢ + b, or of uᵢ itself, and yᵢ, the mean over the columns; the label yᵢ is the teacher's
+    embedding.
 
     Args:
         model: The model that is trained.
+        distance_metric: ``"mse"``, ``"l2"`` or ``"cosine"``.
+        projection_dim: Width of the teacher's embeddings, if a linear layer, which is learnt as well, should bring
+            those of the model to it. The layer is a part of the loss: see ``save_projection``.
+
+    Raises:
+        ValueError: There is no such distance.
     """
 
-    def of_embeddings(self, embeddings: list[Tensor], labels: Tensor) -> Tensor:
-        """The loss of texts and the teacher's embeddings (rows, dim); of several columns, each is a translation."""
-        return functional.mse_loss(torch.cat(embeddings), labels.repeat(len(embeddings), 1))
+    def __init__(
+        self, model: nn.Module, distance_metric: Distance = "cosine", projection_dim: int | None = None
+    ) -> None:
+        super().__init__(model)
+        if distance_metric not in get_args(Distance):
+            raise ValueError(f"distance_metric: expected one of {get_args(Distance)}, found {distance_metric!r}")
+        self.distance_metric = distance_metric
+        self.projection_dim = projection_dim
+        self.projection: nn.Linear | None = None
+        if projection_dim is not None:
+            self.projection = nn.Linear(_width_of(model), projection_dim, device=_device_of(model))
+
+    def of_embeddings(self, embeddings: list[Tensor], labels: Tensor | None) -> Tensor:
+        """The loss of texts and the teacher's embeddings: (rows, dim), the same for each column, or (rows, columns,
+        dim).
+
+        Raises:
+            ValueError: The labels have another shape.
+        """
+        found = None if labels is None else tuple(labels.shape)
+        if labels is None or labels.ndim not in (2, 3) or (labels.ndim == 3 and labels.shape[1] != len(embeddings)):
+            raise ValueError(
+                f"labels: expected a teacher's embeddings, (rows, dim) or (rows, {len(embeddings)}, dim), "
+                f"found {found}"
+            )
+        teachers = [labels] * len(embeddings) if labels.ndim == 2 else labels.unbind(dim=1)
+        distances = []
+        for embedding, teacher in zip(embeddings, teachers, strict=True):
+            projected = embedding if self.projection is None else self.projection(embedding)
+            if projected.shape != teacher.shape:
+                raise ValueError(
+                    f"labels: expected embeddings {tuple(projected.shape)}, found {tuple(teacher.shape)}; for a "
+                    "teacher of another width give its width as projection_dim"
+                )
+            distances.append(distance(projected, teacher.detach().to(projected), self.distance_metric))
+        return torch.stack(distances).mean()
+
+    def save_projection(self, path: str | os.PathLike[str]) -> None:
+        """Write the linear layer into a file of safetensors, for ``load_projection``.
+
+        Raises:
+            ValueError: There is none.
+        """
+        if self.projection is None:
+            raise ValueError("projection: expected a linear layer, found none; give a projection_dim")
+        save_file({name: value.contiguous() for name, value in self.projection.state_dict().items()}, path)
+
+    def load_projection(self, path: str | os.PathLike[str]) -> None:
+        """Take the linear layer that ``save_projection`` has written.
+
+        Raises:
+            ValueError: It is none, or not one of these widths.
+        """
+        weights = load_file(path)
+        if weights.keys() != {"weight", "bias"} or weights["weight"].ndim != 2:
+            raise ValueError(f"{path}: expected a linear layer, weight and bias, found {sorted(weights)}")
+        to_dim, from_dim = weights["weight"].shape
+        expected = (_width_of(self.model), to_dim if self.projection_dim is None else self.projection_dim)
+        if (from_dim, to_dim) != expected:
+            raise ValueError(f"{path}: expected a layer from width to width {expected}, found {(from_dim, to_dim)}")
+        if self.projection is None:
+            self.projection = nn.Linear(from_dim, to_dim, device=_device_of(self.model))
+            self.projection_dim = to_dim
+        self.projection.load_state_dict(weights)
+
+    def get_config_dict(self) -> dict[str, Any]:
+        """The settings, for the model card."""
+        return {"distance_metric": self.distance_metric, "projection_dim": self.projection_dim}
+
+
+def _width_of(model: nn.Module) -> int:
+    width: int | None = model.get_embedding_dimension()  # type: ignore[operator]
+    if width is None:
+        raise ValueError(
+            "projection: expected a model that knows the width of its embeddings, found one that does not"
+        )
+    return width
+
+
+def _device_of(model: nn.Module) -> torch.device | None:
+    return next((parameter.device for parameter in model.parameters()), None)
+
+
+class MSELoss(EmbedDistillLoss):
+    """The mean squared difference to the embeddings of a teacher (Reimers and Gurevych 2020,
+    https://arxiv.org/abs/2004.09813), of texts or of their translations.
+
+    mean (uᵢⱼ - yᵢⱼ)²; the label yᵢ is the teacher's embedding. Of several columns, each is a translation.
+
+    Args:
+        model: The model that is trained.
+        projection_dim: As for ``EmbedDistillLoss``.
+    """
+
+    def __init__(self, model: nn.Module, *, projection_dim: int | None = None) -> None:
+        super().__init__(model, "mse", projection_dim)
+
+    def get_config_dict(self) -> dict[str, Any]:
+        """The settings, for the model card."""
+        return {"projection_dim": self.projection_dim}
 
 
 def margins(embeddings: list[Tensor], similarity: Similarity) -> Tensor:
@@ -82,21 +207,36 @@ class DistillKLDivLoss(EmbeddingLoss):
     """How far the distribution of a query over its candidates is from a teacher's (Lin et al. 2020,
     https://arxiv.org/abs/2010.11386).
 
-    T² KL(softmax(yᵢ / T) ‖ softmax(sᵢ / T)), sᵢ the similarities of the query to its positive and negatives; the
+    T² KL(softmax(yᵢ / U) ‖ softmax(sᵢ / T)), sᵢ the similarities of the query to its positive and negatives; the
     labels yᵢ are the teacher's.
 
     Args:
         model: The model that is trained.
         similarity_fct: Similarities row by row.
-        temperature: T; above 1 the lower similarities count more.
+        temperature: T and U; above 1 the lower similarities count more.
+        student_temperature: T, if it is another.
+        teacher_temperature: U, if it is another.
+
+    Raises:
+        ValueError: A temperature is not above 0, or infinite.
     """
 
     def __init__(
-        self, model: nn.Module, similarity_fct: Similarity = pairwise_dot_score, temperature: float = 1.0
+        self,
+        model: nn.Module,
+        similarity_fct: Similarity = pairwise_dot_score,
+        temperature: float = 1.0,
+        student_temperature: float | None = None,
+        teacher_temperature: float | None = None,
     ) -> None:
         super().__init__(model)
         self.similarity_fct = similarity_fct
         self.temperature = temperature
+        self.student_temperature = temperature if student_temperature is None else student_temperature
+        self.teacher_temperature = temperature if teacher_temperature is None else teacher_temperature
+        for name in ("temperature", "student_temperature", "teacher_temperature"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name}: expected a finite number above 0, found {getattr(self, name)}")
 
     def of_embeddings(self, embeddings: list[Tensor], labels: Tensor) -> Tensor:
         """The loss of queries, positives and negatives, and the teacher's similarities (rows, columns - 1)."""
@@ -108,12 +248,16 @@ class DistillKLDivLoss(EmbeddingLoss):
                 f"shape {expected}, found {len(embeddings)} columns and labels of shape {tuple(labels.shape)}"
             )
         scores = torch.stack([self.similarity_fct(queries, candidate) for candidate in candidates], dim=1)
-        student, teacher = (
-            functional.log_softmax(each / self.temperature, dim=-1) for each in (scores, labels.to(scores.dtype))
-        )
+        student = functional.log_softmax(scores / self.student_temperature, dim=-1)
+        teacher = functional.log_softmax(labels.detach().to(scores.dtype) / self.teacher_temperature, dim=-1)
         divergence = functional.kl_div(student, teacher, log_target=True, reduction="batchmean")
-        return divergence * self.temperature**2
+        return divergence * self.student_temperature**2
 
     def get_config_dict(self) -> dict[str, Any]:
         """The settings, for the model card."""
-        return {"similarity_fct": name_of(self.similarity_fct), "temperature": self.temperature}
+        return {
+            "similarity_fct": name_of(self.similarity_fct),
+            "temperature": self.temperature,
+            "student_temperature": self.student_temperature,
+            "teacher_temperature": self.teacher_temperature,
+        }

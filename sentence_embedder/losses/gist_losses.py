@@ -169,6 +169,7 @@ class CachedGISTEmbedLoss(GISTEmbedLoss):
         margin: See above.
         contrast_anchors: See above.
         contrast_positives: See above.
+        mini_batch_num_tokens: How many tokens go through a model at a time, in place of so many texts.
     """
 
     def __init__(
@@ -182,9 +183,12 @@ class CachedGISTEmbedLoss(GISTEmbedLoss):
         margin: float = 0.0,
         contrast_anchors: bool = True,
         contrast_positives: bool = True,
+        *,
+        mini_batch_num_tokens: int | None = None,
     ) -> None:
         super().__init__(model, guide, temperature, margin_strategy, margin, contrast_anchors, contrast_positives)
         self.mini_batch_size = mini_batch_size
+        self.mini_batch_num_tokens = mini_batch_num_tokens
         self.show_progress_bar = show_progress_bar
 
     def forward(self, sentence_features: Iterable[Features], labels: Tensor | None = None) -> Tensor:
@@ -192,9 +196,13 @@ class CachedGISTEmbedLoss(GISTEmbedLoss):
         return row_wise_loss(self, self.model, list(sentence_features), labels)
 
     def _guided(self, features: Features) -> Tensor:
-        parts = mini_batches(self._for_guide(features), self.mini_batch_size)
+        parts = mini_batches(self._for_guide(features), self.mini_batch_size, self.mini_batch_num_tokens)
         return torch.cat([self.guide(part)["sentence_embedding"] for part in parts])
 
     def get_config_dict(self) -> dict[str, Any]:
         """The settings, for the model card."""
-        return {**super().get_config_dict(), "mini_batch_size": self.mini_batch_size}
+        return {
+            **super().get_config_dict(),
+            "mini_batch_size": self.mini_batch_size,
+            "mini_batch_num_tokens": self.mini_batch_num_tokens,
+        }

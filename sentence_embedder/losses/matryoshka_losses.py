@@ -69,7 +69,7 @@ class MatryoshkaLoss(EmbeddingLoss):
             def of_rows(made: list[Tensor], rows: slice) -> Tensor:
                 return self._weighted(drawn, made, lambda cut: loss.of_rows(cut, targets, rows))
 
-            return cached_loss(loss.model, features, loss.mini_batch_size, of_rows)
+            return cached_loss(loss.model, features, loss.mini_batch_size, of_rows, loss.mini_batch_num_tokens)
         embeddings = loss.embeddings(features)
         return self._weighted(drawn, embeddings, lambda cut: loss.of_embeddings(cut, _cut_targets(targets, cut)))
 

@@ -28,6 +28,8 @@ class MegaBatchMarginLoss(EmbeddingLoss):
         negative_margin: m⁻.
         use_mini_batched_version: Whether the gradients are computed a few texts at a time; see ``cached_loss``.
         mini_batch_size: How many texts. It changes memory and speed, not the numbers.
+        mini_batch_num_tokens: How many tokens at a time, in place of so many texts.
+        show_progress_bar: Taken for compatibility; nothing is shown.
     """
 
     def __init__(
@@ -37,12 +39,17 @@ class MegaBatchMarginLoss(EmbeddingLoss):
         negative_margin: float = 0.3,
         use_mini_batched_version: bool = True,
         mini_batch_size: int = 50,
+        *,
+        mini_batch_num_tokens: int | None = None,
+        show_progress_bar: bool = False,
     ) -> None:
         super().__init__(model)
         self.positive_margin = positive_margin
         self.negative_margin = negative_margin
         self.use_mini_batched_version = use_mini_batched_version
         self.mini_batch_size = mini_batch_size
+        self.mini_batch_num_tokens = mini_batch_num_tokens
+        self.show_progress_bar = show_progress_bar
 
     def forward(self, sentence_features: Iterable[Features], labels: Tensor | None = None) -> Tensor:
         """The loss of anchors and positives."""

@@ -59,13 +59,22 @@ def _full_name(thing: object) -> str:
 def cosent(scores: Tensor, labels: Tensor) -> Tensor:
     """log(1 + Σ exp(sᵢ - sⱼ)) over all i, j whose labels say yᵢ < yⱼ.
 
+    Sorted by labels, the j of an i are all that come later: the sums over them are cumulative sums, so nothing of
+    rows × rows is made.
+
     Args:
         scores: How similar the texts of each pair are, shape (rows,).
         labels: How similar they should be, in any scale, shape (rows,).
     """
-    differences = scores[:, None] - scores
-    wrong_way = differences.masked_fill(labels[:, None] >= labels, float("-inf"))
-    return torch.logsumexp(torch.cat((scores.new_zeros(1), wrong_way.view(-1))), dim=0)
+    # Cumulative sums in halves lose what they sum.
+    exact = scores.float() if scores.dtype in (torch.float16, torch.bfloat16) else scores
+    ascending, order = (labels.int() if labels.dtype == torch.bool else labels).sort()
+    ordered = exact[order]
+    of_later = torch.logcumsumexp(-ordered.flip(0), dim=0).flip(0)
+    of_none = ordered.new_full((1,), float("-inf"))
+    first_above = torch.searchsorted(ascending, ascending, right=True)
+    wrong_way = ordered + torch.cat((of_later, of_none))[first_above]
+    return torch.logsumexp(torch.cat((ordered.new_zeros(1), wrong_way)), dim=0)
 
 
 class CoSENTLoss(EmbeddingLoss):
@@ -88,8 +97,14 @@ class CoSENTLoss(EmbeddingLoss):
         self.similarity_fct = similarity_fct
 
     def of_embeddings(self, embeddings: list[Tensor], labels: Tensor) -> Tensor:
-        """The loss of pairs (two columns) and their similarities (rows,)."""
+        """The loss of pairs (two columns) and their similarities (rows,).
+
+        Raises:
+            ValueError: There are more or fewer columns, or labels.
+        """
         first, second = columns(embeddings, 2)
+        if labels.numel() != len(first):
+            raise ValueError(f"labels: expected one for each of {len(first)} rows, found {tuple(labels.shape)}")
         return cosent(self.similarity_fct(first, second) * self.scale, labels.view(-1))
 
     def get_config_dict(self) -> dict[str, Any]:
@@ -106,6 +121,9 @@ class AnglELoss(CoSENTLoss):
     """``CoSENTLoss`` with the angle of complex numbers in place of the cosine, whose gradient vanishes near 1 and
     -1 (Li and Li 2023, https://arxiv.org/abs/2309.12871).
 
+    Of triplets and more columns, anchors with positives are pairs, whose label is 1 if none is given, and anchors
+    with negatives are pairs of the opposite label, 1 - y.
+
     Args:
         model: The model that is trained.
         scale: The inverse of a temperature.
@@ -113,3 +131,19 @@ class AnglELoss(CoSENTLoss):
 
     def __init__(self, model: nn.Module, scale: float = 20.0) -> None:
         super().__init__(model, scale, similarity_fct=pairwise_angle_sim)
+
+    def of_embeddings(self, embeddings: list[Tensor], labels: Tensor | None) -> Tensor:
+        """The loss of pairs and their similarities (rows,), or of anchors, positives and negatives.
+
+        Raises:
+            ValueError: There is one column alone, or pairs have no labels.
+        """
+        if len(embeddings) < 3:
+            if labels is None:
+                raise ValueError("labels: expected a similarity for each pair, found None")
+            return super().of_embeddings(embeddings, labels)
+        anchors, *others = embeddings
+        of_positives = anchors.new_ones(len(anchors)) if labels is None else labels.view(-1)
+        of_negatives = (1 - of_positives).repeat(len(others) - 1)
+        pairs = [anchors.repeat(len(others), 1), torch.cat(others)]
+        return super().of_embeddings(pairs, torch.cat((of_positives, of_negatives)))

@@ -102,6 +102,8 @@ class LossCase:
         torch.manual_seed(5)
         loss = getattr(losses, self.name)(model, **arguments)
         value = loss(_columns(self.columns), self.labels)
+        if isinstance(value, dict):
+            value = torch.stack(list(value.values())).sum()
         value.backward()
         assert model.weight.grad is not None
         return value.detach(), model.weight.grad
@@ -115,6 +117,9 @@ def _found(losses: Any, util: Any, path: str) -> Callable[..., Any]:
 
 _DIMS = {"matryoshka_dims": [8, 5, 2], "matryoshka_weights": [1.0, 0.5, 2.0]}
 
+_ALL_DIRECTIONS = ("query_to_doc", "query_to_query", "doc_to_query", "doc_to_doc")
+_BOTH_WAYS = {"directions": ("query_to_doc", "doc_to_query"), "partition_mode": "per_direction"}
+
 CASES: Mapping[str, LossCase] = {
     "cosine similarity": LossCase("CosineSimilarityLoss", 2, SIMILARITIES),
     "cosent": LossCase("CoSENTLoss", 2, SIMILARITIES),
@@ -123,6 +128,8 @@ CASES: Mapping[str, LossCase] = {
     ),
     "cosent of ties": LossCase("CoSENTLoss", 2, TOGETHER.float()),
     "angle": LossCase("AnglELoss", 2, SIMILARITIES),
+    "angle of triplets": LossCase("AnglELoss", 3),
+    "angle of triplets with labels": LossCase("AnglELoss", 4, SIMILARITIES),
     "ranking": LossCase("MultipleNegativesRankingLoss", 2),
     "ranking with negatives": LossCase(
         "MultipleNegativesRankingLoss", 4, None, {"scale": 2.0}, {"similarity_fct": "dot_score"}
@@ -132,6 +139,14 @@ CASES: Mapping[str, LossCase] = {
     "cached symmetric ranking": LossCase(
         "CachedMultipleNegativesSymmetricRankingLoss", 2, None, {"mini_batch_size": 5}
     ),
+    "ranking of all with all": LossCase("MultipleNegativesRankingLoss", 3, None, {"directions": _ALL_DIRECTIONS}),
+    "ranking by direction": LossCase("MultipleNegativesRankingLoss", 3, None, _BOTH_WAYS),
+    **{
+        f"ranking with hard {mode}": LossCase(
+            "MultipleNegativesRankingLoss", 3, None, {"hardness_mode": mode, "hardness_strength": 5.0, "scale": 3.0}
+        )
+        for mode in ("in_batch_negatives", "hard_negatives", "all_negatives")
+    },
     "contrastive": LossCase("ContrastiveLoss", 2, TOGETHER),
     "contrastive by sum": LossCase(
         "ContrastiveLoss",
@@ -162,6 +177,20 @@ CASES: Mapping[str, LossCase] = {
     "margin mse, several negatives": LossCase("MarginMSELoss", 4, TEACHER[:, :2]),
     "margin mse, labels of all": LossCase("MarginMSELoss", 4, TEACHER[:, :3]),
     "divergence": LossCase("DistillKLDivLoss", 3, TEACHER[:, :2], {"temperature": 2.0}),
+    "divergence, two temperatures": LossCase(
+        "DistillKLDivLoss", 3, TEACHER[:, :2], {"student_temperature": 2.0, "teacher_temperature": 0.5}
+    ),
+    "distillation": LossCase("EmbedDistillLoss", 1, TEACHER),
+    "distillation by length": LossCase("EmbedDistillLoss", 2, TEACHER, {"distance_metric": "l2"}),
+    "distillation of each": LossCase(
+        "EmbedDistillLoss", 2, torch.stack((TEACHER, TEACHER.roll(3)), dim=1), {"distance_metric": "mse"}
+    ),
+    "distillation to another width": LossCase("EmbedDistillLoss", 1, TEACHER[:, :5], {"projection_dim": 5}),
+    "mse to another width": LossCase("MSELoss", 1, TEACHER[:, :3], {"projection_dim": 3}),
+    "orthogonal": LossCase("GlobalOrthogonalRegularizationLoss", 2),
+    "orthogonal by sum": LossCase(
+        "GlobalOrthogonalRegularizationLoss", 3, None, {"mean_weight": 0.5, "aggregation": "sum"}
+    ),
     "batch hard": LossCase("BatchHardTripletLoss", 1, CLASSES),
     "batch hard by cosine": LossCase(
         "BatchHardTripletLoss",

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from sentence_embedder import SentenceTransformer, losses, util
+from sentence_embedder.losses.similarity_losses import cosent
 from tests.losses.cases import CASES, ROWS, WIDTH, LinearModel, _columns, _tokenizer
 from tests.reference.environment import record_losses
 from tests.reference.golden import GOLDEN
@@ -162,6 +163,69 @@ def test_features_without_rows_are_refused() -> None:
         losses.CachedMultipleNegativesRankingLoss(LinearModel())(features, None)
 
 
+class Counting(LinearModel):
+    """Remembers the Features that it got."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[dict[str, Any]] = []
+
+    def forward(self, features: dict[str, Any], **_: Any) -> dict[str, Any]:
+        """The embeddings of the vectors."""
+        self.seen.append(features)
+        return super().forward(features)
+
+
+LENGTHS = [3, 1, 2, 6, 1, 1, 1, 4, 2, 2, 9, 1]
+
+
+def _of_tokens(side: str = "right") -> list[dict[str, Any]]:
+    mask = (torch.arange(9) < torch.tensor(LENGTHS)[:, None]).long()
+    mask = mask if side == "right" else mask.flip(1)
+    ids = mask * torch.arange(1, 10)
+    return [{**column, "input_ids": ids, "attention_mask": mask} for column in _columns(2)]
+
+
+def test_mini_batches_by_tokens() -> None:
+    """With ``mini_batch_num_tokens`` a mini-batch has as many texts as have no more tokens, or one; the loss and
+    its gradient stay the same.
+    """
+    for name, (_, arguments) in CACHED.items():
+        gradients = []
+        for options in ({}, {"mini_batch_num_tokens": 6}):
+            model = Counting()
+            model.tokenizer = GUIDE.tokenizer
+            value = getattr(losses, name)(model, **arguments, **options)(_of_tokens(), None)
+            value.backward()
+            gradients.append((value.detach(), model.weight.grad))
+
+        for one, other in zip(*gradients, strict=True):
+            torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
+        assert [len(features["vectors"]) for features in model.seen[:6]] == [3, 1, 3, 2, 1, 1], name
+
+
+def test_padding_of_a_mini_batch_is_left_out() -> None:
+    """The columns that are padding for all texts of a mini-batch do not go through the model; padding before the
+    tokens does, as positions depend on it.
+    """
+    for side, widths in (("right", [3, 6, 4, 9]), ("left", [9, 9, 9, 9])):
+        model = Counting()
+        given = _of_tokens(side)
+        losses.CachedMultipleNegativesRankingLoss(model, mini_batch_size=3)(given, None).backward()
+
+        assert [features["input_ids"].shape[1] for features in model.seen[:4]] == widths
+        assert [features["attention_mask"].shape[1] for features in model.seen[:4]] == widths
+        assert all(features["vectors"].shape[1] == WIDTH for features in model.seen)
+        assert given[0]["input_ids"].shape == (ROWS, 9)
+
+
+def test_tokens_cannot_be_counted_without_a_mask() -> None:
+    """Mini-batches by tokens of Features without an attention mask are refused."""
+    loss = losses.CachedMultipleNegativesRankingLoss(LinearModel(), mini_batch_num_tokens=8)
+    with pytest.raises(ValueError, match="mini_batch_num_tokens: expected features with an attention_mask"):
+        loss(_columns(2), None)
+
+
 class Own(nn.Module):
     """A loss as users write them."""
 
@@ -236,6 +300,114 @@ def test_without_gradients_a_cached_loss_is_a_number() -> None:
 
     torch.testing.assert_close(one, other)
     assert not other.requires_grad
+
+
+def test_many_pairs_take_little_memory() -> None:
+    """CoSENT makes nothing of rows × rows, and is what its definition says, ties included."""
+    generator = torch.Generator().manual_seed(1)
+    scores = torch.randn(60, generator=generator).requires_grad_()
+    labels = torch.randint(0, 5, (60,), generator=generator)
+    wrong_way = [scores[i] - scores[j] for i in range(60) for j in range(60) if labels[i] < labels[j]]
+    expected = torch.log1p(torch.stack(wrong_way).exp().sum())
+
+    found = cosent(scores, labels)
+
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(*(torch.autograd.grad(each, scores)[0] for each in (found, expected)))
+    assert torch.isfinite(cosent(torch.randn(200_000, generator=generator), torch.arange(200_000)))
+
+
+def test_a_projection_is_saved_and_loaded(tmp_path: Path) -> None:
+    """The linear layer of a distillation can be written, and read by a loss with or without one; one of another
+    width is refused.
+    """
+    model = LinearModel()
+    first, without, narrower = (losses.EmbedDistillLoss(model, "mse", dim) for dim in (5, None, 4))
+    first.save_projection(tmp_path / "projection.safetensors")
+
+    without.load_projection(tmp_path / "projection.safetensors")
+
+    teacher = torch.zeros(ROWS, 5)
+    torch.testing.assert_close(without(_columns(1), teacher), first(_columns(1), teacher))
+    assert without.projection_dim == 5
+    with pytest.raises(ValueError, match=r"from width to width \(8, 4\), found \(8, 5\)"):
+        narrower.load_projection(tmp_path / "projection.safetensors")
+    with pytest.raises(ValueError, match="give a projection_dim"):
+        losses.EmbedDistillLoss(model).save_projection(tmp_path / "none.safetensors")
+
+
+WRONG_SETTINGS: list[tuple[str, dict[str, Any], str]] = [
+    ("MultipleNegativesRankingLoss", {"scale": 0.0}, "scale: expected a number above 0"),
+    ("MultipleNegativesRankingLoss", {"directions": ("doc_to_query",)}, "'query_to_doc' among them"),
+    ("MultipleNegativesRankingLoss", {"directions": ("query_to_doc", "up")}, "directions: expected some of"),
+    ("MultipleNegativesRankingLoss", {"partition_mode": "none"}, "partition_mode: expected one of"),
+    (
+        "MultipleNegativesRankingLoss",
+        {"directions": ("query_to_doc", "doc_to_doc"), "partition_mode": "per_direction"},
+        "expected 'joint' for",
+    ),
+    ("MultipleNegativesRankingLoss", {"hardness_mode": "soft"}, "hardness_mode: expected None or one of"),
+    ("MultipleNegativesRankingLoss", {"hardness_strength": -1.0}, "hardness_strength: expected 0 or more"),
+    ("EmbedDistillLoss", {"distance_metric": "l3"}, "distance_metric: expected one of"),
+    ("DistillKLDivLoss", {"teacher_temperature": 0.0}, "teacher_temperature: expected a finite number above 0"),
+    (
+        "GlobalOrthogonalRegularizationLoss",
+        {"mean_weight": 0, "second_moment_weight": None},
+        "expected one at least",
+    ),
+    ("GlobalOrthogonalRegularizationLoss", {"aggregation": "max"}, "aggregation: expected one of"),
+]
+
+
+@pytest.mark.parametrize(("name", "settings", "message"), WRONG_SETTINGS)
+def test_wrong_settings_are_refused(name: str, settings: dict[str, Any], message: str) -> None:
+    """A setting that a loss does not know is an error that says which it knows."""
+    with pytest.raises(ValueError, match=message):
+        getattr(losses, name)(LinearModel(), **settings)
+
+
+def test_hardness_without_strength_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    """A mode of hardness that changes nothing, as its strength is 0, is logged."""
+    losses.MultipleNegativesRankingLoss(LinearModel(), hardness_mode="hard_negatives")
+
+    assert "hardness_strength is 0" in caplog.text
+
+
+def test_parts_of_a_loss_can_be_left_out() -> None:
+    """Of the spread of embeddings, the part whose weight is None or 0 is not there."""
+    loss = losses.GlobalOrthogonalRegularizationLoss(LinearModel(), mean_weight=None)
+
+    assert set(loss(_columns(2), None)) == {"gor_second_moment"}
+
+
+WRONG_LABELS = [
+    ("CoSENTLoss", 2, torch.zeros(3), r"one for each of 12 rows, found \(3,\)"),
+    ("AnglELoss", 2, None, "a similarity for each pair, found None"),
+    ("EmbedDistillLoss", 1, None, "a teacher's embeddings, .* found None"),
+    ("EmbedDistillLoss", 1, torch.zeros(ROWS, 2, WIDTH), r"found \(12, 2, 8\)"),
+    ("MSELoss", 1, torch.zeros(ROWS, 3), "for a teacher of another width give its width as projection_dim"),
+]
+
+
+@pytest.mark.parametrize(("name", "count", "labels", "message"), WRONG_LABELS)
+def test_the_shape_of_labels_is_checked(name: str, count: int, labels: Any, message: str) -> None:
+    """Labels that do not fit to the texts are an error that says what would."""
+    with pytest.raises(ValueError, match=message):
+        getattr(losses, name)(LinearModel())(_columns(count), labels)
+
+
+def test_the_width_has_two_names() -> None:
+    """A SoftmaxLoss takes the width of the embeddings under its old and its new name, and only one of them."""
+    loss = losses.SoftmaxLoss(LinearModel(), embedding_dimension=WIDTH, num_labels=3)
+
+    assert loss.classifier.weight.shape == (3, 3 * WIDTH)
+    assert loss.get_config_dict()["num_labels"] == 3
+    with pytest.raises(TypeError, match="expected the width of the embeddings"):
+        losses.SoftmaxLoss(LinearModel(), num_labels=3)
+    with pytest.raises(TypeError, match="expected the width of the embeddings"):
+        losses.SoftmaxLoss(LinearModel(), embedding_dimension=WIDTH)
+    with pytest.raises(TypeError, match="found 8, 8 and 3"):
+        losses.SoftmaxLoss(LinearModel(), WIDTH, 3, embedding_dimension=WIDTH)
 
 
 def test_widths_can_come_in_any_order() -> None:
@@ -315,7 +487,16 @@ def test_settings_are_written_down() -> None:
     model = LinearModel()
     inner = losses.CachedMultipleNegativesRankingLoss(model)
 
-    assert inner.get_config_dict() == {"scale": 20.0, "similarity_fct": "cos_sim", "mini_batch_size": 32}
+    assert inner.get_config_dict() == {
+        "scale": 20.0,
+        "similarity_fct": "cos_sim",
+        "directions": ("query_to_doc",),
+        "partition_mode": "joint",
+        "hardness_mode": None,
+        "hardness_strength": 0.0,
+        "mini_batch_size": 32,
+        "mini_batch_num_tokens": None,
+    }
     assert losses.TripletLoss(model).get_config_dict() == {
         "distance_metric": "TripletDistanceMetric.EUCLIDEAN",
         "triplet_margin": 5,
