@@ -313,7 +313,7 @@ def write_transformer(folder: Path, model: TinyModel) -> None:
     _write(folder / "tokenizer_config.json", settings)
     auto_model: Any = transformers.AutoModel
     module = auto_model.from_config(transformers.AutoConfig.from_pretrained(folder))
-    weights = {name: _numbers(name, tuple(tensor.shape)) for name, tensor in module.state_dict().items()}
+    weights = {name: numbers_of(name, tuple(tensor.shape)) for name, tensor in module.state_dict().items()}
     weights = {name: array for name, array in weights.items() if array.ndim}
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
 
@@ -338,7 +338,7 @@ def write_model(folder: Path, model: TinyModel) -> None:
             _write(folder / name / "config.json", config)
         shapes = _tail_shapes(name.partition("_")[2], config)
         if shapes:
-            weights = {key: torch.from_numpy(_numbers(f"{name}.{key}", shape)) for key, shape in shapes.items()}
+            weights = {key: torch.from_numpy(numbers_of(f"{name}.{key}", shape)) for key, shape in shapes.items()}
             torch.save(weights, folder / name / "pytorch_model.bin")
     paths = ["", *tail]
     rows = [
@@ -365,7 +365,7 @@ def _tail_shapes(module: str, config: Mapping[str, Any]) -> dict[str, tuple[int,
     return {}
 
 
-def _numbers(name: str, shape: tuple[int, ...]) -> Any:
+def numbers_of(name: str, shape: tuple[int, ...]) -> Any:
     """Numbers that depend on the name of a tensor alone, large enough for texts to differ."""
     generator = np.random.default_rng(zlib.crc32(name.encode()))
     numbers = generator.standard_normal(shape).astype(np.float32)

@@ -3,6 +3,7 @@
 Each is called with the Features of the columns of a batch, and the labels of its rows.
 """
 
+from sentence_embedder.losses.adaptive_layer_losses import AdaptiveLayerLoss, Matryoshka2dLoss
 from sentence_embedder.losses.batch_triplet_losses import (
     BatchAllTripletLoss,
     BatchHardSoftMarginTripletLoss,
@@ -43,6 +44,7 @@ from sentence_embedder.losses.similarity_losses import AnglELoss, CoSENTLoss, Co
 from sentence_embedder.losses.triplet_losses import TripletDistanceMetric, TripletLoss
 
 __all__ = [
+    "AdaptiveLayerLoss",
     "AnglELoss",
     "BatchAllTripletLoss",
     "BatchHardSoftMarginTripletLoss",
@@ -64,6 +66,7 @@ __all__ = [
     "GlobalOrthogonalRegularizationLoss",
     "MSELoss",
     "MarginMSELoss",
+    "Matryoshka2dLoss",
     "MatryoshkaLoss",
     "MegaBatchMarginLoss",
     "MultipleNegativesRankingLoss",

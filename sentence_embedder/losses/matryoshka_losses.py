@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import random
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from sentence_embedder.features import Features
 from sentence_embedder.losses.embedding_loss import EmbeddingLoss
-from sentence_embedder.losses.gradient_cache import RowWiseLoss, cached_loss
+from sentence_embedder.losses.gradient_cache import Loss, RowWiseLoss, cached_loss
 
 
 class MatryoshkaLoss(EmbeddingLoss):
@@ -60,18 +60,30 @@ class MatryoshkaLoss(EmbeddingLoss):
     def forward(self, sentence_features: Iterable[Features], labels: Tensor | None = None) -> Tensor:
         """The loss of a batch, as the other loss takes it."""
         features, loss = list(sentence_features), self.loss
-        drawn = self._drawn()
         if not isinstance(loss, EmbeddingLoss) or not loss.is_stock:
-            return self._of_any(drawn, features, labels)
-        targets = loss.targets(features, labels)
+            return self._of_any(self._drawn(), features, labels)
+        of_rows = self.of_batch(self.targets(features, labels))
         if isinstance(loss, RowWiseLoss):
-
-            def of_rows(made: list[Tensor], rows: slice) -> Tensor:
-                return self._weighted(drawn, made, lambda cut: loss.of_rows(cut, targets, rows))
-
             return cached_loss(loss.model, features, loss.mini_batch_size, of_rows, loss.mini_batch_num_tokens)
-        embeddings = loss.embeddings(features)
-        return self._weighted(drawn, embeddings, lambda cut: loss.of_embeddings(cut, _cut_targets(targets, cut)))
+        return of_rows(loss.embeddings(features), slice(None))
+
+    def targets(self, sentence_features: Sequence[Features], labels: Any) -> Any:
+        """What the embeddings are held against by the other loss."""
+        return self.loss.targets(sentence_features, labels)  # type: ignore[operator]
+
+    def of_batch(self, targets: Any) -> Loss:
+        """What some rows of one batch add to the loss; the widths are drawn now."""
+        drawn, loss = self._drawn(), self.loss
+
+        def of_rows(embeddings: list[Tensor], rows: slice) -> Tensor:
+            total = embeddings[0].new_zeros(())
+            for place in drawn:
+                cut = [_cut(embedding, self.matryoshka_dims[place]) for embedding in embeddings]
+                of_cut = of_batch(loss, _cut_targets(targets, cut))
+                total = total + self.matryoshka_weights[place] * of_cut(cut, rows)
+            return total
+
+        return of_rows
 
     @property
     def is_stock(self) -> bool:
@@ -92,16 +104,7 @@ class MatryoshkaLoss(EmbeddingLoss):
         count = len(self.matryoshka_dims)
         if not 0 < self.n_dims_per_step < count:
             return list(range(count))
-        return torch.randperm(count)[: self.n_dims_per_step].tolist()
-
-    def _weighted(
-        self, drawn: Sequence[int], embeddings: list[Tensor], loss: Callable[[list[Tensor]], Tensor]
-    ) -> Tensor:
-        total = embeddings[0].new_zeros(())
-        for place in drawn:
-            cut = [_cut(embedding, self.matryoshka_dims[place]) for embedding in embeddings]
-            total = total + self.matryoshka_weights[place] * loss(cut)
-        return total
+        return random.sample(range(count), self.n_dims_per_step)
 
     def get_config_dict(self) -> dict[str, Any]:
         """The settings, for the model card."""
@@ -111,6 +114,20 @@ class MatryoshkaLoss(EmbeddingLoss):
             "matryoshka_weights": self.matryoshka_weights,
             "n_dims_per_step": self.n_dims_per_step,
         }
+
+
+def of_batch(loss: Any, targets: Any) -> Loss:
+    """What some rows of one batch add to a loss; what is left to chance is drawn now.
+
+    Args:
+        loss: An ``EmbeddingLoss``.
+        targets: What it holds the embeddings of the batch against.
+    """
+    if isinstance(loss, MatryoshkaLoss):
+        return loss.of_batch(targets)
+    if isinstance(loss, RowWiseLoss):
+        return lambda embeddings, rows: loss.of_rows(embeddings, targets, rows)
+    return lambda embeddings, _: loss.of_embeddings(embeddings, targets)
 
 
 def _cut(embeddings: Tensor, dim: int) -> Tensor:

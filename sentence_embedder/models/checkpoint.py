@@ -7,7 +7,7 @@ import json
 import logging
 import re
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -255,6 +255,40 @@ def load_processor(name: str, processor_args: Mapping[str, Any]) -> Any:
     auto_processor: Any = AutoProcessor
     with _quiet_transformers(), _as_weights_errors(name):
         return auto_processor.from_pretrained(name, **{"use_fast": False, **processor_args})
+
+
+@contextmanager
+def recording_layers(model: torch.nn.Module) -> Iterator[list[Sequence[torch.Tensor]]]:
+    """Let a model of transformers give the hidden states of all its layers as long as this is open.
+
+    Yields:
+        A list that gets the hidden states of each forward pass: what goes into the first layer, and what comes out
+        of each.
+    """
+    recorded: list[Sequence[torch.Tensor]] = []
+
+    def ask(_: torch.nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        return args, {**kwargs, "output_hidden_states": True}
+
+    # When it is asked for the first time, transformers puts hooks at the layers, which it leaves there: with them a
+    # model is neither pickled nor accelerated.
+    before = {part: (set(part._forward_hooks), _HOOKED in vars(part)) for part in model.modules()}
+    asking = model.register_forward_pre_hook(ask, with_kwargs=True)
+    taking = model.register_forward_hook(lambda _, __, output: recorded.append(output.hidden_states))
+    try:
+        yield recorded
+    finally:
+        asking.remove()
+        taking.remove()
+        for part, (own, was_hooked) in before.items():
+            for hook in part._forward_hooks.keys() - own:
+                del part._forward_hooks[hook]
+            if not was_hooked:
+                vars(part).pop(_HOOKED, None)
+
+
+_HOOKED = "_output_capturing_hooks_installed"
+"""What transformers calls the mark of a model at whose layers it has put hooks."""
 
 
 def has_plain_backend(tokenizer: Any) -> bool:
