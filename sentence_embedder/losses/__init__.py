@@ -26,6 +26,7 @@ from sentence_embedder.losses.contrastive_tension_losses import (
     ContrastiveTensionLoss,
     ContrastiveTensionLossInBatchNegatives,
 )
+from sentence_embedder.losses.denoising_losses import DenoisingAutoEncoderLoss
 from sentence_embedder.losses.distillation_losses import (
     DistillKLDivLoss,
     EmbedDistillLoss,
@@ -60,6 +61,7 @@ __all__ = [
     "ContrastiveTensionLoss",
     "ContrastiveTensionLossInBatchNegatives",
     "CosineSimilarityLoss",
+    "DenoisingAutoEncoderLoss",
     "DistillKLDivLoss",
     "EmbedDistillLoss",
     "GISTEmbedLoss",

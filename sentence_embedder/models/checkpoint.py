@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
+from inspect import signature
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -130,6 +131,37 @@ def load_model(
             f"it does not have: {unexpected}"[:2000]
         )
     return model.eval()
+
+
+def load_decoder(name: str, dtype: torch.dtype) -> Any:
+    """The language model of a checkpoint, as a decoder that attends to what an encoder gives; in evaluation mode.
+
+    Weights that the checkpoint lacks are made up at random: as a rule those of this attention, and the head.
+
+    Args:
+        name: A folder, or a name on the Hub.
+        dtype: In which format it is computed.
+
+    Raises:
+        ValueError: There is no such decoder of its architecture.
+    """
+    import transformers
+
+    check_settings(Path(name))
+    with _quiet_transformers(), _as_weights_errors(name):
+        auto_config: Any = transformers.AutoConfig
+        config = auto_config.from_pretrained(name)
+        _check_sizes(config.to_dict(), f"{name}: config.json")
+        _make_inert(config)
+        config.is_decoder = config.add_cross_attention = True
+        known: Any = transformers.MODEL_FOR_CAUSAL_LM_MAPPING
+        decoder_class: Any = known.get(type(config), None)
+        if decoder_class is None or "encoder_hidden_states" not in signature(decoder_class.forward).parameters:
+            raise ValueError(
+                f"{name}: expected an architecture with a decoder that attends to an encoder, such as bert or "
+                f"roberta, found {config.model_type}"
+            )
+        return decoder_class.from_pretrained(name, config=config, dtype=dtype).eval()
 
 
 def check_settings(folder: Path) -> None:

@@ -103,6 +103,7 @@ MODEL_CASES: Mapping[str, ModelCase] = {
         },
         _COSENT,
     ),
+    "denoising": ModelCase("DenoisingAutoEncoderLoss", 2, has_decoder=True),
 }
 """Name → loss."""
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from sentence_embedder import SentenceTransformer, losses
+from sentence_embedder.losses.denoising_losses import tie
 from tests.losses.cases import LinearModel
 from tests.losses.model_cases import LAYERS, SIMILARITIES, TEXTS, run_model_cases
 from tests.reference.golden import GOLDEN
@@ -169,3 +170,101 @@ def test_settings_of_layers_are_written_down(model: SentenceTransformer) -> None
         "matryoshka_weights": (1.0, 1.0),
         "n_dims_per_step": 1,
     }
+
+
+def test_a_model_learns_to_denoise(model: SentenceTransformer) -> None:
+    """The parameters of the model stay its own, are those of a tied decoder, too, and learn."""
+    before = dict(model.named_parameters())
+    loss = losses.DenoisingAutoEncoderLoss(model)
+    embeddings = model[0].auto_model.embeddings.word_embeddings.weight
+    optimizer = torch.optim.SGD(loss.parameters(), lr=0.5)
+
+    values = []
+    for _ in range(5):
+        optimizer.zero_grad()
+        value = loss(_features(model), None)
+        value.backward()
+        optimizer.step()
+        values.append(float(value.detach()))
+
+    assert values[-1] < values[0]
+    assert all(parameter is before[name] for name, parameter in model.named_parameters())
+    assert loss.decoder.get_input_embeddings().weight is embeddings
+    assert loss.decoder.get_output_embeddings().weight is embeddings
+    assert {id(parameter) for parameter in before.values()} <= {id(parameter) for parameter in loss.parameters()}
+
+
+def test_a_decoder_has_the_weights_that_the_model_has_now(model: SentenceTransformer) -> None:
+    """Weights that were learnt since the checkpoint was loaded stay, and so do tokens that were added."""
+    transformer: Any = model[0]
+    transformer.tokenizer.add_tokens(["kingfisher"])
+    transformer.auto_model.resize_token_embeddings(len(transformer.tokenizer))
+    with torch.no_grad():
+        transformer.auto_model.encoder.layer[0].output.dense.bias.fill_(0.5)
+    expected = {name: value.clone() for name, value in model.state_dict().items()}
+
+    loss = losses.DenoisingAutoEncoderLoss(model, "not used")
+
+    found = model.state_dict()
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
+    assert loss.decoder.get_output_embeddings().weight.shape[0] == len(transformer.tokenizer)
+    assert torch.isfinite(loss([model.tokenize(["kingfisher", "a cat"]), model.tokenize(["the kingfisher", "a"])]))
+
+
+def test_a_decoder_of_other_words_gets_the_texts(model: SentenceTransformer, tiny_folders: dict[str, Path]) -> None:
+    """A decoder with a tokenizer of its own restores the texts in its own tokens, and shares nothing."""
+    loss = losses.DenoisingAutoEncoderLoss(model, str(tiny_folders["roberta"]), tie_encoder_decoder=False)
+    own = {id(parameter) for parameter in model.parameters()}
+
+    token_ids = loss.targets(_features(model), None)
+
+    other = SentenceTransformer(str(tiny_folders["roberta"]), device="cpu").tokenizer
+    assert other.batch_decode(token_ids, skip_special_tokens=True) == list(TEXTS[1])
+    assert not own & {id(parameter) for parameter in loss.decoder.parameters()}
+    assert torch.isfinite(loss(_features(model), None))
+    assert loss.get_config_dict() == {
+        "decoder_name_or_path": str(tiny_folders["roberta"]),
+        "tie_encoder_decoder": False,
+        "need_retokenization": True,
+    }
+
+
+def test_padding_is_not_to_be_restored(model: SentenceTransformer) -> None:
+    """Padding behind the texts changes nothing."""
+    loss = losses.DenoisingAutoEncoderLoss(model).eval()
+    damaged, whole = _features(model)
+    padded = {name: nn.functional.pad(value, (0, 3)) for name, value in whole.items()}
+
+    torch.testing.assert_close(loss([damaged, padded]), loss([damaged, whole]))
+
+
+def test_models_without_a_decoder_are_refused(model: SentenceTransformer, tiny_folders: dict[str, Path]) -> None:
+    """An architecture without a decoder that attends, a width that does not fit, and models of other kinds are
+    errors that say what is expected.
+    """
+    for name in ("mpnet", "distilbert", "decoder"):
+        other = SentenceTransformer(str(tiny_folders[name]), device="cpu")
+        with pytest.raises(
+            ValueError, match="a decoder that attends to an encoder, such as bert or roberta, found"
+        ):
+            losses.DenoisingAutoEncoderLoss(other)
+    chain = SentenceTransformer(str(tiny_folders["bert-chain"]), device="cpu")
+    with pytest.raises(ValueError, match="embeddings of its width, 32, found 24"):
+        losses.DenoisingAutoEncoderLoss(chain)(_features(chain), None)
+    with pytest.raises(ValueError, match="first module is a Transformer"):
+        losses.DenoisingAutoEncoderLoss(LinearModel())
+    with pytest.raises(ValueError, match="expected 2 columns of texts, found 3"):
+        losses.DenoisingAutoEncoderLoss(model)(_features(model, 3), None)
+    with pytest.raises(ValueError, match="expected weights of the names of a _Renamed, found none"):
+        tie(losses.DenoisingAutoEncoderLoss(model).decoder, _Renamed(model[0].auto_model))
+
+
+class _Renamed(nn.Module):
+    def __init__(self, inner: Any) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def get_input_embeddings(self) -> Any:
+        """Those of the model inside."""
+        return self.inner.get_input_embeddings()
