@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 from sentence_embedder.version import __version__
 
 if TYPE_CHECKING:
+    from sentence_embedder.datasets.parallel_dataset import ParallelSentencesDataset
+    from sentence_embedder.datasets.sentences_dataset import SentencesDataset
     from sentence_embedder.input_example import InputExample
     from sentence_embedder.pool.encode_pool import EncodePool
     from sentence_embedder.pool.failure import PoolError
@@ -21,8 +23,10 @@ if TYPE_CHECKING:
 __all__ = [
     "EncodePool",
     "InputExample",
+    "ParallelSentencesDataset",
     "PoolError",
     "SentenceTransformer",
+    "SentencesDataset",
     "SimilarityFunction",
     "__version__",
     "quantize_embeddings",
@@ -31,14 +35,16 @@ __all__ = [
 _HOMES = {
     "EncodePool": "pool.encode_pool",
     "InputExample": "input_example",
+    "ParallelSentencesDataset": "datasets.parallel_dataset",
     "PoolError": "pool.failure",
     "SentenceTransformer": "sentence_transformers",
+    "SentencesDataset": "datasets.sentences_dataset",
     "SimilarityFunction": "similarity",
     "quantize_embeddings": "quantization",
 }
 
 
-_SUBMODULES = ("evaluation", "losses", "models", "quantization", "readers", "similarity", "util")
+_SUBMODULES = ("datasets", "evaluation", "losses", "models", "quantization", "readers", "similarity", "util")
 
 
 def __getattr__(name: str) -> object:

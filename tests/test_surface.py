@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import sentence_embedder
-from sentence_embedder import SentenceTransformer, models, util
+from sentence_embedder import SentenceTransformer, datasets, models, util
 
 DOCUMENTED: dict[str, list[str]] = {
     "__init__": [
@@ -124,7 +124,9 @@ def test_the_module_of_the_class_is_recognised() -> None:
     assert "sentence_transformers" in str(SentenceTransformer)
 
 
-@pytest.mark.parametrize("module", [sentence_embedder, models, util], ids=lambda module: str(module.__name__))
+@pytest.mark.parametrize(
+    "module", [sentence_embedder, datasets, models, util], ids=lambda module: str(module.__name__)
+)
 def test_all_names_exist(module: Any) -> None:
     """What a module says it exports is there: constants, classes and functions, each in alphabetical order."""
     assert all(hasattr(module, name) for name in module.__all__)

@@ -16,6 +16,22 @@ def opened(path: Path) -> TextIO:
     return path.open(encoding="utf-8", newline="")
 
 
+def lines_of(path: Path) -> Iterator[tuple[int, str]]:
+    """The lines of a text file, unpacked if its name ends in ``.gz``, with their numbers from 1 on.
+
+    Raises:
+        ValueError: A line is not UTF-8.
+    """
+    with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                yield number, line.decode("utf-8")
+            except UnicodeDecodeError as error:
+                raise ValueError(
+                    f"{path}, row {number}: expected UTF-8, found {error.object[error.start : error.end]!r}"
+                ) from error
+
+
 def cells_of(
     path: Path, columns: Sequence[int], *, delimiter: str = "\t", quoting: int = csv.QUOTE_NONE, skipped: int = 0
 ) -> Iterator[list[str]]:
