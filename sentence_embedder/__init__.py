@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from sentence_embedder.datasets.parallel_dataset import ParallelSentencesDataset
     from sentence_embedder.datasets.sentences_dataset import SentencesDataset
     from sentence_embedder.input_example import InputExample
+    from sentence_embedder.logging_handler import LoggingHandler
     from sentence_embedder.pool.encode_pool import EncodePool
     from sentence_embedder.pool.failure import PoolError
     from sentence_embedder.quantization import quantize_embeddings
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = [
     "EncodePool",
     "InputExample",
+    "LoggingHandler",
     "ParallelSentencesDataset",
     "PoolError",
     "SentenceTransformer",
@@ -35,6 +37,7 @@ __all__ = [
 _HOMES = {
     "EncodePool": "pool.encode_pool",
     "InputExample": "input_example",
+    "LoggingHandler": "logging_handler",
     "ParallelSentencesDataset": "datasets.parallel_dataset",
     "PoolError": "pool.failure",
     "SentenceTransformer": "sentence_transformers",

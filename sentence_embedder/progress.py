@@ -36,3 +36,10 @@ def progress_bar(total: int, *, unit: str, shown: bool, description: str | None 
 
     with tqdm(total=total, unit=f" {unit}s", desc=description) as bar:
         yield bar
+
+
+def write_line(text: str) -> None:
+    """Write a line to the standard output, above the bars that are shown."""
+    from tqdm.auto import tqdm
+
+    tqdm.write(text)

@@ -29,6 +29,7 @@ LAYERS = {
         "formats",
         "input_example",
         "loaders",
+        "logging_handler",
         "progress",
         "prompts",
         "quantization",
@@ -66,6 +67,8 @@ OUTSIDE_THEIR_HOME = {
     "PIL": ("models.clip_model",),
     "pyarrow": ("cluster",),  # which comes with ray[data]
     "ray": ("cluster",),
+    # What is used if it is there.
+    "coloredlogs": ("logging_handler",),
 }
 """Packages that few files alone, or folders, may import."""
 
