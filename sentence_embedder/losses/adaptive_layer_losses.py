@@ -14,7 +14,8 @@ from torch.nn import functional
 
 from sentence_embedder.features import Features
 from sentence_embedder.losses.embedding_loss import EmbeddingLoss
-from sentence_embedder.losses.gradient_cache import Loss, RowWiseLoss, cached_loss
+from sentence_embedder.losses.gathering import agreed, gathered
+from sentence_embedder.losses.gradient_cache import Loss, RowWiseLoss, mini_batched_loss
 from sentence_embedder.losses.matryoshka_losses import MatryoshkaLoss, of_batch
 from sentence_embedder.losses.similarity_losses import name_of
 from sentence_embedder.models.checkpoint import recording_layers
@@ -159,7 +160,7 @@ class AdaptiveLayerLoss(EmbeddingLoss):
         """The loss of a batch, as the other loss takes it."""
         features = list(sentence_features)
         loss, inner = self.loss, _inner_of(self.loss)
-        targets = loss.targets(features, labels)
+        targets = loss.joint_targets(features, labels)
         layered = LayeredModel(self.model, self._drawn)
         losses = [of_batch(loss, targets)]
 
@@ -169,14 +170,23 @@ class AdaptiveLayerLoss(EmbeddingLoss):
                 losses.append(of_batch(loss, targets))
             return self._of_layers(stacked, layers, losses, rows)
 
-        if isinstance(inner, RowWiseLoss):
-            return cached_loss(layered, features, inner.mini_batch_size, of_rows, inner.mini_batch_num_tokens)
-        return of_rows([layered(column)["sentence_embedding"] for column in features], slice(None))
+        if isinstance(inner, RowWiseLoss) and inner.is_cached:
+            return mini_batched_loss(inner, layered, features, of_rows)
+        stacked = [layered(column)["sentence_embedding"] for column in features]
+        return of_rows(gathered(stacked) if inner.gather_across_devices else stacked, slice(None))
+
+    @property
+    def is_cached(self) -> bool:
+        """Whether the other loss is."""
+        return _inner_of(self.loss).is_cached
 
     def _drawn(self, count: int) -> Sequence[int]:
         """Which of so many layers before the last count this time."""
         layers = range(count)
-        return random.sample(layers, self.n_layers_per_step) if 0 < self.n_layers_per_step < count else layers
+        if not 0 < self.n_layers_per_step < count:
+            return layers
+        drawn = random.sample(layers, self.n_layers_per_step)
+        return agreed(drawn) if _inner_of(self.loss).gather_across_devices else drawn
 
     def _of_layers(
         self,
@@ -224,10 +234,7 @@ def _inner_of(loss: nn.Module) -> EmbeddingLoss:
     inner = loss
     if isinstance(loss, MatryoshkaLoss) and type(loss).forward is MatryoshkaLoss.forward:
         inner = loss.loss
-    takes_embeddings = (
-        isinstance(inner, EmbeddingLoss) and inner.is_stock and type(inner).embeddings is EmbeddingLoss.embeddings
-    )
-    if not isinstance(inner, EmbeddingLoss) or not takes_embeddings:
+    if not isinstance(inner, EmbeddingLoss) or not inner.can_be_joined:
         raise ValueError(
             f"loss: expected a loss of the embeddings of one model, found {type(inner).__name__}; a loss of your "
             "own can be a subclass of EmbeddingLoss that has of_embeddings"

@@ -34,6 +34,7 @@ class CachedMultipleNegativesRankingLoss(MultipleNegativesRankingLoss):
         partition_mode: See above.
         hardness_mode: See above.
         hardness_strength: See above.
+        gather_across_devices: Whether the rows of all processes that train together are each other's negatives.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class CachedMultipleNegativesRankingLoss(MultipleNegativesRankingLoss):
         partition_mode: PartitionMode = "joint",
         hardness_mode: HardnessMode | None = None,
         hardness_strength: float = 0.0,
+        gather_across_devices: bool = False,
     ) -> None:
         super().__init__(
             model,
@@ -58,6 +60,7 @@ class CachedMultipleNegativesRankingLoss(MultipleNegativesRankingLoss):
             partition_mode=partition_mode,
             hardness_mode=hardness_mode,
             hardness_strength=hardness_strength,
+            gather_across_devices=gather_across_devices,
         )
         self.mini_batch_size = mini_batch_size
         self.mini_batch_num_tokens = mini_batch_num_tokens
@@ -66,6 +69,11 @@ class CachedMultipleNegativesRankingLoss(MultipleNegativesRankingLoss):
     def forward(self, sentence_features: Iterable[Features], labels: Tensor | None = None) -> Tensor:
         """The loss of anchors, positives and any number of columns of negatives."""
         return row_wise_loss(self, self.model, list(sentence_features), labels)
+
+    @property
+    def is_cached(self) -> bool:
+        """Yes."""
+        return True
 
     def get_config_dict(self) -> dict[str, Any]:
         """The settings, for the model card."""
@@ -86,6 +94,7 @@ class CachedMultipleNegativesSymmetricRankingLoss(CachedMultipleNegativesRanking
         mini_batch_size: How many texts go through the model at a time; it changes memory and speed, not numbers.
         show_progress_bar: Taken for compatibility; nothing is shown.
         mini_batch_num_tokens: How many tokens go through the model at a time, in place of so many texts.
+        gather_across_devices: Whether the rows of all processes that train together are each other's negatives.
     """
 
     def __init__(
@@ -97,6 +106,7 @@ class CachedMultipleNegativesSymmetricRankingLoss(CachedMultipleNegativesRanking
         show_progress_bar: bool = False,
         *,
         mini_batch_num_tokens: int | None = None,
+        gather_across_devices: bool = False,
     ) -> None:
         super().__init__(
             model,
@@ -107,4 +117,5 @@ class CachedMultipleNegativesSymmetricRankingLoss(CachedMultipleNegativesRanking
             mini_batch_num_tokens=mini_batch_num_tokens,
             directions=("query_to_doc", "doc_to_query"),
             partition_mode="per_direction",
+            gather_across_devices=gather_across_devices,
         )

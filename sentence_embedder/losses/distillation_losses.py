@@ -88,6 +88,10 @@ class EmbedDistillLoss(EmbeddingLoss):
             distances.append(distance(projected, teacher.detach().to(projected), self.distance_metric))
         return torch.stack(distances).mean()
 
+    def cut_targets(self, targets: Tensor, width: int) -> Tensor:
+        """The teacher's embeddings, cut likewise."""
+        return targets[..., :width]
+
     def save_projection(self, path: str | os.PathLike[str]) -> None:
         """Write the linear layer into a file of safetensors, for ``load_projection``.
 

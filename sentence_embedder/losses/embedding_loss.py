@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from torch import Tensor, nn
 
 from sentence_embedder.features import Features
+from sentence_embedder.losses.gathering import gathered, gathered_targets
 
 _Column = TypeVar("_Column")
 
@@ -20,7 +21,13 @@ class EmbeddingLoss(nn.Module):
 
     Args:
         model: The SentenceTransformer that is trained.
+
+    Attributes:
+        gather_across_devices: Whether the loss is that of the rows of all processes that train the model together,
+            as if they were one batch: they are each other's negatives.
     """
+
+    gather_across_devices = False
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -29,13 +36,24 @@ class EmbeddingLoss(nn.Module):
     def forward(self, sentence_features: Iterable[Features], labels: Tensor | None = None) -> Any:
         """The loss of a batch: the Features of each column, and labels (rows, …) if the loss needs some."""
         features = list(sentence_features)
-        return self.of_embeddings(self.embeddings(features), self.targets(features, labels))
+        embeddings, targets = self.embeddings(features), self.joint_targets(features, labels)
+        return self.of_embeddings(gathered(embeddings) if self.gather_across_devices else embeddings, targets)
+
+    @property
+    def is_cached(self) -> bool:
+        """Whether its gradients come by ``cached_loss``: several times backward, not once."""
+        return False
 
     @property
     def is_stock(self) -> bool:
         """Whether it computes as this package wrote it, so that its parts can be used one by one."""
         forward = type(self).forward
         return forward.__module__.startswith(__package__ or "sentence_embedder.losses")
+
+    @property
+    def can_be_joined(self) -> bool:
+        """Whether several batches can be made one, of which its gradients are those of a single batch."""
+        return self.is_stock and type(self).embeddings is EmbeddingLoss.embeddings
 
     def embeddings(self, sentence_features: Iterable[Features]) -> list[Tensor]:
         """The sentence embeddings of each column, shape (rows, dim)."""
@@ -46,9 +64,19 @@ class EmbeddingLoss(nn.Module):
         del sentence_features
         return labels
 
+    def joint_targets(self, sentence_features: Sequence[Features], labels: Any) -> Any:
+        """The targets of the rows of all processes, if their embeddings are joined; else of these rows."""
+        targets = self.targets(sentence_features, labels)
+        return gathered_targets(targets) if self.gather_across_devices else targets
+
     def of_embeddings(self, embeddings: list[Tensor], targets: Any) -> Any:
         """The loss of the embeddings of the columns, each (rows, dim)."""
         raise NotImplementedError
+
+    def cut_targets(self, targets: Any, width: int) -> Any:
+        """The targets for embeddings that are cut to a width: the same, unless they are embeddings themselves."""
+        del width
+        return targets
 
     def get_config_dict(self) -> dict[str, Any]:
         """The settings, for the model card."""

@@ -34,6 +34,7 @@ class GISTEmbedLoss(EmbeddingLoss):
         margin: The margin.
         contrast_anchors: Whether other anchors are negatives.
         contrast_positives: Whether other positives are, for the positive.
+        gather_across_devices: Whether the rows of all processes that train together are each other's negatives.
 
     Raises:
         ValueError: There is no such strategy, or a model has no tokenizer of transformers.
@@ -48,8 +49,11 @@ class GISTEmbedLoss(EmbeddingLoss):
         margin: float = 0.0,
         contrast_anchors: bool = True,
         contrast_positives: bool = True,
+        *,
+        gather_across_devices: bool = False,
     ) -> None:
         super().__init__(model)
+        self.gather_across_devices = gather_across_devices
         if margin_strategy not in ("absolute", "relative"):
             raise ValueError(f"margin_strategy: expected 'absolute' or 'relative', found {margin_strategy!r}")
         self._tokenizer = _tokenizer_of(model)
@@ -170,6 +174,7 @@ class CachedGISTEmbedLoss(GISTEmbedLoss):
         contrast_anchors: See above.
         contrast_positives: See above.
         mini_batch_num_tokens: How many tokens go through a model at a time, in place of so many texts.
+        gather_across_devices: See above.
     """
 
     def __init__(
@@ -184,9 +189,19 @@ class CachedGISTEmbedLoss(GISTEmbedLoss):
         contrast_anchors: bool = True,
         contrast_positives: bool = True,
         *,
+        gather_across_devices: bool = False,
         mini_batch_num_tokens: int | None = None,
     ) -> None:
-        super().__init__(model, guide, temperature, margin_strategy, margin, contrast_anchors, contrast_positives)
+        super().__init__(
+            model,
+            guide,
+            temperature,
+            margin_strategy,
+            margin,
+            contrast_anchors,
+            contrast_positives,
+            gather_across_devices=gather_across_devices,
+        )
         self.mini_batch_size = mini_batch_size
         self.mini_batch_num_tokens = mini_batch_num_tokens
         self.show_progress_bar = show_progress_bar
@@ -194,6 +209,11 @@ class CachedGISTEmbedLoss(GISTEmbedLoss):
     def forward(self, sentence_features: Iterable[Features], labels: Tensor | None = None) -> Tensor:
         """The loss of anchors, positives and any number of columns of negatives."""
         return row_wise_loss(self, self.model, list(sentence_features), labels)
+
+    @property
+    def is_cached(self) -> bool:
+        """Yes."""
+        return True
 
     def _guided(self, features: Features) -> Tensor:
         parts = mini_batches(self._for_guide(features), self.mini_batch_size, self.mini_batch_num_tokens)

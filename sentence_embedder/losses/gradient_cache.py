@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
@@ -13,11 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from sentence_embedder.features import Features
+from sentence_embedder.losses.embedding_loss import EmbeddingLoss
+from sentence_embedder.losses.gathering import gathered_targets, joined, world_size
 
 
 class Circumstances:
     """What else the outcome of a forward pass depends on, at one moment: the random numbers on the CPU and on the
-    devices of some tensors, and whether formats are chosen by torch (autocast).
+    devices of some tensors, whether formats are chosen by torch (autocast), and who computes torch's functions.
 
     Args:
         features: The tensors.
@@ -33,6 +36,7 @@ class Circumstances:
             for kind in sorted({tensor.device.type for tensor in tensors})
             if torch.amp.is_autocast_available(kind)
         }
+        self._modes = _function_modes()
 
     @contextmanager
     def again(self) -> Iterator[None]:
@@ -40,11 +44,21 @@ class Circumstances:
         with ExitStack() as entered:
             for kind, (enabled, dtype) in self._autocast.items():
                 entered.enter_context(torch.autocast(kind, dtype=dtype, enabled=enabled))
+            active = _function_modes()
+            for mode in self._modes:  # on the way back torch leaves them
+                if not any(mode is other for other in active):
+                    entered.enter_context(mode)
             entered.enter_context(torch.random.fork_rng(self._devices))
             torch.set_rng_state(self._on_cpu)
             for device, state in zip(self._devices, self._on_devices, strict=True):
                 torch.cuda.set_rng_state(state, device)
             yield
+
+
+def _function_modes() -> list[Any]:
+    """What computes torch's functions, beside torch."""
+    overrides: Any = torch.overrides
+    return list(overrides._get_current_function_mode_stack())
 
 
 def mini_batches(features: Features, size: int, num_tokens: int | None = None) -> Iterator[Features]:
@@ -123,6 +137,12 @@ Loss = Callable[[list[Tensor], slice], Tensor]
 class RowWiseLoss(Protocol):
     """A loss that is a sum over rows, each of which sees the embeddings of all."""
 
+    gather_across_devices: bool
+
+    @property
+    def is_cached(self) -> bool:
+        """Whether its gradients are computed so."""
+
     @property
     def mini_batch_size(self) -> int:
         """How many texts go through the model at a time."""
@@ -131,7 +151,7 @@ class RowWiseLoss(Protocol):
     def mini_batch_num_tokens(self) -> int | None:
         """How many tokens do, if it is not so many texts."""
 
-    def targets(self, sentence_features: Sequence[Features], labels: Any) -> Any:
+    def joint_targets(self, sentence_features: Sequence[Features], labels: Any) -> Any:
         """What the embeddings are held against."""
 
     def of_rows(self, embeddings: list[Tensor], targets: Any, rows: slice) -> Tensor:
@@ -140,10 +160,12 @@ class RowWiseLoss(Protocol):
 
 def cached_loss(
     model: Callable[[Features], Features],
-    sentence_features: Sequence[Features],
-    mini_batch_size: int,
+    columns: Sequence[Sequence[Features]],
     loss_of: Loss,
-    num_tokens: int | None = None,
+    *,
+    rows_at_once: int | None = None,
+    gather: bool = False,
+    parameters: Sequence[nn.Parameter] = (),
 ) -> Tensor:
     """The loss of a batch whose gradients are computed a few texts at a time.
 
@@ -153,85 +175,183 @@ def cached_loss(
 
     Args:
         model: Features → Features with a ``sentence_embedding``.
-        sentence_features: The Features of each column.
-        mini_batch_size: How many texts go through the model at a time, with a graph.
+        columns: The Features of each column, in mini-batches: what goes through the model at a time, with a graph.
         loss_of: What some rows add to the loss.
-        num_tokens: How many tokens go through it at a time, in place of so many texts.
+        rows_at_once: For how many rows the loss is computed at a time; by default for all.
+        gather: Whether the embeddings are joined with those of the other processes that train the model.
+        parameters: Parameters of the loss itself, none of the model's.
 
     Returns:
         A scalar; under ``no_grad`` the same number.
     """
-    batches = [list(mini_batches(features, mini_batch_size, num_tokens)) for features in sentence_features]
-    states: list[list[Circumstances]] = []
-    embeddings: list[Tensor] = []
-    for column in batches:
-        states.append([])
-        made = []
-        for batch in column:
-            states[-1].append(Circumstances(batch))
-            with torch.no_grad():
-                made.append(model(batch)["sentence_embedding"])
-        embeddings.append(torch.cat(made))
-    rows = len(embeddings[0])
-    parts = [slice(start, start + mini_batch_size) for start in range(0, rows, mini_batch_size)]
+    steps = [[_Step.first(model, batch) for batch in batches] for batches in columns]
+    made = [_wide(torch.cat([step.embedding for step in column])) for column in steps]
+    places = [slice(0, len(embedding)) for embedding in made]
+    if gather:
+        made, places = (list(found) for found in zip(*map(joined, made), strict=True))
     if not torch.is_grad_enabled():
-        return torch.stack([loss_of(embeddings, part) for part in parts]).sum()
-    leaves = [embedding.detach().requires_grad_() for embedding in embeddings]
-    loss = embeddings[0].new_zeros(())
-    for part in parts:
-        of_part = loss_of(leaves, part)
-        of_part.backward()  # type: ignore[no-untyped-call]
-        loss = loss + of_part.detach()
-    gradients = [leaf.grad for leaf in leaves]
+        return torch.stack([loss_of(made, rows) for rows in _rows_at_once(made, rows_at_once)]).sum()
+    leaves = [embedding.requires_grad_() for embedding in made]
+    device = leaves[0].device.type
+    wanted = [*leaves, *parameters]
+    loss = leaves[0].new_zeros(())
+    gradients: list[Tensor | None] = [None] * len(wanted)
+    for rows in _rows_at_once(leaves, rows_at_once):
+        # The gradients are not scaled yet: in half precision those of a large batch would vanish.
+        with torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext():
+            of_rows = loss_of(leaves, rows)
+        loss = loss + of_rows.detach()
+        found = torch.autograd.grad(of_rows, wanted, allow_unused=True)
+        gradients = [_sum(*pair) for pair in zip(gradients, found, strict=True)]
+    # As in ``gathered``: every process computes the joint loss.
+    share = world_size() if gather else 1
+    returns = [
+        (step, part * share)
+        for column, gradient, own in zip(steps, gradients[: len(leaves)], places, strict=True)
+        if gradient is not None
+        for step, part in zip(
+            column, torch.split(gradient[own], [len(step.embedding) for step in column]), strict=True
+        )
+    ]
+    of_parameters = [*zip(parameters, gradients[len(leaves) :], strict=True)]
     loss.requires_grad_()
-    again = partial(_backward, model, batches, states, gradients)
-    loss.register_hook(again)  # type: ignore[no-untyped-call]
+    loss.register_hook(partial(_backward, model, returns, of_parameters))  # type: ignore[no-untyped-call]
     return loss
+
+
+@dataclass(frozen=True)
+class _Step:
+    """A mini-batch that went through the model without a graph.
+
+    Args:
+        batch: Its Features.
+        circumstances: The circumstances.
+        embedding: What came of it.
+    """
+
+    batch: Features
+    circumstances: Circumstances
+    embedding: Tensor
+
+    @classmethod
+    def first(cls, model: Callable[[Features], Features], batch: Features) -> _Step:
+        circumstances = Circumstances(batch)
+        with torch.no_grad():
+            return cls(batch, circumstances, model(batch)["sentence_embedding"])
+
+
+def _rows_at_once(embeddings: Sequence[Tensor], size: int | None) -> Iterator[slice]:
+    """All rows, so many at a time."""
+    rows = len(embeddings[0])
+    return _parts([1] * rows, size or rows)
+
+
+def _wide(tensor: Tensor) -> Tensor:
+    """Halves in float32."""
+    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
+
+
+def _own_parameters(loss: Any) -> list[nn.Parameter]:
+    """The parameters of a loss that are not its model's."""
+    of_model = {id(parameter) for parameter in loss.model.parameters()}
+    return [own for own in loss.parameters() if own.requires_grad and id(own) not in of_model]
+
+
+def _sum(one: Tensor | None, other: Tensor | None) -> Tensor | None:
+    if one is None or other is None:
+        return one if other is None else other
+    return one + other
+
+
+def mini_batched_loss(
+    loss: RowWiseLoss,
+    model: Callable[[Features], Features],
+    sentence_features: Sequence[Features],
+    loss_of: Loss,
+) -> Tensor:
+    """``cached_loss`` with the mini-batches that a loss wants.
+
+    Args:
+        loss: The loss.
+        model: Features → Features with a ``sentence_embedding``.
+        sentence_features: The Features of each column.
+        loss_of: What some rows add.
+    """
+    return cached_loss(
+        model,
+        [
+            list(mini_batches(features, loss.mini_batch_size, loss.mini_batch_num_tokens))
+            for features in sentence_features
+        ],
+        loss_of,
+        rows_at_once=loss.mini_batch_size,
+        gather=loss.gather_across_devices,
+        parameters=_own_parameters(loss),
+    )
 
 
 def row_wise_loss(
     loss: RowWiseLoss, model: nn.Module, sentence_features: Sequence[Features], labels: Any
 ) -> Tensor:
-    """``cached_loss`` of a loss that knows what rows add to it."""
-    targets = loss.targets(sentence_features, labels)
-    return cached_loss(
-        model,
-        sentence_features,
-        loss.mini_batch_size,
-        lambda made, rows: loss.of_rows(made, targets, rows),
-        loss.mini_batch_num_tokens,
-    )
+    """``mini_batched_loss`` of a loss that knows what rows add to it."""
+    targets = loss.joint_targets(sentence_features, labels)
+    return mini_batched_loss(loss, model, sentence_features, lambda made, rows: loss.of_rows(made, targets, rows))
 
 
 def _backward(
     model: Callable[[Features], Features],
-    batches: Sequence[Sequence[Features]],
-    states: Sequence[Sequence[Circumstances]],
-    gradients: Sequence[Tensor | None],
+    returns: Sequence[tuple[_Step, Tensor]],
+    of_parameters: Sequence[tuple[nn.Parameter, Tensor | None]],
     of_loss: Tensor,
 ) -> None:
-    """Bring the gradients of the embeddings to the parameters."""
-    steps = [
-        (batch, state, part)
-        for column, states_of_column, gradient in zip(batches, states, gradients, strict=True)
-        if gradient is not None
-        for batch, state, part in zip(column, states_of_column, _like(column, gradient), strict=True)
-    ]
-    for number, (batch, state, part) in enumerate(steps):
-        # Ranks of a distributed model exchange gradients once, with the last of them.
-        is_last = number == len(steps) - 1
-        exchange: Callable[[], AbstractContextManager[Any]] = getattr(model, "no_sync", nullcontext)
-        with nullcontext() if is_last else exchange():
-            with state.again(), torch.enable_grad():
-                embedding = model(batch)["sentence_embedding"]
+    """Bring the gradients of the embeddings to the parameters of the model, and those of the loss's own to them."""
+    # Where the model itself is a distributed one, its ranks exchange gradients once, with the last mini-batch.
+    apart: Callable[[], AbstractContextManager[Any]] = getattr(model, "no_sync", nullcontext)
+    for number, (step, part) in enumerate(returns, start=1):
+        with nullcontext() if number == len(returns) else apart():
+            with step.circumstances.again(), torch.enable_grad():
+                embedding = model(step.batch)["sentence_embedding"]
             if embedding.requires_grad:  # of a frozen part there is nothing to learn
-                embedding.backward((part.float() * of_loss.float()).to(embedding.dtype))
+                embedding.backward((part * of_loss).to(embedding.dtype))
+    for parameter, gradient in of_parameters:
+        parameter.grad = _sum(parameter.grad, None if gradient is None else gradient * of_loss)
 
 
-def _like(batches: Sequence[Features], rows: Tensor) -> Sequence[Tensor]:
-    """The rows of a tensor, cut as the batches are."""
-    counts = [
-        next(len(value) for value in batch.values() if isinstance(value, Tensor) and value.ndim > 0)
-        for batch in batches
-    ]
-    return torch.split(rows, counts)
+def joint_loss(loss: EmbeddingLoss, batches: Sequence[tuple[Sequence[Features], Any]]) -> Tensor:
+    """The loss of several batches as if they were one, in the memory of one of them.
+
+    Args:
+        loss: The loss.
+        batches: The Features of each column and the labels, batch by batch.
+
+    Raises:
+        ValueError: The loss is not one of embeddings by one model.
+    """
+    check_joint(loss)
+    found = [loss.targets(features, labels) for features, labels in batches]
+    targets = found[0] if found[0] is None else _one_behind_the_other(found)
+    if loss.gather_across_devices:
+        targets = gathered_targets(targets)
+    return cached_loss(
+        loss.model,
+        [list(column) for column in zip(*(features for features, _ in batches), strict=True)],
+        lambda made, _rows: loss.of_embeddings(made, targets),
+        gather=loss.gather_across_devices,
+        parameters=_own_parameters(loss),
+    )
+
+
+def check_joint(loss: nn.Module) -> None:
+    """Raise a ValueError for a loss of which batches cannot be made one."""
+    if not isinstance(loss, EmbeddingLoss) or not loss.can_be_joined:
+        raise ValueError(
+            f"effective_batch_size: expected a loss of this package over the embeddings of one model, found "
+            f"{type(loss).__name__}: gradient_accumulation_steps= is for all losses"
+        )
+
+
+def _one_behind_the_other(targets: Sequence[Any]) -> Any:
+    """The targets of several batches as those of one."""
+    if isinstance(targets[0], Tensor):
+        return torch.cat(list(targets))
+    return [_one_behind_the_other(column) for column in zip(*targets, strict=True)]

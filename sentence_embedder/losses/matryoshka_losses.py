@@ -12,7 +12,8 @@ from torch.nn import functional
 
 from sentence_embedder.features import Features
 from sentence_embedder.losses.embedding_loss import EmbeddingLoss
-from sentence_embedder.losses.gradient_cache import Loss, RowWiseLoss, cached_loss
+from sentence_embedder.losses.gathering import agreed
+from sentence_embedder.losses.gradient_cache import Loss, RowWiseLoss, mini_batched_loss
 
 
 class MatryoshkaLoss(EmbeddingLoss):
@@ -53,6 +54,7 @@ class MatryoshkaLoss(EmbeddingLoss):
             )
         pairs = sorted(zip(matryoshka_dims, weights, strict=True), reverse=True)
         self.loss = loss
+        self.gather_across_devices = bool(getattr(loss, "gather_across_devices", False))
         self.matryoshka_dims = tuple(dim for dim, _ in pairs)
         self.matryoshka_weights = tuple(weight for _, weight in pairs)
         self.n_dims_per_step = n_dims_per_step
@@ -62,33 +64,58 @@ class MatryoshkaLoss(EmbeddingLoss):
         features, loss = list(sentence_features), self.loss
         if not isinstance(loss, EmbeddingLoss) or not loss.is_stock:
             return self._of_any(self._drawn(), features, labels)
-        of_rows = self.of_batch(self.targets(features, labels))
-        if isinstance(loss, RowWiseLoss):
-            return cached_loss(loss.model, features, loss.mini_batch_size, of_rows, loss.mini_batch_num_tokens)
-        return of_rows(loss.embeddings(features), slice(None))
+        if not isinstance(loss, RowWiseLoss) or not loss.is_cached:
+            return super().forward(features, labels)  # type: ignore[no-any-return]
+        of_rows = self.of_batch(self.joint_targets(features, labels))
+        return mini_batched_loss(loss, loss.model, features, of_rows)
+
+    def embeddings(self, sentence_features: Iterable[Features]) -> list[Tensor]:
+        """The embeddings of each column, whole, as the other loss makes them."""
+        return self._inner.embeddings(sentence_features)
 
     def targets(self, sentence_features: Sequence[Features], labels: Any) -> Any:
         """What the embeddings are held against by the other loss."""
-        return self.loss.targets(sentence_features, labels)  # type: ignore[operator]
+        return self._inner.targets(sentence_features, labels)
+
+    def of_embeddings(self, embeddings: list[Tensor], targets: Any) -> Any:
+        """The loss of the embeddings of the columns, each (rows, dim)."""
+        return self.of_batch(targets)(embeddings, slice(None))
 
     def of_batch(self, targets: Any) -> Loss:
         """What some rows of one batch add to the loss; the widths are drawn now."""
-        drawn, loss = self._drawn(), self.loss
+        drawn, loss = self._drawn(), self._inner
 
         def of_rows(embeddings: list[Tensor], rows: slice) -> Tensor:
             total = embeddings[0].new_zeros(())
             for place in drawn:
                 cut = [_cut(embedding, self.matryoshka_dims[place]) for embedding in embeddings]
-                of_cut = of_batch(loss, _cut_targets(targets, cut))
+                of_cut = of_batch(loss, loss.cut_targets(targets, self.matryoshka_dims[place]))
                 total = total + self.matryoshka_weights[place] * of_cut(cut, rows)
             return total
 
         return of_rows
 
     @property
+    def _inner(self) -> EmbeddingLoss:
+        if not isinstance(self.loss, EmbeddingLoss):
+            raise TypeError(f"loss: expected one of this package, found {type(self.loss).__name__}")
+        return self.loss
+
+    @property
     def is_stock(self) -> bool:
         """No: another one over it must let it do its own cutting."""
         return False
+
+    @property
+    def is_cached(self) -> bool:
+        """Whether the other loss is."""
+        return bool(getattr(self.loss, "is_cached", False))
+
+    @property
+    def can_be_joined(self) -> bool:
+        """Whether the other loss can."""
+        is_own = type(self).forward is MatryoshkaLoss.forward
+        return is_own and isinstance(self.loss, EmbeddingLoss) and self.loss.can_be_joined
 
     def _of_any(self, drawn: Sequence[int], features: Sequence[Features], labels: Any) -> Tensor:
         """The loss by a loss that is not known: its model gives embeddings that are cut already."""
@@ -104,7 +131,8 @@ class MatryoshkaLoss(EmbeddingLoss):
         count = len(self.matryoshka_dims)
         if not 0 < self.n_dims_per_step < count:
             return list(range(count))
-        return random.sample(range(count), self.n_dims_per_step)
+        drawn = random.sample(range(count), self.n_dims_per_step)
+        return agreed(drawn) if self.gather_across_devices else drawn
 
     def get_config_dict(self) -> dict[str, Any]:
         """The settings, for the model card."""
@@ -135,13 +163,6 @@ def _cut(embeddings: Tensor, dim: int) -> Tensor:
     if dim > width:
         raise ValueError(f"matryoshka_dims: expected widths up to that of the embeddings, {width}, found {dim}")
     return functional.normalize(embeddings[..., :dim], p=2, dim=-1)
-
-
-def _cut_targets(targets: Any, cut: list[Tensor]) -> Any:
-    """Labels that are embeddings, cut as these are; others as they are."""
-    dim = cut[0].shape[-1]
-    are_wider = isinstance(targets, Tensor) and targets.ndim == cut[0].ndim and targets.shape[-1] > dim
-    return targets[..., :dim] if are_wider else targets
 
 
 @contextmanager

@@ -58,6 +58,11 @@ class MegaBatchMarginLoss(EmbeddingLoss):
         of_batch: Tensor = super().forward(sentence_features, labels)
         return of_batch
 
+    @property
+    def is_cached(self) -> bool:
+        """Whether the gradients are computed a few texts at a time."""
+        return self.use_mini_batched_version
+
     def of_embeddings(self, embeddings: list[Tensor], targets: Any) -> Tensor:
         """The loss of the embeddings of anchors and positives."""
         return self.of_rows(embeddings, targets, slice(None))

@@ -121,6 +121,7 @@ class MultipleNegativesRankingLoss(EmbeddingLoss):
         hardness_mode: Which negatives count more: ``"in_batch_negatives"``, the documents of other rows;
             ``"hard_negatives"``, the negatives of the row; ``"all_negatives"``; None for none.
         hardness_strength: α, 0 or more.
+        gather_across_devices: Whether the rows of all processes that train together are each other's negatives.
 
     Raises:
         ValueError: An argument is none of these, or a direction without positives should have its own softmax.
@@ -136,8 +137,10 @@ class MultipleNegativesRankingLoss(EmbeddingLoss):
         partition_mode: PartitionMode = "joint",
         hardness_mode: HardnessMode | None = None,
         hardness_strength: float = 0.0,
+        gather_across_devices: bool = False,
     ) -> None:
         super().__init__(model)
+        self.gather_across_devices = gather_across_devices
         _check_directions(directions, partition_mode)
         _check_hardness(hardness_mode, hardness_strength)
         if not scale > 0:
@@ -218,13 +221,22 @@ class MultipleNegativesSymmetricRankingLoss(MultipleNegativesRankingLoss):
         model: The model that is trained.
         scale: The factor of the similarities, the inverse of a temperature.
         similarity_fct: Similarities of all pairs.
+        gather_across_devices: Whether the rows of all processes that train together are each other's negatives.
     """
 
-    def __init__(self, model: nn.Module, scale: float = 20.0, similarity_fct: Similarity = cos_sim) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        scale: float = 20.0,
+        similarity_fct: Similarity = cos_sim,
+        *,
+        gather_across_devices: bool = False,
+    ) -> None:
         super().__init__(
             model,
             scale,
             similarity_fct,
             directions=("query_to_doc", "doc_to_query"),
             partition_mode="per_direction",
+            gather_across_devices=gather_across_devices,
         )

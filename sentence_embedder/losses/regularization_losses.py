@@ -69,6 +69,11 @@ class GlobalOrthogonalRegularizationLoss(EmbeddingLoss):
         self.second_moment_weight = second_moment_weight
         self.aggregation = aggregation
 
+    @property
+    def can_be_joined(self) -> bool:
+        """No: it has two parts."""
+        return False
+
     def of_embeddings(self, embeddings: list[Tensor], targets: Any = None) -> dict[str, Tensor]:
         """The parts of the loss, whose sum it is: ``gor_mean`` and ``gor_second_moment``."""
         del targets

@@ -12,11 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional
 
 from sentence_embedder import SentenceTransformer, losses, util
+from sentence_embedder.losses.gradient_cache import joint_loss
 from sentence_embedder.losses.similarity_losses import cosent
-from tests.losses.cases import CASES, ROWS, WIDTH, LinearModel, _columns, _tokenizer
+from tests.losses.cases import CASES, CLASSES, ROWS, TEACHER, WIDTH, LinearModel, _columns, _tokenizer
 from tests.reference.environment import record_losses
 from tests.reference.golden import GOLDEN
 
@@ -547,3 +549,88 @@ def test_pairs_of_contrastive_tension() -> None:
     assert len(set(used)) == len(used)
     with pytest.raises(ValueError, match="multiple of pos_neg_ratio=3"):
         losses.ContrastiveTensionDataLoader(["a"], 8, pos_neg_ratio=3)
+
+
+# ── What cached and cut losses must not lose ──────────────────────────────────────────────────────────────────
+
+
+class _Weighted(nn.Module):
+    """A similarity with a weight to learn."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(()))
+
+    def forward(self, one: Tensor, other: Tensor) -> Tensor:
+        """Dot products, weighted."""
+        return self.weight * (one @ other.T)
+
+
+def test_parameters_of_a_cached_loss_are_trained() -> None:
+    """A similarity that is learnt has the gradient that it has in the plain loss."""
+    found = []
+    for make in (losses.MultipleNegativesRankingLoss, losses.CachedMultipleNegativesRankingLoss):
+        similarity = _Weighted()
+        (make(LinearModel(), 0.1, similarity)(_columns(2)) * 3).backward()
+        assert similarity.weight.grad is not None
+        found.append(similarity.weight.grad)
+
+    assert torch.allclose(found[0], found[1], atol=1e-5)
+    assert float(found[0].abs()) > 0.01
+
+
+@pytest.mark.parametrize("name", ["softmax", "ranking", "teacher"])
+def test_joined_batches_have_the_gradients_of_one(name: str) -> None:
+    """The loss of three batches joined is that of one batch, gradients by model and loss included."""
+
+    def made() -> Any:
+        torch.manual_seed(1)
+        model = LinearModel()
+        if name == "softmax":
+            return losses.SoftmaxLoss(model, WIDTH, 4)
+        return losses.MSELoss(model) if name == "teacher" else losses.MultipleNegativesRankingLoss(model)
+
+    labels = {"softmax": CLASSES, "teacher": TEACHER, "ranking": None}[name]
+    features = _columns(1 if name == "teacher" else 2)
+    whole, parts = made(), made()
+    batches = [
+        ([{"vectors": column["vectors"][rows]} for column in features], None if labels is None else labels[rows])
+        for rows in (slice(0, 4), slice(4, 9), slice(9, 12))
+    ]
+
+    expected, found = whole(features, labels), joint_loss(parts, batches)
+    (expected * 2).backward()
+    (found * 2).backward()  # type: ignore[no-untyped-call]
+
+    assert float(found.detach()) == pytest.approx(float(expected.detach()), abs=1e-6)
+    for one, other in zip(whole.parameters(), parts.parameters(), strict=True):
+        assert torch.allclose(one.grad, other.grad, atol=1e-5)
+
+
+def test_scores_of_a_teacher_are_not_cut() -> None:
+    """MatryoshkaLoss cuts labels that are embeddings, and no others, however many columns these have."""
+    model = LinearModel()
+    inner = losses.MarginMSELoss(model)
+    features, scores = _columns(4), TEACHER[:, :3]
+    cut = [functional.normalize(model(column)["sentence_embedding"][:, :2], dim=-1) for column in features]
+
+    found = losses.MatryoshkaLoss(model, inner, [2])(features, scores)
+
+    assert float(found.detach()) == pytest.approx(float(inner.of_embeddings(cut, scores).detach()), abs=1e-6)
+
+
+def test_cached_gradients_do_not_vanish_in_half_precision() -> None:
+    """Under autocast to float16, with a large batch, the gradient is that of the plain loss."""
+    found = []
+    for make in (losses.MultipleNegativesRankingLoss, losses.CachedMultipleNegativesRankingLoss):
+        model = LinearModel()
+        generator = torch.Generator().manual_seed(1)
+        columns = [{"vectors": torch.randn(2048, WIDTH, generator=generator)} for _ in range(2)]
+        with torch.autocast("cpu", dtype=torch.float16):
+            loss = make(model)(columns)
+        (loss * 4096).backward()
+        found.append(model.weight.grad)
+
+    assert found[0] is not None
+    assert found[1] is not None
+    assert float((found[0] - found[1]).norm() / found[0].norm()) < 0.02
