@@ -6,66 +6,135 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import torch
 from torch.utils.data import DataLoader, IterableDataset
 
-from sentence_embedder import InputExample
-from sentence_embedder.loaders import twin
+from sentence_embedder import InputExample, SentenceTransformer
+from sentence_embedder.loaders import Collation, batches_of
 
-EXAMPLES = [InputExample(texts=[str(number)]) for number in range(5)]
+ROWS: Any = [InputExample(texts=["a cat", "a dog"], label=0.5), InputExample(texts=["paris", "london"], label=1.0)]
+COLUMNS: dict[str, list[Any]] = {"first": ["a cat", "paris"], "second": ["a dog", "london"], "score": [0.5, 1.0]}
 
 
 class _Stream(IterableDataset[Any]):
-    """Batches of two, as a dataset that makes its own."""
+    """A data set that makes its own batches."""
 
     def __iter__(self) -> Iterator[Any]:
-        return iter([EXAMPLES[:2], EXAMPLES[2:4]])
+        return iter([ROWS, ROWS])
 
 
-def joined(batch: list[InputExample]) -> str:
-    """The texts of a batch."""
-    return "".join(str((example.texts or ())[0]) for example in batch)
+class _Named:
+    """A data set of rows by name, such as one of ``datasets``."""
+
+    def __len__(self) -> int:
+        return 2
+
+    def __getitem__(self, place: int) -> dict[str, Any]:
+        return {name: column[place] for name, column in COLUMNS.items()}
 
 
 @pytest.mark.parametrize(
-    ("loader", "expected"),
+    "loader",
     [
-        (DataLoader(EXAMPLES, batch_size=2), ["01", "23", "4"]),  # type: ignore[arg-type]
-        (DataLoader(EXAMPLES, batch_size=2, drop_last=True), ["01", "23"]),  # type: ignore[arg-type]
-        (DataLoader(EXAMPLES, batch_sampler=[[4, 0], [2]]), ["40", "2"]),  # type: ignore[arg-type]
-        (DataLoader(EXAMPLES, batch_size=2, collate_fn=list), ["01", "23", "4"]),  # type: ignore[arg-type]
-        (DataLoader(EXAMPLES, batch_size=2, collate_fn=len), [2, 2, 1]),  # type: ignore[arg-type]
-        (DataLoader(_Stream(), batch_size=None), ["01", "23"]),
-        ([EXAMPLES[:3], ("features", "labels")], ["012", ("features", "labels")]),
-        ([], []),
+        DataLoader(ROWS, batch_size=2),
+        DataLoader(ROWS, batch_sampler=[[0, 1]]),
+        DataLoader(ROWS, batch_size=2, collate_fn=list),
+        DataLoader(ROWS, batch_size=2, num_workers=1),
+        DataLoader(_Stream(), batch_size=None),
+        DataLoader(_Named(), batch_size=2),  # type: ignore[arg-type]
+        DataLoader(_Named(), batch_size=2, collate_fn=list),  # type: ignore[arg-type]
+        [ROWS],
+        [COLUMNS],
+        [[_Named()[0], _Named()[1]]],
     ],
-    ids=["plain", "drop_last", "batch_sampler", "own list", "own collate_fn", "stream", "list", "nothing"],
+    ids=[
+        *(
+            "examples",
+            "batch_sampler",
+            "own collate_fn",
+            "workers",
+            "stream",
+            "rows by name",
+            "rows by name as lists",
+        ),
+        *("lists of examples", "columns", "lists of rows"),
+    ],
 )
-def test_lists_of_examples_are_collated(loader: Any, expected: list[Any]) -> None:
-    """Whatever yields lists of examples yields batches, time after time; other batches stay as they are."""
-    batches = twin(loader, joined)
+def test_batches_of_any_kind(loader: Any, model: SentenceTransformer) -> None:
+    """Whatever a loader yields becomes the Features of each column and the labels, time after time."""
+    expected, labels = model.smart_batching_collate(ROWS)
+    collation = Collation(model)
+    batches = batches_of(loader, collation)
 
-    assert list(batches) == expected
-    assert list(batches) == expected
+    for _ in range(2):
+        features, found = collation(next(iter(batches)))
+        assert torch.equal(found, labels)
+        for column, of_examples in zip(features, expected, strict=True):
+            assert column.keys() == of_examples.keys()
+            assert all(torch.equal(column[name], of_examples[name]) for name in column)
 
 
-def test_numbers_are_batched_as_torch_does() -> None:
-    """A dataset of something else than examples is collated by torch, as without a twin."""
-    (batch,) = twin(DataLoader([1, 2], batch_size=2), joined)  # type: ignore[arg-type]
+def test_batches_that_are_ready_stay_as_they_are(model: SentenceTransformer) -> None:
+    """Features and labels are taken as they are."""
+    ready = model.smart_batching_collate(ROWS)
 
-    assert batch.tolist() == [1, 2]
+    features, labels = Collation(model)(ready)
+
+    assert features == ready[0]
+    assert labels is ready[1]
 
 
-def test_a_loader_with_workers_keeps_them() -> None:
+def test_rows_need_no_labels(model: SentenceTransformer) -> None:
+    """Without a column of labels there are none."""
+    features, labels = Collation(model)({"anchor": ["a cat"], "positive": ["a dog"]})
+
+    assert len(features) == 2
+    assert labels is None
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        [],
+        "text",
+        3,
+        {"anchor": "a text", "positive": "another"},
+        {"label": [1]},
+        {"text": ["a"], "label": [1], "score": [2]},
+        [1, 2],
+        ("a", "b"),
+        torch.ones(2),
+    ],
+    ids=str,
+)
+def test_what_is_no_batch_is_named(found: Any, model: SentenceTransformer) -> None:
+    """Something else is an error that says what it is, and what is taken."""
+    with pytest.raises(ValueError, match=r"expected .* found"):
+        Collation(model)(found)
+
+
+def test_a_loader_with_workers_keeps_them(model: SentenceTransformer) -> None:
     """The twin has as many workers, which collate; the loader has its own and collates as before."""
-    loader: Any = DataLoader([1, 2], batch_size=1, num_workers=1, persistent_workers=True)  # type: ignore[arg-type]
+    numbers: Any = [1, 2]
+    loader: Any = DataLoader(numbers, batch_size=1, num_workers=1, persistent_workers=True)
     before = dict(vars(loader))
     assert [batch.tolist() for batch in loader] == [[1], [2]]
     workers = loader._iterator
 
-    other: Any = twin(loader, joined)
+    other: Any = batches_of(loader, Collation(model))
 
-    assert [batch.tolist() for batch in other] == [[1], [2]]
     assert other.num_workers == 1
-    assert other._iterator is not workers
+    assert other._iterator is None
     assert loader._iterator is workers
     assert {**vars(loader), "_iterator": None} == before
+    del workers, loader._iterator
+
+
+def test_counting_makes_no_batches(model: SentenceTransformer) -> None:
+    """While it is idle, a collation makes nothing of what it is given."""
+    collation = Collation(model)
+
+    with collation.idle():
+        assert collation(ROWS) == ([], None)
+
+    assert len(collation(ROWS)[0]) == 2

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from sentence_embedder.evaluation.sentence_evaluator import Measured, MeasuringEvaluator
-from sentence_embedder.features import to_device
-from sentence_embedder.loaders import twin
+from sentence_embedder.loaders import Collation, batch_to, batches_of
 
 
 class LabelAccuracyEvaluator(MeasuringEvaluator):
@@ -53,9 +52,12 @@ class LabelAccuracyEvaluator(MeasuringEvaluator):
     def measured(self, model: Any) -> Measured:
         """The accuracy of a model, and of the classifier."""
         right = total = 0
+        collation = Collation(model)
         with torch.no_grad(), _evaluating(model, self.softmax_model):
-            for features, labels in twin(self.dataloader, model.smart_batching_collate):
-                columns = [to_device(column, model.device) for column in features]
+            for found in batches_of(self.dataloader, collation):
+                columns, labels = batch_to(collation(found), model.device)
+                if labels is None:
+                    raise ValueError("dataloader: expected a class for each row, found batches without labels")
                 _, scores = self.softmax_model(columns, labels=None)
                 right += _count_of_right(scores, torch.as_tensor(labels, device=scores.device))
                 total += len(scores)

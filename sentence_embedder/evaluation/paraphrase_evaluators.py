@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
@@ -107,11 +108,13 @@ class ParaphraseMiningEvaluator(MeasuringEvaluator):
             truncate_dim=self.truncate_dim,
             **self.mining,
         )
-        scores, firsts, seconds = (np.asarray(column) for column in zip(*mined, strict=True))
+        # A model that has gone wrong gives similarities that are not numbers: nothing is mined by these.
+        found = [pair for pair in mined if not math.isnan(pair[0])]
+        scores, firsts, seconds = np.asarray(found, dtype=np.float64).reshape(-1, 3).T
         is_duplicate = np.isin(firsts * len(self.ids) + seconds, self._positive)
-        found = _figures(scores, is_duplicate, self.total_num_duplicates)
+        figures = _figures(scores, is_duplicate, self.total_num_duplicates)
         return Measured(
-            metrics=found, primary="average_precision", columns={name: found[name] for name in _COLUMNS}
+            metrics=figures, primary="average_precision", columns={name: figures[name] for name in _COLUMNS}
         )
 
     def _places(self, graph: Graph) -> NDArray[np.int64]:
@@ -171,6 +174,8 @@ def _figures(scores: NDArray[Any], is_duplicate: NDArray[np.bool_], total: int) 
         is_duplicate: Which are duplicates (pairs,).
         total: How many duplicates there are, mined or not.
     """
+    if not len(scores):
+        return dict.fromkeys(("average_precision", "f1", "precision", "recall", "threshold"), 0.0)
     right = np.cumsum(is_duplicate)
     ends = np.flatnonzero(np.append(np.diff(scores) != 0, True))  # a threshold lies between different scores
     right = right[ends]

@@ -138,6 +138,8 @@ class MSEEvaluator(MeasuringEvaluator):
             truncate_dim=truncate_dim,
         )
         check_lengths(source_sentences=source_sentences, target_sentences=target_sentences)
+        if not source_sentences:
+            raise ValueError("source_sentences: expected one text at least, found none")
         self.target_sentences = target_sentences
         (self.source_embeddings,) = self.embedded(teacher_model, source_sentences)
 

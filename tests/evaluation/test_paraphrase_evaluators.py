@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from sentence_embedder import SentenceTransformer, evaluation
 from sentence_embedder.evaluation.paraphrase_evaluators import ParaphraseMiningEvaluator, _figures
@@ -105,3 +106,15 @@ def test_embeddings_are_made_once(minilm: SentenceTransformer, monkeypatch: pyte
 
     assert evaluator(minilm)["average_precision"] == 1.0
     assert calls == [["a cat", "a kitten", "the stock market"]]
+
+
+def test_a_model_that_has_gone_wrong_mines_nothing() -> None:
+    """Embeddings that are not numbers are no good model's."""
+
+    class Broken:
+        def encode(self, sentences: Any, **_: Any) -> Any:
+            return torch.full((len(sentences), 4), float("nan"))
+
+    evaluator = ParaphraseMiningEvaluator({"a": "one", "b": "two", "c": "three"}, duplicates_list=[("a", "b")])
+
+    assert set(evaluator(Broken()).values()) == {0.0}
