@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from string import Template
+from typing import Any
 
 _TAGS = ("sentence-transformers", "feature-extraction", "sentence-similarity")
 
@@ -23,6 +24,7 @@ class CardFacts:
         similarity: The similarity that it is made for.
         prompts: Its prompts.
         datasets: Names of the data sets that it was trained on.
+        training: How it was trained: objectives and arguments, as JSON.
     """
 
     name: str
@@ -32,6 +34,7 @@ class CardFacts:
     similarity: str
     prompts: Mapping[str, str] = field(default_factory=dict)
     datasets: Sequence[str] = ()
+    training: Mapping[str, Any] = field(default_factory=dict)
 
 
 def render(facts: CardFacts) -> str:
@@ -46,6 +49,7 @@ def render(facts: CardFacts) -> str:
         similarity=facts.similarity,
         prompts=_prompts_section(facts.prompts),
         architecture=facts.architecture,
+        training=_training_section(facts.training),
     )
 
 
@@ -59,3 +63,11 @@ def _prompts_section(prompts: Mapping[str, str]) -> str:
         return ""
     rows = "\n".join(f"| `{name}` | `{json.dumps(text, ensure_ascii=False)}` |" for name, text in prompts.items())
     return f"\n## Prompts\n\n| `prompt_name` | put before the text |\n|---|---|\n{rows}\n"
+
+
+def _training_section(training: Mapping[str, Any]) -> str:
+    if not training:
+        return ""
+    # Settings may hold functions and models.
+    text = json.dumps(training, indent=2, ensure_ascii=False, default=repr)
+    return f"\n## Training\n\nTrained by `fit`:\n\n```json\n{text}\n```\n"

@@ -9,10 +9,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib.metadata import version
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from sentence_embedder import hub, saved_model
 from sentence_embedder.acceleration.acceleration import Acceleration
@@ -45,6 +47,9 @@ from sentence_embedder.prompts import (
 from sentence_embedder.quantization import CALIBRATED_PRECISIONS, Precision
 from sentence_embedder.saved_model import LoadArguments, SavedModel
 from sentence_embedder.similarity import Embeddings, SimilarityFunction, as_tensor
+from sentence_embedder.training.loop import train
+from sentence_embedder.training.plan import AmpDtype, TrainingPlan, facts_of
+from sentence_embedder.training.training_record import LoggedSteps, TrainingRecord
 from sentence_embedder.version import __version__
 
 logger = logging.getLogger(__name__)
@@ -159,6 +164,7 @@ class SentenceTransformer(nn.Sequential):
         self._entries: Mapping[str, ModuleEntry] = saved.entries
         self._model_config = saved.config
         self._model_card_text = saved.card
+        self._training_facts: Mapping[str, Any] = {}
         self.prompts: dict[str, str] = dict(saved.config.prompts if prompts is None else prompts)
         self.default_prompt_name = default_prompt_name or saved.config.default_prompt_name
         if self.default_prompt_name is not None:
@@ -753,6 +759,138 @@ class SentenceTransformer(nn.Sequential):
         labels = as_tensor([example.label for example in batch])
         return [self.tokenize(list(column)) for column in columns], labels
 
+    def fit(
+        self,
+        train_objectives: Iterable[tuple[Any, nn.Module]],
+        evaluator: Callable[..., Any] | None = None,
+        epochs: int = 1,
+        steps_per_epoch: int | None = None,
+        scheduler: str = "WarmupLinear",
+        warmup_steps: int = 10000,
+        optimizer_class: type[Optimizer] = torch.optim.AdamW,
+        optimizer_params: Mapping[str, Any] = MappingProxyType({"lr": 2e-5}),
+        weight_decay: float = 0.01,
+        evaluation_steps: int = 0,
+        output_path: str | Path | None = None,
+        save_best_model: bool = True,
+        max_grad_norm: float | None = 1,
+        use_amp: bool = False,
+        callback: Callable[[float, int, int], Any] | None = None,
+        show_progress_bar: bool = True,
+        checkpoint_path: str | Path | None = None,
+        checkpoint_save_steps: int = 500,
+        checkpoint_save_total_limit: int = 0,
+        *,
+        resume_from_checkpoint: bool | str | Path = False,
+        gradient_accumulation_steps: int = 1,
+        amp_dtype: AmpDtype | None = None,
+        log_steps: int = 0,
+        on_log: Callable[[LoggedSteps], Any] | None = None,
+        early_stopping_patience: int | None = None,
+        seed: int | None = None,
+        gradient_checkpointing: bool = False,
+        effective_batch_size: int | None = None,
+    ) -> TrainingRecord:
+        """Train the model: a step of each objective in turn.
+
+        Under ``torchrun`` the processes share the data, batch by batch, and average their gradients; the first one
+        evaluates and writes.
+
+        Args:
+            train_objectives: Pairs of a loader and a loss. A loader is a ``DataLoader``, or anything else with a
+                length that can be iterated again and again, and yields lists of ``InputExample``, columns by name,
+                rows by name, or pairs (Features of each column, labels). A data set of ``datasets`` is taken in
+                shuffled batches of 32.
+            evaluator: What judges the model, at the end of every epoch: returns a dict, in which its
+                ``primary_metric`` counts, or a number; see ``sentence_embedder.evaluation``.
+            epochs: How often the data is gone through.
+            steps_per_epoch: How many steps an epoch has; by default as many as take all the data of the smallest
+                objective. Longer data goes on in the next epoch where it was left.
+            scheduler: How the learning rate goes, in any case: ``"constantlr"``, ``"warmupconstant"``,
+                ``"warmuplinear"``, ``"warmupcosine"`` or ``"warmupcosinewithhardrestarts"``.
+            warmup_steps: During how many steps it rises.
+            optimizer_class: The optimizer; each objective has its own.
+            optimizer_params: Its arguments.
+            weight_decay: The weight decay of all weights but biases and norms.
+            evaluation_steps: After how many steps within an epoch the model is judged, too; 0 for never.
+            output_path: The folder for the model, and in ``eval`` for what the evaluator writes. None for nowhere.
+            save_best_model: Whether the model is saved whenever its score is the best yet; else, and without an
+                evaluator, it is saved at the end.
+            max_grad_norm: To which length longer gradients are shortened; None for none.
+            use_amp: Whether products are computed in ``amp_dtype``.
+            callback: Called with the score, the epoch and the steps within it (-1 at its end) after each judgement.
+            show_progress_bar: Whether a progress bar is shown.
+            checkpoint_path: The folder for checkpoints; each is a folder in it, named after its step: a model that
+                can be loaded, and in ``training_state`` what goes on from there.
+            checkpoint_save_steps: After how many steps one is written; the last one comes at the end.
+            checkpoint_save_total_limit: How many are kept, the newest ones; 0 for all. Only folders that this
+                training has made are removed; a checkpoint of an earlier one is replaced if it has the same step.
+            resume_from_checkpoint: A checkpoint from which training goes on; True for the newest in
+                ``checkpoint_path``, and for a start from the beginning if there is none. On a CPU the weights come
+                out as if nothing had happened, bit for bit, if the order of the data depends on random numbers at
+                the start of an iteration alone. Learning rates and the like are those of the checkpoint.
+            gradient_accumulation_steps: Of how many batches a step takes the mean gradient.
+            amp_dtype: ``"bfloat16"`` or ``"float16"``, which implies ``use_amp``; by default bfloat16 where the
+                device has it.
+            log_steps: After how many steps the losses are logged; 0 for once an epoch.
+            on_log: Called with what is logged.
+            early_stopping_patience: After how many judgements without a better score training ends.
+            seed: Where random numbers start from, those that shuffle data included, unless a loader has a generator
+                of its own.
+            gradient_checkpointing: Whether transformers compute their activations a second time instead of keeping
+                them: less memory, a third more time.
+            effective_batch_size: How many rows the loss sees at a time, a multiple of the batch size of the
+                loaders: batches are joined, in the memory of one of them (GradCache). In-batch negatives then come
+                from all of them: texts may come twice in what is joined, which no loader of small batches knows.
+                In each process, if there are several.
+
+        Returns:
+            What came of it: losses, scores, the best of them, and the folders.
+
+        Raises:
+            ValueError: An argument makes no sense, or a loader yields what is no batch.
+            TrainingError: A loss or a gradient is not finite: the weights are those before the step of this
+                objective.
+            CheckpointError: A checkpoint could not be written or read.
+
+        Example:
+            >>> from torch.utils.data import DataLoader  # doctest: +SKIP
+            >>> loader = DataLoader(examples, batch_size=32, shuffle=True)  # doctest: +SKIP
+            >>> model.fit([(loader, losses.CosineSimilarityLoss(model))], warmup_steps=100)  # doctest: +SKIP
+        """
+        plan = TrainingPlan(
+            epochs=epochs,
+            steps_per_epoch=steps_per_epoch,
+            scheduler=scheduler,
+            warmup_steps=warmup_steps,
+            optimizer_class=optimizer_class,
+            optimizer_params=dict(optimizer_params),
+            weight_decay=weight_decay,
+            evaluation_steps=evaluation_steps,
+            output_path=None if output_path is None else Path(output_path),
+            save_best_model=save_best_model,
+            max_grad_norm=max_grad_norm,
+            use_amp=use_amp,
+            show_progress_bar=show_progress_bar,
+            checkpoint_path=None if checkpoint_path is None else Path(checkpoint_path),
+            checkpoint_save_steps=checkpoint_save_steps,
+            checkpoint_save_total_limit=checkpoint_save_total_limit,
+            resume_from_checkpoint=(
+                Path(resume_from_checkpoint) if isinstance(resume_from_checkpoint, str) else resume_from_checkpoint
+            ),
+            gradient_accumulation_steps=gradient_accumulation_steps,
+            amp_dtype=amp_dtype,
+            log_steps=log_steps,
+            early_stopping_patience=early_stopping_patience,
+            seed=seed,
+            gradient_checkpointing=gradient_checkpointing,
+            effective_batch_size=effective_batch_size,
+        )
+        objectives = list(train_objectives)
+        self._model_card_text = None
+        self._training_facts = facts_of(objectives, plan)
+        return train(self, objectives, plan, evaluator=evaluator, callback=callback, on_log=on_log)
+
     def evaluate(self, evaluator: Callable[..., _Result], output_path: str | None = None) -> _Result:
         """What an evaluator says of the model.
 
@@ -836,6 +974,7 @@ class SentenceTransformer(nn.Sequential):
                 similarity=self.similarity_fn_name,
                 prompts=self.prompts,
                 datasets=datasets,
+                training=self._training_facts,
             )
         )
 

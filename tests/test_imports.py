@@ -19,7 +19,17 @@ NAME = PACKAGE.name
 FACADE, ENGINES, CHAIN, LEAVES = 4, 3, 2, 1
 LAYERS = {
     FACADE: ("sentence_transformers",),
-    ENGINES: ("acceleration", "encoding", "saved_model", "module_classes", "hub", "model_card", "pool", "cluster"),
+    ENGINES: (
+        "acceleration",
+        "encoding",
+        "saved_model",
+        "module_classes",
+        "hub",
+        "model_card",
+        "pool",
+        "cluster",
+        "training",
+    ),
     CHAIN: ("models", "losses", "evaluation"),
     LEAVES: (
         "datasets",
@@ -50,6 +60,7 @@ BETWEEN_PARTS = {
     ("cluster", "pool"),
     ("pool", "encoding"),
     ("saved_model", "hub"),
+    ("training", "acceleration"),
     ("saved_model", "module_classes"),
 }
 """The only imports between parts of one layer, leaves aside: those between engines, and of the checkpoints that a
@@ -58,7 +69,7 @@ loss loads or looks into."""
 RUNTIME = {"huggingface_hub", "numpy", "safetensors", "torch", "tqdm", "transformers"}
 OUTSIDE_THEIR_HOME = {
     "huggingface_hub": ("hub",),
-    "transformers": ("models.checkpoint",),
+    "transformers": ("models.checkpoint", "training.schedules"),
     "tokenizers": ("models.checkpoint",),  # which comes with transformers
     "tqdm": ("progress",),
     # Extras.

@@ -42,6 +42,15 @@ def record_evaluators(version: str, folder: Path, out: Path) -> None:
     _run(version, "record_evaluators.py", folder, out)
 
 
+def record_training(version: str, folder: Path, out: Path) -> None:
+    """Let that version train a model; see ``record_training.py``.
+
+    Raises:
+        RuntimeError: It failed; what it printed is in the message.
+    """
+    _run(version, "record_training.py", folder, out)
+
+
 def _run(version: str, script: str, *arguments: str | Path) -> None:
     command = [python_of(version), "-W", "ignore", Path(__file__).with_name(script), *arguments]
     done = subprocess.run(

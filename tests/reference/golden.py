@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 from tests.minilm import minilm_folder
-from tests.reference.environment import ROOT, record, record_evaluators, record_losses
+from tests.reference.environment import ROOT, record, record_evaluators, record_losses, record_training
 from tests.tiny_models import TINY_MODELS, write_model
 
 GOLDEN = ROOT / "tests" / "golden"
@@ -25,6 +25,7 @@ def main() -> None:
             record("2.7", folder / name, GOLDEN / f"{name}-spaced.npz", "--spaced")
         record("6.2", minilm_folder(), GOLDEN / "minilm.npz")
         record_losses("6.2", GOLDEN / "losses.npz")
+        record_training("6.2", folder / "bert", GOLDEN / "training.npz")
         record_evaluators("6.2", minilm_folder(), GOLDEN / "evaluators.json")
         if STSB_DEV.exists():
             record_stsb(folder)
