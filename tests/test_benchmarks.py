@@ -16,7 +16,7 @@ import torch
 from tokenizers import Tokenizer
 
 from benchmarks import __main__ as command_line
-from benchmarks import engines, models, products
+from benchmarks import engines, models, products, training
 from benchmarks.engines import OURS, Engine, Library, engines_for
 from benchmarks.measurement import Agreement, Results, agreement
 from benchmarks.models import ModelFolders, RandomModel
@@ -285,3 +285,26 @@ def test_table() -> None:
 
     assert lines[1] == "| --------- | ------ |"
     assert len({len(line) for line in lines}) == 1
+
+
+@pytest.mark.parametrize("joined", [None, 8])
+def test_a_training_is_measured(joined: int | None, tiny_folders: Mapping[str, Path], tmp_path: Path) -> None:
+    """A training in a process of its own says what a step cost, and how the model did."""
+    pairs = tmp_path / "pairs.csv"
+    pairs.write_text("".join(f"the cat sat,text {number},{number % 6}\n" for number in range(60)))
+
+    found = training.trained(
+        "ours",
+        folder=str(tiny_folders["bert"]),
+        train=str(pairs),
+        dev=str(pairs),
+        threads=1,
+        batch_size=4,
+        steps=8,
+        evaluation_steps=4,
+        effective_batch_size=joined,
+    )
+
+    assert (found["seconds_per_step"] is None) == (joined is not None)
+    assert found["peak"] >= found["peak_before"] > 10e6
+    assert [steps for _, steps, _ in found["scores"]] == [0, 4, 8, -1]

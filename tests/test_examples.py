@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -38,6 +39,50 @@ def test_semantic_search() -> None:
 def test_fetch_model() -> None:
     """Without the Hub the model comes from the package."""
     assert Path(run_example("fetch_model.py").strip()) == minilm_folder()
+
+
+def scores(printed: str) -> list[tuple[float, float]]:
+    """The scores before and after a training, as an example prints them."""
+    return [(float(one), float(other)) for one, other in re.findall(r"before: ([\d.]+), after: ([\d.]+)", printed)]
+
+
+def test_training_material() -> None:
+    """The small set has pairs for training and others for judging."""
+    printed = run_example("training_material.py", "--small", "--model", str(minilm_folder()))
+
+    assert "train: 60 pairs" in printed
+    assert "dev: 20 pairs" in printed
+
+
+def test_training_for_similarity() -> None:
+    """A model comes nearer to people's scores."""
+    ((before, after),) = scores(run_example("train_similarity.py", "--small", "--model", str(minilm_folder())))
+
+    assert after > before + 0.01
+
+
+def test_contrastive_training() -> None:
+    """A model finds what says the same more often."""
+    ((before, after),) = scores(run_example("train_contrastive.py", "--small", "--model", str(minilm_folder())))
+
+    assert after > before + 0.02
+
+
+def test_distillation() -> None:
+    """A student comes nearer to its teacher; on STS-B, where that is at hand, much nearer."""
+    small = [] if (EXAMPLES.parents[1] / "shared" / "data").exists() else ["--small"]
+    ((before, after),) = scores(run_example("train_distillation.py", *small, "--model", str(minilm_folder())))
+
+    assert after > before + (0 if small else 0.1)
+
+
+def test_matryoshka_training() -> None:
+    """Embeddings that are cut mean more than before, the shortest most."""
+    found = scores(run_example("train_matryoshka.py", "--small", "--model", str(minilm_folder())))
+
+    assert len(found) == 3
+    assert all(after >= before for before, after in found)
+    assert found[-1][1] > found[-1][0] + 0.05
 
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: str(path.name))
