@@ -408,6 +408,7 @@ from sentence_embedder import EncodePool, PoolError
 from tests.pool.misbehaving import misbehaving_model
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     model = misbehaving_model()
     pool = EncodePool(model, ["cpu", "cpu"])
     model.encode(["a", "bb"], pool=pool, chunk_size=1)
