@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib.metadata import version
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -47,10 +47,11 @@ from sentence_embedder.prompts import (
 from sentence_embedder.quantization import CALIBRATED_PRECISIONS, Precision
 from sentence_embedder.saved_model import LoadArguments, SavedModel
 from sentence_embedder.similarity import Embeddings, SimilarityFunction, as_tensor
-from sentence_embedder.training.loop import train
-from sentence_embedder.training.plan import AmpDtype, TrainingPlan, facts_of
-from sentence_embedder.training.training_record import LoggedSteps, TrainingRecord
 from sentence_embedder.version import __version__
+
+if TYPE_CHECKING:
+    from sentence_embedder.training.plan import AmpDtype
+    from sentence_embedder.training.training_record import LoggedSteps, TrainingRecord
 
 logger = logging.getLogger(__name__)
 
@@ -858,6 +859,10 @@ class SentenceTransformer(nn.Sequential):
             >>> loader = DataLoader(examples, batch_size=32, shuffle=True)  # doctest: +SKIP
             >>> model.fit([(loader, losses.CosineSimilarityLoss(model))], warmup_steps=100)  # doctest: +SKIP
         """
+        # With all losses: who only encodes need not wait for them.
+        from sentence_embedder.training.loop import train
+        from sentence_embedder.training.plan import TrainingPlan, facts_of
+
         plan = TrainingPlan(
             epochs=epochs,
             steps_per_epoch=steps_per_epoch,

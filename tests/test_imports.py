@@ -171,6 +171,19 @@ def test_the_package_alone_imports_nothing_heavy() -> None:
     assert after - before - sys.stdlib_module_names == {"sentence_embedder"}
 
 
+def test_the_class_imports_no_training() -> None:
+    """Importing the class takes nothing of what ``fit`` alone needs."""
+    program = (
+        "import sys\nfrom sentence_embedder import SentenceTransformer\n"
+        "print(*(name for name in sys.modules if name.startswith('sentence_embedder.')))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+
+    parts = {name.split(".")[1] for name in done.stdout.split()}
+    assert "sentence_transformers" in parts
+    assert not parts & {"training", "losses", "evaluation", "loaders", "datasets"}
+
+
 def test_the_class_imports_no_transformers() -> None:
     """Importing the class takes torch, numpy and safetensors; what loads a model is imported when one is loaded."""
     of_torch = _imported_by("import torch, numpy")
