@@ -165,15 +165,24 @@ class SequentialEvaluator(SentenceEvaluator):
             found = evaluator(model, output_path, epoch, steps)
             if not isinstance(found, Mapping):
                 found = {f"evaluator_{number}": float(found)}
-            primary = getattr(evaluator, "primary_metric", None)
-            if primary is not None and primary not in found:
-                raise ValueError(
-                    f"{type(evaluator).__name__}: expected its primary_metric {primary!r} in {list(found)}"
-                )
-            scores.append(next(iter(found.values())) if primary is None else found[primary])
+            scores.append(primary_figure(evaluator, found))
             metrics.update(found)
         self.primary_metric = "sequential_score"
         return {**metrics, "sequential_score": float(self.main_score_function(scores))}
+
+
+def primary_figure(evaluator: Any, metrics: Mapping[str, Any]) -> Any:
+    """The metric of an evaluator that counts: its ``primary_metric``, or the first if it names none.
+
+    Raises:
+        ValueError: There is no metric of that name.
+    """
+    primary = getattr(evaluator, "primary_metric", None)
+    if primary is None:
+        return next(iter(metrics.values()))
+    if primary not in metrics:
+        raise ValueError(f"{type(evaluator).__name__}: expected its primary_metric {primary!r} in {list(metrics)}")
+    return metrics[primary]
 
 
 def columns_of(examples: Sequence[InputExample], count: int) -> list[list[Any]]:

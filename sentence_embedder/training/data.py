@@ -55,10 +55,9 @@ class Data:
     @property
     def batch_size(self) -> int | None:
         """How many rows a batch has, if the loader says so."""
-        loader = getattr(self._loader, "batches", self._loader)
-        size = getattr(loader, "batch_size", None)
-        sampler = getattr(loader, "batch_sampler", None)
-        return size or getattr(getattr(sampler, "batches", sampler), "batch_size", None)
+        loader = _undivided(self._loader)
+        sampler = _undivided(getattr(loader, "batch_sampler", None))
+        return getattr(loader, "batch_size", None) or getattr(sampler, "batch_size", None)
 
     def __next__(self) -> Batch:
         """The next batch; behind the last one comes the first of a new iteration.
@@ -164,17 +163,20 @@ def _loader_of(given: Any, collation: Collation, ranks: Ranks) -> Iterable[Any]:
     return loader  # type: ignore[no-any-return]
 
 
+def _undivided(batches: Any) -> Any:
+    """All batches of which some are a process's share."""
+    return batches.batches if isinstance(batches, Share) else batches
+
+
 def _samplers_of(loader: Any) -> list[Any]:
     """The samplers of a loader, and theirs."""
-    whole = loader.batches if isinstance(loader, Share) else loader
-    samplers = [getattr(whole, "batch_sampler", None), getattr(whole, "sampler", None)]
-    inner = [sampler.batches if isinstance(sampler, Share) else sampler for sampler in samplers]
-    return [*inner, *(getattr(sampler, "sampler", None) for sampler in inner)]
+    whole = _undivided(loader)
+    samplers = [_undivided(getattr(whole, name, None)) for name in ("batch_sampler", "sampler")]
+    return [*samplers, *(getattr(sampler, "sampler", None) for sampler in samplers)]
 
 
 def _generators_of(loader: Any) -> list[torch.Generator]:
     """The generators of random numbers that a loader and its samplers have of their own, each once."""
-    whole = loader.batches if isinstance(loader, Share) else loader
-    found = [getattr(owner, "generator", None) for owner in (whole, *_samplers_of(loader))]
+    found = [getattr(owner, "generator", None) for owner in (_undivided(loader), *_samplers_of(loader))]
     generators = [generator for generator in found if isinstance(generator, torch.Generator)]
     return list({id(generator): generator for generator in generators}.values())

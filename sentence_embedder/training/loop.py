@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from sentence_embedder.evaluation.sentence_evaluator import primary_figure
 from sentence_embedder.loaders import Collation
 from sentence_embedder.progress import Progress, progress_bar
 from sentence_embedder.training.activations import recomputed_activations
@@ -142,7 +143,7 @@ class Training:
         self._epoch = self._steps = 0
         self._steps_written = -1
         model.best_score = _NO_SCORE
-        self._tally = Tally(len(self._objectives))
+        self._tally = Tally.empty(len(self._objectives))
 
     @property
     def _total_steps(self) -> int:
@@ -236,7 +237,7 @@ class Training:
         logged = self._tally.logged(
             self._epoch, self._record.steps, [objective.learning_rate for objective in self._objectives]
         )
-        self._tally = Tally(len(self._objectives))
+        self._tally = Tally.empty(len(self._objectives))
         self._record.logs.append(logged)
         logger.info("%s", logged)
         self._tell(self._on_log, logged)
@@ -289,13 +290,8 @@ class Training:
         )
         if not isinstance(found, Mapping):
             return float(found), {}
-        primary = getattr(self._evaluator, "primary_metric", None) or next(iter(found))
-        if primary not in found:
-            raise ValueError(
-                f"{type(self._evaluator).__name__}: expected its primary_metric {primary!r} in {list(found)}"
-            )
         figures = {name: float(figure) for name, figure in found.items() if isinstance(figure, Real)}
-        return float(found[primary]), figures
+        return float(primary_figure(self._evaluator, found)), figures
 
     # ── Files ─────────────────────────────────────────────────────────────────────────────────────────────
 
