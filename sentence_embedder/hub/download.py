@@ -1,15 +1,17 @@
-"""The Hugging Face Hub: the name of a model → a folder. The only importer of huggingface_hub."""
+"""The name of a model → the folder that it is in, downloaded if need be."""
 
 from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext, suppress
 from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 from typing import Any
+
+from sentence_embedder.hub.errors import HubError, as_hub_errors
+from sentence_embedder.hub.model_source import ModelSource
 
 _MODULES_NAME = "modules.json"
 _NEEDED = (
@@ -22,61 +24,6 @@ _COPIES = ("onnx/*", "openvino/*", "coreml/*", "*/onnx/*", "*/openvino/*")
 """Folders with the same model in forms that are not read here."""
 
 _SECONDS_TO_ANSWER = 10.0
-
-_LANGUAGE_MODELS = frozenset(
-    [
-        *(f"albert-{size}-v{version}" for size in ("base", "large", "xlarge", "xxlarge") for version in (1, 2)),
-        *(f"bert-base-{kind}" for kind in ("cased", "uncased", "chinese", "cased-finetuned-mrpc")),
-        *(f"bert-base-german-{kind}" for kind in ("cased", "dbmdz-cased", "dbmdz-uncased")),
-        *(f"bert-base-multilingual-{kind}" for kind in ("cased", "uncased")),
-        *(
-            f"bert-large-{case}{kind}"
-            for case in ("cased", "uncased")
-            for kind in ("", "-whole-word-masking", "-whole-word-masking-finetuned-squad")
-        ),
-        *("camembert-base", "ctrl", "openai-gpt", "transfo-xl-wt103", "distilgpt2", "distilroberta-base"),
-        *(f"distilbert-base-{case}{kind}" for case in ("cased", "uncased") for kind in ("", "-distilled-squad")),
-        *("distilbert-base-german-cased", "distilbert-base-multilingual-cased"),
-        "distilbert-base-uncased-finetuned-sst-2-english",
-        *(f"gpt2{size}" for size in ("", "-medium", "-large", "-xl")),
-        *("roberta-base", "roberta-large", "roberta-large-mnli"),
-        *("roberta-base-openai-detector", "roberta-large-openai-detector"),
-        *(f"t5-{size}" for size in ("small", "base", "large", "3b", "11b")),
-        *(f"xlm-clm-{kind}-1024" for kind in ("ende", "enfr")),
-        *(f"xlm-mlm-{kind}" for kind in ("100-1280", "17-1280", "en-2048", "ende-1024", "enfr-1024")),
-        *(f"xlm-mlm-{kind}" for kind in ("enro-1024", "tlm-xnli15-1024", "xnli15-1024")),
-        *("xlm-roberta-base", "xlm-roberta-large"),
-        *(f"xlm-roberta-large-finetuned-conll02-{language}" for language in ("dutch", "spanish")),
-        *(f"xlm-roberta-large-finetuned-conll03-{language}" for language in ("english", "german")),
-        *("xlnet-base-cased", "xlnet-large-cased"),
-    ]
-)
-"""The names without an owner that mean a plain language model; every other belongs to sentence-transformers."""
-
-
-class HubError(OSError):
-    """A model could not be had from the Hugging Face Hub; the message says why, and what to do."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelSource:
-    """Where a model comes from.
-
-    Args:
-        name: A folder, or a name on the Hub.
-        revision: A branch, tag or commit; by default the main branch.
-        token: A token for private models; True for the one that is stored on this machine, False for none.
-        cache_folder: Where downloads are kept; by default where ``SENTENCE_TRANSFORMERS_HOME`` says, or else
-            in the Hub's own cache.
-        local_files_only: Whether only what is in the cache may be used.
-    """
-
-    name: str
-    revision: str | None = None
-    token: bool | str | None = field(default=None, repr=False)
-    cache_folder: str | None = None
-    local_files_only: bool = False
-
 
 IncompleteFolders = Callable[[Path], Sequence[str]]
 """A model folder → those of the folders in it that lack a file without which they cannot be loaded."""
@@ -97,26 +44,16 @@ def locate(source: ModelSource, incomplete_folders: IncompleteFolders) -> Path:
         return path
     if path.exists():
         raise NotADirectoryError(f"{source.name}: expected a model folder, found a file")
-    if _is_path(source.name):
+    if source.is_path:
         raise FileNotFoundError(f"{source.name}: expected a model folder, found nothing: is the path right?")
-    return _fetch(_qualified(source), incomplete_folders)
-
-
-def _is_path(name: str) -> bool:
-    return name.count("/") > 1 or "\\" in name or name.startswith((".", "/", "~")) or name.endswith("/")
-
-
-def _qualified(source: ModelSource) -> ModelSource:
-    if "/" in source.name or source.name.lower() in _LANGUAGE_MODELS:
-        return source
-    return replace(source, name=f"sentence-transformers/{source.name}")
+    return _fetch(source.qualified(), incomplete_folders)
 
 
 def _fetch(source: ModelSource, incomplete_folders: IncompleteFolders) -> Path:
     from huggingface_hub import constants
 
     offline = source.local_files_only or constants.HF_HUB_OFFLINE
-    with _as_hub_errors(source):
+    with as_hub_errors(source):
         cached = _cached_folder(source, offline=offline)
         if cached is not None and not incomplete_folders(cached):
             return cached
@@ -186,27 +123,3 @@ def _needed(files: Sequence[str]) -> list[str]:
 
 def _cache_folder(source: ModelSource) -> str | None:
     return source.cache_folder or os.getenv("SENTENCE_TRANSFORMERS_HOME")
-
-
-@contextmanager
-def _as_hub_errors(source: ModelSource) -> Iterator[None]:
-    """Every error of the client as a HubError that says what to do."""
-    from huggingface_hub import errors
-
-    try:
-        yield
-    except HubError:
-        raise
-    except errors.GatedRepoError as error:
-        reason = "its owner must grant access: ask for it on the model's page, then pass token="
-        raise HubError(f"{source.name}: {reason}") from error
-    except errors.RevisionNotFoundError as error:
-        raise HubError(f"{source.name}: the Hub has the model, but no revision {source.revision!r}") from error
-    except errors.RepositoryNotFoundError as error:
-        reason = "the Hub has no such model, or it is private: check the spelling, or pass token="
-        raise HubError(f"{source.name}: {reason}; nor is there a folder of that name") from error
-    except errors.HFValidationError as error:
-        raise HubError(f"{source.name}: neither a folder nor a name that the Hub allows") from error
-    except (OSError, errors.HTTPError) as error:  # type: ignore[attr-defined]  # of its HTTP client
-        reason = "the Hub did not give it; is there a network? local_files_only=True uses what is in the cache"
-        raise HubError(f"{source.name}: {reason} ({type(error).__name__})") from error

@@ -1,0 +1,7 @@
+"""The Hugging Face Hub: the only importer of huggingface_hub, which it imports where it is used."""
+
+from sentence_embedder.hub.download import locate
+from sentence_embedder.hub.errors import HubError
+from sentence_embedder.hub.model_source import ModelSource
+
+__all__ = ["HubError", "ModelSource", "locate"]
