@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from safetensors import SafetensorError
 from torch import nn
 
+from sentence_embedder.atomic_folder import replacing
 from sentence_embedder.files import PICKLED_WEIGHTS_NAME, SAFE_WEIGHTS_NAME, check_inside, read_json, write_json
 from sentence_embedder.formats import ModelConfig, ModuleEntry
 from sentence_embedder.models import (
@@ -39,6 +42,17 @@ _MODEL_TYPE = "SentenceTransformer"
 
 _ADAPTER_WEIGHTS_NAMES = ("adapter_model.safetensors", "adapter_model.bin")
 _TRANSFORMER_ARGUMENTS = frozenset(["model_args", "tokenizer_args", "config_args"])
+_ROOT_NAMES = (
+    *(_MODULES_NAME, _CONFIG_NAME, "sentence_*_config.json", "router_config.json"),
+    *("config.json", "generation_config.json", "*processor_config.json", "chat_template.*"),
+    *("model.safetensors", "model-?????-of-?????.safetensors", "model.safetensors.index.json"),
+    *("pytorch_model.bin", "pytorch_model-?????-of-?????.bin", "pytorch_model.bin.index.json"),
+    *("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"),
+    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
+    *("vocab.txt", "vocab.json", "merges.txt", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model"),
+)
+"""What the files of a model are called that lie in its folder itself."""
+
 _MOST_MODULES = 1_000
 _DEEPEST = 4
 _WITHOUT_CONFIG = (Normalize, StaticEmbedding)
@@ -207,13 +221,26 @@ def _taken(offered: Mapping[str, Any], parameters: Mapping[str, inspect.Paramete
 def save(folder: Path, model: SavedModel, *, safe_serialization: bool = True) -> None:
     """Write a model into a folder, which is made if need be, so that sentence-transformers 2.7 and later read it.
 
+    The folder holds the model that was there, or this one, whatever happens: see ``atomic_folder.replacing``. What
+    is in it beside a model stays.
+
     Args:
         folder: The folder.
         model: The model.
         safe_serialization: Whether weights are written as safetensors, rather than as the pickles that are
             all that 2.7 reads of modules other than the Transformer.
+
+    Raises:
+        OSError: It could not be written: the disk is full, say.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with replacing(folder, _files_of_model(folder)) as partial:
+            _write(partial, model, safe_serialization=safe_serialization)
+    except SafetensorError as error:  # which is no OSError, though the disk is full
+        raise OSError(f"{folder}: the model could not be written: {error}") from error
+
+
+def _write(folder: Path, model: SavedModel, *, safe_serialization: bool) -> None:
     entries = []
     for idx, (name, module) in enumerate(model.modules.items()):
         entry = ModuleEntry(idx=idx, name=name, path=_path_of(idx, module), type=class_name_of(module))
@@ -227,6 +254,20 @@ def save(folder: Path, model: SavedModel, *, safe_serialization: bool = True) ->
     write_json(folder / _CONFIG_NAME, model.config.to_dict())
     if model.card is not None:
         (folder / _CARD_NAME).write_text(model.card, encoding="utf-8")
+
+
+def _files_of_model(folder: Path) -> Callable[[PurePosixPath], bool]:
+    """Which paths in a folder belong to the model in it: a reader would take them for those of another."""
+    try:
+        modules = {PurePosixPath(entry.path) for entry in _read_entries(folder)} - {PurePosixPath()}
+    except (OSError, ValueError):  # no model, or none that can be read
+        modules = set()
+
+    def belongs(inside: PurePosixPath) -> bool:
+        is_in_root = len(inside.parts) == 1
+        return inside in modules or (is_in_root and any(fnmatchcase(inside.name, name) for name in _ROOT_NAMES))
+
+    return belongs
 
 
 def incomplete_folders(folder: Path) -> Sequence[str]:

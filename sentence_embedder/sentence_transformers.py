@@ -924,6 +924,9 @@ class SentenceTransformer(nn.Sequential):
     ) -> None:
         """Write the model into a folder that sentence-transformers 2.7 and later read.
 
+        The folder holds what it held or the whole model, also after a crash or on a full disk; what is in it beside a
+        model stays.
+
         Args:
             path: The folder, made if need be.
             model_name: The name of the model in its card.

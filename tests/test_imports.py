@@ -32,6 +32,7 @@ LAYERS = {
     ),
     CHAIN: ("models", "losses", "evaluation"),
     LEAVES: (
+        "atomic_folder",
         "datasets",
         "devices",
         "features",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import shutil
 import time
 import uuid
@@ -12,13 +11,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from sentence_embedder.atomic_folder import PARTIAL, flush, flush_entries
 from sentence_embedder.files import read_json, write_json
 from sentence_embedder.training.state_file import has_state, read_state, write_state
 
 logger = logging.getLogger(__name__)
 
 _STATE_FOLDER = "training_state"
-_PARTIAL, _BEFORE = ".partial", ".before"
+_BEFORE = ".before"
 _MARK = "training.json"
 """What says that a folder was made by a training, and by which: only such folders are ever removed."""
 
@@ -63,7 +63,7 @@ class Checkpoints:
         Raises:
             CheckpointError: It could not be written; those that were there are as they were.
         """
-        partial, path = self.folder / f".{step}{_PARTIAL}", self.folder / str(step)
+        partial, path = self.folder / f".{step}{PARTIAL}", self.folder / str(step)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             _remove(partial)
@@ -71,7 +71,7 @@ class Checkpoints:
             write_json(partial / _STATE_FOLDER / _MARK, {"training": self.training, "written": self._now()})
             save_model(partial)
             write_state(partial / _STATE_FOLDER, state)
-            _flush(partial)
+            flush(partial)
             self._put(partial, path)
         except Exception as error:
             _remove(partial)
@@ -102,7 +102,7 @@ class Checkpoints:
                 before.rename(path)
             raise
         _remove(before)
-        _flush_folder(self.folder)
+        flush_entries(self.folder)
 
     def _remove_oldest(self) -> None:
         for path in self.existing()[: -self.limit] if self.limit > 0 else ():
@@ -149,7 +149,7 @@ class Checkpoints:
     def clean(self) -> None:
         """Remove what this training left unfinished when it was killed."""
         for left in self.folder.glob(".*") if self.folder.exists() else ():
-            is_left = left.suffix in (_PARTIAL, _BEFORE) and left.stem[1:].isdigit()
+            is_left = left.suffix in (PARTIAL, _BEFORE) and left.stem[1:].isdigit()
             if is_left and _is_made_here(left) and self._is_own(left):
                 _remove(left)
 
@@ -184,24 +184,3 @@ def _remove(path: Path) -> None:
         if inside.name != _MARK and (inside.is_symlink() or not inside.is_dir()):
             inside.unlink()
     shutil.rmtree(path)
-
-
-def _flush(folder: Path) -> None:
-    """Wait until all files of a folder are on the disk."""
-    for path in folder.rglob("*"):
-        if path.is_file():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-        else:
-            _flush_folder(path)
-    _flush_folder(folder)
-
-
-def _flush_folder(folder: Path) -> None:
-    if os.name == "nt":  # where folders cannot be opened
-        return
-    number = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(number)
-    finally:
-        os.close(number)
