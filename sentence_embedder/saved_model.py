@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
@@ -53,6 +54,7 @@ _ROOT_NAMES = (
 )
 """What the files of a model are called that lie in its folder itself."""
 
+_MODULE_FOLDER = re.compile(r"\d+_[A-Za-z]\w*")
 _MOST_MODULES = 1_000
 _DEEPEST = 4
 _WITHOUT_CONFIG = (Normalize, StaticEmbedding)
@@ -264,10 +266,19 @@ def _files_of_model(folder: Path) -> Callable[[PurePosixPath], bool]:
         modules = set()
 
     def belongs(inside: PurePosixPath) -> bool:
-        is_in_root = len(inside.parts) == 1
-        return inside in modules or (is_in_root and any(fnmatchcase(inside.name, name) for name in _ROOT_NAMES))
+        return inside in modules or (len(inside.parts) == 1 and _is_root_name(inside.name))
 
     return belongs
+
+
+def is_model_file(path: str) -> bool:
+    """Whether a file belongs to a model by its path inside the folder of one, whichever modules that has."""
+    name, *rest = PurePosixPath(path).parts
+    return _MODULE_FOLDER.fullmatch(name) is not None if rest else _is_root_name(name)
+
+
+def _is_root_name(name: str) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in _ROOT_NAMES)
 
 
 def incomplete_folders(folder: Path) -> Sequence[str]:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -924,8 +925,8 @@ class SentenceTransformer(nn.Sequential):
     ) -> None:
         """Write the model into a folder that sentence-transformers 2.7 and later read.
 
-        The folder holds what it held or the whole model, also after a crash or on a full disk; what is in it beside a
-        model stays.
+        The folder holds what it held or the whole model, also after a crash or on a full disk; what is in it beside
+        a model stays.
 
         Args:
             path: The folder, made if need be.
@@ -955,6 +956,93 @@ class SentenceTransformer(nn.Sequential):
     ) -> None:
         """The newer name of ``save``."""
         self.save(path, model_name, create_model_card, train_datasets, safe_serialization)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        token: bool | str | None = None,
+        private: bool | None = None,
+        safe_serialization: bool = True,
+        commit_message: str | None = "Add new SentenceTransformer model.",
+        local_model_path: str | Path | None = None,
+        exist_ok: bool = False,
+        replace_model_card: bool = False,
+        train_datasets: list[str] | None = None,
+        *,
+        revision: str | None = None,
+        create_pr: bool = False,
+        use_auth_token: bool | str | None = None,
+    ) -> str:
+        """Put the model on the Hugging Face Hub, in one commit.
+
+        Args:
+            repo_id: The name of the repository, made if need be; without an owner it is yours.
+            token: A token that may write; by default the one that is stored on this machine.
+            private: Whether a new repository is private.
+            safe_serialization: As for ``save``.
+            commit_message: The message of the commit.
+            local_model_path: A folder that is put there instead of the model.
+            exist_ok: Whether the repository may exist. Files of an earlier model in it that this one does not have
+                are deleted; all others stay.
+            replace_model_card: Whether the README.md that is there is replaced, too.
+            train_datasets: As for ``save``.
+            revision: The branch, made if need be; by default the main branch.
+            create_pr: Whether a pull request is opened instead of changing the repository, which may exist then.
+            use_auth_token: The older name of ``token``.
+
+        Returns:
+            The address of the commit, or of the pull request.
+
+        Raises:
+            HubError: The repository exists, though ``exist_ok`` is False; or the Hub did not take the model, and
+                the repository is as it was. An ``OSError``.
+
+        Example:
+            >>> model.push_to_hub("me/my-model", private=True)  # doctest: +SKIP
+            'https://huggingface.co/me/my-model/commit/0c7d…'
+        """
+        target = hub.ModelTarget(
+            name=repo_id,
+            token=_token(token, use_auth_token),
+            private=private,
+            exist_ok=exist_ok,
+            revision=revision,
+            create_pr=create_pr,
+            replaces_card=replace_model_card,
+            message=commit_message or f"Add new {type(self).__name__} model.",
+            description=f"A model of sentence_embedder {__version__}:\n\n```\n{self}\n```\n",
+        ).qualified()
+        with TemporaryDirectory() as made:
+            folder = Path(local_model_path or made)
+            if local_model_path is None:
+                self.save(
+                    folder,
+                    model_name=target.name,
+                    train_datasets=train_datasets,
+                    safe_serialization=safe_serialization,
+                )
+            return hub.upload(folder, target, saved_model.is_model_file)
+
+    def save_to_hub(
+        self, repo_id: str | None = None, organization: str | None = None, *args: Any, **kwargs: Any
+    ) -> str:
+        """The older name of ``push_to_hub``.
+
+        Args:
+            repo_id: As for ``push_to_hub``.
+            organization: The owner, if ``repo_id`` has none.
+            args: As for ``push_to_hub``.
+            kwargs: As for ``push_to_hub``; ``repo_name`` is an older name of ``repo_id``.
+        """
+        warnings.warn("save_to_hub is the older name of push_to_hub", FutureWarning, stacklevel=2)
+        repo_id = kwargs.pop("repo_name", repo_id)
+        if not repo_id:
+            raise TypeError("save_to_hub: expected repo_id, found none")
+        owner = repo_id.rpartition("/")[0]
+        if organization and owner not in ("", organization):
+            raise ValueError(f"organization: expected the owner in repo_id, {owner!r}, found {organization!r}")
+        name = f"{organization}/{repo_id}" if organization and not owner else repo_id
+        return self.push_to_hub(name, *args, **kwargs)
 
     def _config_to_save(self) -> ModelConfig:
         return ModelConfig(

@@ -3,5 +3,6 @@
 from sentence_embedder.hub.download import locate
 from sentence_embedder.hub.errors import HubError
 from sentence_embedder.hub.model_source import ModelSource
+from sentence_embedder.hub.upload import ModelTarget, upload
 
-__all__ = ["HubError", "ModelSource", "locate"]
+__all__ = ["HubError", "ModelSource", "ModelTarget", "locate", "upload"]
