@@ -90,6 +90,8 @@ class SentenceTransformer(nn.Sequential):
         similarity_fn_name: What ``similarity`` computes: ``"cosine"`` (the default), ``"dot"``,
             ``"euclidean"`` or ``"manhattan"``.
         local_files_only: Whether nothing may be fetched.
+        refresh: Whether the Hub is asked for a newer commit of a model that is in the cache; without it that costs
+            no request.
         model_kwargs: Keyword arguments for ``AutoModel.from_pretrained``, such as ``{"dtype": "float16"}``;
             without a ``dtype`` weights are computed in float32.
         tokenizer_kwargs: Keyword arguments for ``AutoTokenizer.from_pretrained``.
@@ -129,6 +131,7 @@ class SentenceTransformer(nn.Sequential):
         *,
         similarity_fn_name: str | SimilarityFunction | None = None,
         local_files_only: bool = False,
+        refresh: bool = False,
         model_kwargs: Mapping[str, Any] | None = None,
         tokenizer_kwargs: Mapping[str, Any] | None = None,
         config_kwargs: Mapping[str, Any] | None = None,
@@ -153,6 +156,7 @@ class SentenceTransformer(nn.Sequential):
                 token=_token(token, use_auth_token),
                 cache_folder=cache_folder,
                 local_files_only=local_files_only,
+                refresh=refresh,
             )
             arguments = LoadArguments(
                 model_args=model_kwargs or {},

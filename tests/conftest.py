@@ -20,8 +20,10 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 import pytest
 import torch
+from huggingface_hub import constants
 
 from sentence_embedder import SentenceTransformer
+from tests.hub.server import HubServer, running
 from tests.minilm import minilm_folder
 from tests.tiny_chains import Folders, write_checkpoints
 from tests.tiny_models import TINY_MODELS, write_model, write_transformer
@@ -67,6 +69,30 @@ def log_levels() -> Iterator[None]:
     before = logger.level
     yield
     logger.setLevel(before)
+
+
+@pytest.fixture(scope="session")
+def hub_server() -> Iterator[HubServer]:
+    """A Hub on loopback, one for all tests of a process."""
+    with running() as server:
+        yield server
+
+
+@pytest.fixture
+def hub(hub_server: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> HubServer:
+    """The Hub on loopback, empty, and the client of this process pointed at it, with an empty cache."""
+    hub_server.reset()
+    template = f"{hub_server.endpoint}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+    settings = {
+        "ENDPOINT": hub_server.endpoint,
+        "HUGGINGFACE_CO_URL_TEMPLATE": template,
+        "HF_HUB_CACHE": str(tmp_path / "hub"),
+        "HF_HUB_DISABLE_XET": True,
+        "HF_HUB_DISABLE_PROGRESS_BARS": True,
+    }
+    for name, value in settings.items():
+        monkeypatch.setattr(constants, name, value)
+    return hub_server
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from sentence_embedder import hub
+from tests.hub.server import TOKEN, HubServer
 from tests.minilm import minilm_folder
 
 ROOT = Path(__file__).parents[1]
@@ -38,7 +39,15 @@ def model_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hub, "locate", of_the_pages)
 
 
-@pytest.mark.usefixtures("model_by_name")
+@pytest.fixture
+def their_hub(hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Hub where the models of the pages can be put: the reader is ``me``, and somebody else has a model."""
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    hub.add_user("them")
+    hub.add_repository("them/their-model", {"README.md": b"# Theirs"})
+
+
+@pytest.mark.usefixtures("model_by_name", "their_hub")
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks_of(page)], ids=lambda page: str(page.name))
 def test_every_code_block_runs(
     page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_network: Sequence[Any]

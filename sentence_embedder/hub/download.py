@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-import glob
+import logging
 import os
+import time
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext, suppress
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from sentence_embedder.hub.errors import HubError, as_hub_errors
+from sentence_embedder.hub.errors import HubError, HubUnavailableError, as_hub_errors, status_of
 from sentence_embedder.hub.model_source import ModelSource
+
+if TYPE_CHECKING:
+    from huggingface_hub.hf_api import ModelInfo
+
+logger = logging.getLogger(__name__)
+
+_Answer = TypeVar("_Answer")
 
 _MODULES_NAME = "modules.json"
 _NEEDED = (
@@ -24,6 +33,13 @@ _COPIES = ("onnx/*", "openvino/*", "coreml/*", "*/onnx/*", "*/openvino/*")
 """Folders with the same model in forms that are not read here."""
 
 _SECONDS_TO_ANSWER = 10.0
+_SECONDS_BETWEEN_TRIES = (0.5, 1.0, 2.0)
+_MOST_SECONDS = 60
+"""Whoever is asked to wait for longer than this is told, rather than left waiting."""
+
+_PASSING = (429, 500, 502, 503, 504)
+_MOST_AT_ONCE = 8
+_MOST_MOVES = 3
 
 IncompleteFolders = Callable[[Path], Sequence[str]]
 """A model folder → those of the folders in it that lack a file without which they cannot be loaded."""
@@ -32,7 +48,7 @@ IncompleteFolders = Callable[[Path], Sequence[str]]
 def locate(source: ModelSource, incomplete_folders: IncompleteFolders) -> Path:
     """The folder that a model is in, fetched from the Hub if need be.
 
-    A model that is whole in the cache costs no request: ``hf download NAME`` brings a newer one.
+    A model that is whole in the cache costs no request, unless the source says ``refresh``.
 
     Raises:
         FileNotFoundError: The name is a path, and there is nothing.
@@ -55,10 +71,12 @@ def _fetch(source: ModelSource, incomplete_folders: IncompleteFolders) -> Path:
     offline = source.local_files_only or constants.HF_HUB_OFFLINE
     with as_hub_errors(source):
         cached = _cached_folder(source, offline=offline)
-        if cached is not None and not incomplete_folders(cached):
+        if cached is not None and not source.refresh and not incomplete_folders(cached):
             return cached
         if not offline:
             return _download(source, incomplete_folders)
+    if source.refresh:
+        raise HubError(f"{source.name}: refresh=True, but HF_HUB_OFFLINE says that nothing may be fetched")
     found = "a part of it" if cached else "nothing"
     raise HubError(
         f"{source.name}: expected the whole model in the cache, found {found}: load it once without "
@@ -87,25 +105,77 @@ def _cached_folder(source: ModelSource, *, offline: bool) -> Path | None:
 
 
 def _download(source: ModelSource, incomplete_folders: IncompleteFolders) -> Path:
-    from huggingface_hub import HfApi, errors, hf_hub_download, snapshot_download
-
-    place: dict[str, Any] = {"repo_id": source.name, "revision": source.revision, "token": source.token}
-    # Asked first, and once: without a network the downloads below retry for long, or give what happens to be
-    # in the cache.
-    info = HfApi().model_info(**place, timeout=_SECONDS_TO_ANSWER)
-    files = [file.rfilename for file in info.siblings or ()]
-    place["cache_dir"] = _cache_folder(source)
-    wanted = [glob.escape(name) for name in _needed(files) if name != _MODULES_NAME]
-    folder = Path(snapshot_download(**place, allow_patterns=wanted))
-    # modules.json comes last, or the cache's note that there is none: what an interrupted download leaves
-    # behind is not taken for a model.
-    with nullcontext() if _MODULES_NAME in files else suppress(errors.EntryNotFoundError):
-        hf_hub_download(filename=_MODULES_NAME, **place)
+    for _ in range(_MOST_MOVES):
+        # Asked first, and once: without a network the downloads below retry for long, or give what happens to be in
+        # the cache.
+        info = _info(source)
+        folder = _fetched(source, str(info.sha), [file.rfilename for file in info.siblings or ()])
+        if folder.name == info.sha:
+            break
+        logger.info("%s has changed while it was fetched", source.name)
+    else:
+        raise HubUnavailableError(
+            f"{source.name}: it changes faster than it can be fetched: give a commit as revision"
+        )
     lacking = incomplete_folders(folder)
     if lacking:
         names = ", ".join(name or "the model folder itself" for name in lacking)
         raise HubError(f"{source.name}: expected a model on the Hub, found no settings or no weights in {names}")
     return folder
+
+
+def _info(source: ModelSource) -> ModelInfo:
+    """What the Hub says of a revision: its commit, and the files in it."""
+    from huggingface_hub import HfApi
+
+    client = HfApi(token=source.token)
+    return _patiently(
+        source,
+        lambda: client.model_info(source.name, revision=source.revision, timeout=_SECONDS_TO_ANSWER),
+    )
+
+
+def _patiently(source: ModelSource, ask: Callable[[], _Answer]) -> _Answer:
+    """The answer of a Hub that may fail for a moment."""
+    from huggingface_hub import errors
+
+    for at_least in _SECONDS_BETWEEN_TRIES:
+        try:
+            return ask()
+        except errors.HfHubHTTPError as error:
+            asked = error.response.headers.get("Retry-After", "")
+            seconds = max(at_least, int(asked) if asked.isdigit() else 0)
+            if status_of(error) not in _PASSING or seconds > _MOST_SECONDS:
+                raise
+            logger.info("%s: the Hub answered %s: asking again in %s s", source.name, status_of(error), seconds)
+        time.sleep(seconds)
+    return ask()
+
+
+def _fetched(source: ModelSource, commit: str, files: Sequence[str]) -> Path:
+    """The folder of a commit with all its files that are needed; of another, if the revision has moved on."""
+    from huggingface_hub import errors, hf_hub_download
+
+    def fetch(name: str, revision: str | None) -> Path:
+        place: dict[str, Any] = {"revision": revision, "token": source.token, "cache_dir": _cache_folder(source)}
+        path = _patiently(source, lambda: hf_hub_download(source.name, name, **place))
+        return Path(path).parents[name.count("/")]
+
+    wanted = [name for name in _needed(files) if name != _MODULES_NAME]
+    threads = ThreadPoolExecutor(_MOST_AT_ONCE, thread_name_prefix="download")
+    try:
+        folders = list(threads.map(lambda name: fetch(name, commit), wanted))
+    finally:
+        threads.shutdown(cancel_futures=True)
+    # By its own name the revision comes last, and with it modules.json, or the cache's note that there is none:
+    # what an interrupted download leaves behind is not taken for a model.
+    if _MODULES_NAME in files:
+        return fetch(_MODULES_NAME, source.revision)
+    with suppress(errors.EntryNotFoundError):
+        return fetch(_MODULES_NAME, source.revision)
+    if not folders:
+        raise HubError(f"{source.name}: expected a model on the Hub, found an empty repository")
+    return folders[0]
 
 
 def _needed(files: Sequence[str]) -> list[str]:

@@ -46,6 +46,10 @@ class ModelSource:
         cache_folder: Where downloads are kept; by default where ``SENTENCE_TRANSFORMERS_HOME`` says, or else
             in the Hub's own cache.
         local_files_only: Whether only what is in the cache may be used.
+        refresh: Whether the Hub is asked for a newer commit though the model is in the cache.
+
+    Raises:
+        ValueError: It shall be refreshed from what is in the cache.
     """
 
     name: str
@@ -53,6 +57,11 @@ class ModelSource:
     token: bool | str | None = field(default=None, repr=False)
     cache_folder: str | None = None
     local_files_only: bool = False
+    refresh: bool = False
+
+    def __post_init__(self) -> None:
+        if self.refresh and self.local_files_only:
+            raise ValueError("refresh and local_files_only: a newer model is not in the cache: give one of the two")
 
     @property
     def is_path(self) -> bool:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sentence_embedder.hub.errors import HubError
+from sentence_embedder.hub.errors import AccessError, HubError, HubUnavailableError, ModelNotFoundError, status_of
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -154,17 +154,19 @@ def _as_hub_errors(target: ModelTarget, so_far: str = "nothing was pushed") -> I
     except errors.HFValidationError as error:
         raise HubError(f"{target.name}: expected a name that the Hub allows, as owner/name") from error
     except (OSError, errors.HTTPError, RuntimeError) as error:  # type: ignore[attr-defined]  # of its HTTP client
-        status = getattr(getattr(error, "response", None), "status_code", None)
-        unknown = f"the Hub did not take it; is there a network? ({type(error).__name__})"
-        reason = unknown if status is None else _REASONS.get(status, unknown)
-        raise HubError(f"{target.name}: {reason}; {so_far}") from error
+        unknown = HubUnavailableError, f"the Hub did not take it; is there a network? ({type(error).__name__})"
+        kind, reason = _REASONS.get(status_of(error) or 0, unknown)
+        raise kind(f"{target.name}: {reason}; {so_far}") from error
 
 
-_REASONS = {
-    401: "the Hub does not know who is pushing: pass token=, or log in by `hf auth login`",
-    403: "the owner of this token may not write there: pass another token=, or create_pr=True",
-    404: "the Hub has no such repository or branch, or the owner of this token may not see it",
-    409: "it exists: pass exist_ok=True to push into it, or choose another name",
-    412: "somebody else has pushed meanwhile: push again",
+_REASONS: Mapping[int, tuple[type[HubError], str]] = {
+    401: (AccessError, "the Hub does not know who is pushing: pass token=, or log in by `hf auth login`"),
+    403: (AccessError, "the owner of this token may not write there: pass another token=, or create_pr=True"),
+    404: (
+        ModelNotFoundError,
+        "the Hub has no such repository or branch, or does not show it to this token's owner",
+    ),
+    409: (HubError, "it exists: pass exist_ok=True to push into it, or choose another name"),
+    412: (HubError, "somebody else has pushed meanwhile: push again"),
 }
 """What a status means when a model is pushed, and what to do."""

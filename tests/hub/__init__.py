@@ -1,0 +1,1 @@
+"""The Hub: a server on loopback, and what is fetched from it and put there."""

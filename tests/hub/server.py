@@ -117,6 +117,10 @@ class HubServer:
         """Let the next requests that a pattern finds, as ``METHOD path``, be answered like this."""
         self._faults.append((re.compile(pattern), list(faults)))
 
+    def recover(self) -> None:
+        """Answer well again."""
+        self._faults.clear()
+
     def fault_for(self, request: str) -> Fault | None:
         """How a request is answered wrongly, if it is."""
         for pattern, faults in self._faults:
