@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from sentence_embedder.datasets.sentences_dataset import SentencesDataset
     from sentence_embedder.input_example import InputExample
     from sentence_embedder.logging_handler import LoggingHandler
+    from sentence_embedder.model_card_data import SentenceTransformerModelCardData
     from sentence_embedder.pool.encode_pool import EncodePool
     from sentence_embedder.pool.failure import PoolError
     from sentence_embedder.quantization import quantize_embeddings
@@ -28,6 +29,7 @@ __all__ = [
     "ParallelSentencesDataset",
     "PoolError",
     "SentenceTransformer",
+    "SentenceTransformerModelCardData",
     "SentencesDataset",
     "SimilarityFunction",
     "__version__",
@@ -41,6 +43,7 @@ _HOMES = {
     "ParallelSentencesDataset": "datasets.parallel_dataset",
     "PoolError": "pool.failure",
     "SentenceTransformer": "sentence_transformers",
+    "SentenceTransformerModelCardData": "model_card_data",
     "SentencesDataset": "datasets.sentences_dataset",
     "SimilarityFunction": "similarity",
     "quantize_embeddings": "quantization",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import logging
 import warnings
@@ -30,8 +31,10 @@ from sentence_embedder.encoding.inputs import DistinctTexts, as_items, chunks_of
 from sentence_embedder.encoding.options import EncodeOptions, OutputValue, container_for
 from sentence_embedder.features import BatchSource, Features
 from sentence_embedder.formats import ModelConfig, ModuleEntry
+from sentence_embedder.hub.card_metadata import CardMetadata
 from sentence_embedder.input_example import InputExample
 from sentence_embedder.model_card import CardFacts, render
+from sentence_embedder.model_card_data import SentenceTransformerModelCardData
 from sentence_embedder.models import Pooling, Router, Transformer
 from sentence_embedder.models.module import accepted_kwargs
 from sentence_embedder.pool.encode_pool import EncodePool, Pool, check_chunk_size
@@ -97,6 +100,7 @@ class SentenceTransformer(nn.Sequential):
         tokenizer_kwargs: Keyword arguments for ``AutoTokenizer.from_pretrained``.
         config_kwargs: Keyword arguments for ``AutoConfig.from_pretrained``.
         processor_kwargs: The newer name of ``tokenizer_kwargs``.
+        model_card_data: What the card of the model says of it; see there.
         backend: What computes; only ``"torch"`` is there.
         acceleration: Whether ``encode`` may compute the same numbers in a faster way than module by module.
         dtype: The number format of the products in ``encode``: ``"float32"``; ``"bfloat16"`` or ``"float16"``,
@@ -136,6 +140,7 @@ class SentenceTransformer(nn.Sequential):
         tokenizer_kwargs: Mapping[str, Any] | None = None,
         config_kwargs: Mapping[str, Any] | None = None,
         processor_kwargs: Mapping[str, Any] | None = None,
+        model_card_data: SentenceTransformerModelCardData | None = None,
         backend: Literal["torch"] = "torch",
         acceleration: bool = True,
         dtype: str | torch.dtype = "float32",
@@ -146,6 +151,7 @@ class SentenceTransformer(nn.Sequential):
         dtype = check_dtype(dtype, device)
         if dtype != "float32" and not acceleration:
             raise ValueError(f"dtype: expected 'float32' with acceleration=False, found {dtype!r}")
+        base: tuple[str, str | None] | None = None
         saved = SavedModel(modules=_named(modules))
         if model_name_or_path:
             if modules is not None:
@@ -165,12 +171,15 @@ class SentenceTransformer(nn.Sequential):
                 trust_remote_code=trust_remote_code,
                 local_files_only=local_files_only,
             )
-            saved = _load(source, arguments)
+            folder, saved = _load(source, arguments)
+            base = source.origin(folder)
         super().__init__()
         self._entries: Mapping[str, ModuleEntry] = saved.entries
         self._model_config = saved.config
-        self._model_card_text = saved.card
+        self._loaded_card = self._model_card_text = saved.card
+        self.model_card_data = copy.copy(model_card_data) or SentenceTransformerModelCardData()
         self._training_facts: Mapping[str, Any] = {}
+        self._training_record: TrainingRecord | None = None
         self.prompts: dict[str, str] = dict(saved.config.prompts if prompts is None else prompts)
         self.default_prompt_name = default_prompt_name or saved.config.default_prompt_name
         if self.default_prompt_name is not None:
@@ -184,6 +193,9 @@ class SentenceTransformer(nn.Sequential):
             self.similarity_fn_name = similarity_fn_name
         for name, module in saved.modules.items():
             self._add(name, module, model_name_or_path)
+        base = base or self._origin_of_transformer()
+        if base is not None and self.model_card_data.base_model is None:
+            self.model_card_data.set_base_model(*base)
         if model_name_or_path in _INSTRUCTOR_MODELS:
             self.set_pooling_include_prompt(False)
         self._acceleration = Acceleration(enabled=acceleration, dtype=dtype)
@@ -194,6 +206,13 @@ class SentenceTransformer(nn.Sequential):
             self.add_module(name, module)
         except KeyError as error:  # it is that of a method, or of an attribute
             raise ValueError(f"{source or 'modules'}: expected another name for a module than {name!r}") from error
+
+    def _origin_of_transformer(self) -> tuple[str, str | None] | None:
+        """The name on the Hub, if it has one, of the checkpoint that the first module was made of."""
+        config = getattr(getattr(next(iter(self), None), "auto_model", None), "config", None)
+        name = str(getattr(config, "_name_or_path", ""))
+        is_of_hub = name and not hub.ModelSource(name=name).is_path and not Path(name).exists()
+        return (name, None) if is_of_hub else None
 
     # ── Texts to vectors ──────────────────────────────────────────────────────────────────────────────────
 
@@ -866,7 +885,9 @@ class SentenceTransformer(nn.Sequential):
         """
         # With all losses: who only encodes need not wait for them.
         from sentence_embedder.training.loop import train
-        from sentence_embedder.training.plan import TrainingPlan, facts_of
+        from sentence_embedder.training.plan import TrainingPlan
+        from sentence_embedder.training.training_facts import facts_of
+        from sentence_embedder.training.training_record import TrainingRecord
 
         plan = TrainingPlan(
             epochs=epochs,
@@ -898,8 +919,9 @@ class SentenceTransformer(nn.Sequential):
         )
         objectives = list(train_objectives)
         self._model_card_text = None
-        self._training_facts = facts_of(objectives, plan)
-        return train(self, objectives, plan, evaluator=evaluator, callback=callback, on_log=on_log)
+        self._training_facts = facts_of(objectives, plan, evaluator)
+        self._training_record = record = TrainingRecord()
+        return train(self, objectives, plan, evaluator=evaluator, callback=callback, on_log=on_log, record=record)
 
     def evaluate(self, evaluator: Callable[..., _Result], output_path: str | None = None) -> _Result:
         """What an evaluator says of the model.
@@ -926,6 +948,8 @@ class SentenceTransformer(nn.Sequential):
         create_model_card: bool = True,
         train_datasets: list[str] | None = None,
         safe_serialization: bool = True,
+        *,
+        replace_model_card: bool = False,
     ) -> None:
         """Write the model into a folder that sentence-transformers 2.7 and later read.
 
@@ -940,13 +964,17 @@ class SentenceTransformer(nn.Sequential):
             train_datasets: Names of data sets for a new card.
             safe_serialization: Whether weights are written as safetensors. If not, they are pickles, the
                 only form that sentence-transformers 2.7 reads of modules other than the Transformer.
+            replace_model_card: Whether a new card is written though the model was loaded with one.
         """
         folder = Path(path)
+        card = self._model_card_text
+        if create_model_card and (replace_model_card or not card):
+            card = self._new_card(model_name or folder.name, train_datasets or ())
         model = SavedModel(
             modules=dict(self.named_children()),
             config=self._config_to_save(),
             entries=self._entries,
-            card=self._card(model_name or folder.name, train_datasets or ()) if create_model_card else None,
+            card=card if create_model_card else None,
         )
         saved_model.save(folder, model, safe_serialization=safe_serialization)
 
@@ -957,9 +985,18 @@ class SentenceTransformer(nn.Sequential):
         create_model_card: bool = True,
         train_datasets: list[str] | None = None,
         safe_serialization: bool = True,
+        *,
+        replace_model_card: bool = False,
     ) -> None:
         """The newer name of ``save``."""
-        self.save(path, model_name, create_model_card, train_datasets, safe_serialization)
+        self.save(
+            path,
+            model_name,
+            create_model_card,
+            train_datasets,
+            safe_serialization,
+            replace_model_card=replace_model_card,
+        )
 
     def push_to_hub(
         self,
@@ -1055,28 +1092,40 @@ class SentenceTransformer(nn.Sequential):
             similarity_fn_name=self._similarity_fn_name or self._model_config.similarity_fn_name,
             truncate_dim=self.truncate_dim,
             model_type=self._model_config.model_type,
-            versions={
-                "sentence_transformers": _API_LEVEL,
-                "transformers": version("transformers"),
-                "pytorch": version("torch"),
-                "sentence_embedder": __version__,
-            },
+            versions={"sentence_transformers": _API_LEVEL, **_versions()},
             extra=self._model_config.extra,
         )
 
-    def _card(self, name: str, datasets: Sequence[str]) -> str:
-        return self._model_card_text or render(
+    def _new_card(self, name: str, datasets: Sequence[str]) -> str:
+        known = CardMetadata.of(self._loaded_card)
+        data, training, record = self.model_card_data, self._training_facts, self._training_record
+        return render(
             CardFacts(
-                name=name,
+                name=data.model_id or name,
+                title=data.model_name,
                 architecture=repr(self),
                 dimension=self.get_sentence_embedding_dimension(),
                 max_seq_length=self.get_max_seq_length(),
                 similarity=self.similarity_fn_name,
                 prompts=self.prompts,
-                datasets=datasets,
-                training=self._training_facts,
+                tells_queries_apart=self._tells_queries_apart(),
+                task_name=data.task_name,
+                language=[*(data.language or known.language)],
+                license=data.license or known.license,
+                tags=[*(data.tags or ())],
+                base_model=data.base_model,
+                base_model_revision=data.base_model_revision,
+                datasets=[*data.train_datasets, *({"name": name, "id": name} for name in datasets)],
+                eval_datasets=data.eval_datasets,
+                training={**training, **(record.to_dict() if record else {})},
+                versions=_versions(),
+                citations=training.get("citations", ()),
             )
         )
+
+    def _tells_queries_apart(self) -> bool:
+        names = {*QUERY_PROMPT_NAMES, *DOCUMENT_PROMPT_NAMES}
+        return bool(names & self.prompts.keys()) or any(isinstance(module, Router) for module in self)
 
 
 def _is_training(model: nn.Module) -> bool:
@@ -1106,10 +1155,19 @@ def _token(token: bool | str | None, use_auth_token: bool | str | None) -> bool 
     return use_auth_token
 
 
-def _load(source: hub.ModelSource, arguments: LoadArguments) -> SavedModel:
+def _load(source: hub.ModelSource, arguments: LoadArguments) -> tuple[Path, SavedModel]:
     logger.info("loading %s", source.name)
     folder = hub.locate(source, saved_model.incomplete_folders)
-    return saved_model.load(folder, arguments)
+    return folder, saved_model.load(folder, arguments)
+
+
+def _versions() -> dict[str, str]:
+    """Package → version, of what a model is saved by."""
+    return {
+        "transformers": version("transformers"),
+        "pytorch": version("torch"),
+        "sentence_embedder": __version__,
+    }
 
 
 def _shows_progress() -> bool:

@@ -41,6 +41,7 @@ LAYERS = {
         "input_example",
         "loaders",
         "logging_handler",
+        "model_card_data",
         "progress",
         "prompts",
         "quantization",

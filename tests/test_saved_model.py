@@ -134,7 +134,7 @@ class TestRoundTrip:
 
         new = (tmp_path / "new" / "README.md").read_text(encoding="utf-8")
         assert 'SentenceTransformer("me/mine")' in new
-        assert '- "snli"' in new
+        assert 'datasets: ["snli"]' in new
         assert (tmp_path / "kept" / "README.md").read_text(encoding="utf-8") == "# My card\n"
         assert not (tmp_path / "none" / "README.md").exists()
 

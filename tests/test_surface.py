@@ -27,6 +27,10 @@ DOCUMENTED: dict[str, list[str]] = {
     "evaluate": ["evaluator", "output_path"],
     "get_max_seq_length": [],
     "get_sentence_embedding_dimension": [],
+    "push_to_hub": [
+        *("repo_id", "token", "private", "safe_serialization", "commit_message", "local_model_path", "exist_ok"),
+        *("replace_model_card", "train_datasets"),
+    ],
     "save": ["path", "model_name", "create_model_card", "train_datasets", "safe_serialization"],
     "set_pooling_include_prompt": ["include_prompt"],
     "smart_batching_collate": ["batch"],
@@ -49,15 +53,27 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "device": None,
         "normalize_embeddings": False,
     },
+    "push_to_hub": {
+        "token": None,
+        "private": None,
+        "safe_serialization": True,
+        "commit_message": "Add new SentenceTransformer model.",
+        "local_model_path": None,
+        "exist_ok": False,
+        "replace_model_card": False,
+        "train_datasets": None,
+    },
     "save": {"model_name": None, "create_model_card": True, "train_datasets": None, "safe_serialization": True},
 }
 
 NEWER: dict[str, set[str]] = {
     "__init__": {
         *("similarity_fn_name", "local_files_only", "model_kwargs", "tokenizer_kwargs", "config_kwargs"),
-        *("processor_kwargs", "backend", "acceleration", "dtype"),
+        *("processor_kwargs", "backend", "acceleration", "dtype", "refresh", "model_card_data"),
     },
     "encode": {"truncate_dim", "pool", "chunk_size", "out"},
+    "push_to_hub": {"revision", "create_pr", "use_auth_token"},
+    "save": {"replace_model_card"},
     "encode_iter": {
         *("chunk_size", "precision", "convert_to_tensor", "device", "normalize_embeddings", "truncate_dim"),
     },

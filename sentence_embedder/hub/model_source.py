@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 _LANGUAGE_MODELS = frozenset(
     [
@@ -68,6 +69,11 @@ class ModelSource:
         """Whether the name can only be that of a folder, not of a model on the Hub."""
         name = self.name
         return name.count("/") > 1 or "\\" in name or name.startswith((".", "/", "~")) or name.endswith("/")
+
+    def origin(self, folder: Path) -> tuple[str, str | None] | None:
+        """The full name on the Hub and the commit of what a folder holds, if it is a snapshot in the cache."""
+        is_snapshot = folder.parent.name == "snapshots" and not Path(self.name).expanduser().is_dir()
+        return (self.qualified().name, folder.name) if is_snapshot else None
 
     def qualified(self) -> ModelSource:
         """The same by its full name on the Hub: one without an owner belongs to sentence-transformers."""

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from torch import Tensor, nn
 
 from sentence_embedder.features import Features
+from sentence_embedder.losses.citations import citation_of
 from sentence_embedder.losses.gathering import gathered, gathered_targets
 
 _Column = TypeVar("_Column")
@@ -38,6 +39,11 @@ class EmbeddingLoss(nn.Module):
         features = list(sentence_features)
         embeddings, targets = self.embeddings(features), self.joint_targets(features, labels)
         return self.of_embeddings(gathered(embeddings) if self.gather_across_devices else embeddings, targets)
+
+    @property
+    def citation(self) -> str:
+        """The papers that it comes from, as BibTeX."""
+        return citation_of(type(self))
 
     @property
     def is_cached(self) -> bool:

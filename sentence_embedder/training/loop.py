@@ -66,6 +66,7 @@ def train(
     evaluator: Evaluator | None = None,
     callback: Callback | None = None,
     on_log: OnLog | None = None,
+    record: TrainingRecord | None = None,
 ) -> TrainingRecord:
     """Train a model; see ``SentenceTransformer.fit``.
 
@@ -76,6 +77,7 @@ def train(
         evaluator: What judges the model.
         callback: Called after each judgement with the score, the epoch and the steps of it.
         on_log: Called with what is logged.
+        record: Takes what comes of it, step by step; by default a new one, which is returned.
     """
     if not objectives:
         raise ValueError("train_objectives: expected at least one pair of a loader and a loss, found none")
@@ -87,7 +89,8 @@ def train(
         if plan.seed is not None:
             seed_all(plan.seed + ranks.rank)
         with recomputed_activations(model) if plan.gradient_checkpointing else nullcontext():
-            training = Training(model, objectives, plan, ranks, evaluator, callback, on_log)
+            record = TrainingRecord() if record is None else record
+            training = Training(model, objectives, plan, ranks, evaluator, callback, on_log, record)
             try:
                 return training.run()
             finally:
@@ -105,6 +108,7 @@ class Training:
         evaluator: What judges the model.
         callback: Called after each judgement.
         on_log: Called with what is logged.
+        record: Takes what comes of it, step by step.
     """
 
     def __init__(
@@ -116,6 +120,7 @@ class Training:
         evaluator: Evaluator | None,
         callback: Callback | None,
         on_log: OnLog | None,
+        record: TrainingRecord,
     ) -> None:
         self._model = model
         self._plan = plan
@@ -139,7 +144,7 @@ class Training:
             if plan.checkpoint_path is None
             else Checkpoints(plan.checkpoint_path, plan.checkpoint_save_total_limit)
         )
-        self._record = TrainingRecord()
+        self._record = record
         self._epoch = self._steps = 0
         self._steps_written = -1
         model.best_score = _NO_SCORE
@@ -359,7 +364,7 @@ class Training:
         for objective, of_objective in zip(self._objectives, state["objectives"], strict=True):
             objective.load_state_dict(of_objective)
         self._scaler.load_state_dict(state["scaler"])
-        self._record = TrainingRecord.from_dict(state["record"])
+        self._record.become(TrainingRecord.from_dict(state["record"]))
         self._record.stopped_early = self._is_patience_lost()
         self._tally = Tally.from_dict(state["tally"])
         self._epoch, self._steps = state["epoch"], state["steps"]

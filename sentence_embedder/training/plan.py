@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import nn
 from torch.optim import Optimizer
 
 from sentence_embedder.training.schedules import check_scheduler
@@ -93,19 +92,3 @@ class TrainingPlan:
             "optimizer_class": f"{self.optimizer_class.__module__}.{self.optimizer_class.__qualname__}",
             "optimizer_params": {name: repr(value) for name, value in self.optimizer_params.items()},
         }
-
-
-def facts_of(objectives: Sequence[tuple[Any, nn.Module]], plan: TrainingPlan) -> dict[str, Any]:
-    """What the model card says of a training."""
-    return {
-        "objectives": [
-            {
-                "loader": type(loader).__name__,
-                "batch_size": getattr(loader, "batch_size", None),
-                "loss": type(loss).__name__,
-                "settings": getattr(loss, "get_config_dict", dict)(),
-            }
-            for loader, loss in objectives
-        ],
-        "arguments": plan.to_dict(),
-    }

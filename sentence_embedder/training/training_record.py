@@ -90,6 +90,10 @@ class TrainingRecord:
         best = self.best
         return len({found.step for found in self.evaluations if best is None or found.step > best.step})
 
+    def become(self, other: TrainingRecord) -> None:
+        """Take over what another one holds."""
+        vars(self).update(vars(other))
+
     def to_dict(self) -> dict[str, Any]:
         """The record as a checkpoint holds it."""
         return asdict(self)

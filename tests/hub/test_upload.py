@@ -188,7 +188,7 @@ class TestPush:
         """train_datasets stand in the card."""
         model.push_to_hub("me/mine", token=TOKEN, train_datasets=["snli"])
 
-        assert '- "snli"' in hub.files("me/mine")["README.md"].decode()
+        assert 'datasets: ["snli"]' in hub.files("me/mine")["README.md"].decode()
 
 
 class TestRights:

@@ -400,7 +400,7 @@ def test_the_model_is_saved_at_the_end(scores: tuple[float, ...] | None, make: M
     saved = SentenceTransformer(str(record.model_path), device="cpu")
     assert difference(weights(saved), weights(model)) == 0
     card = (tmp_path / "README.md").read_text(encoding="utf-8")
-    assert '"loss": "CosineSimilarityLoss"' in card
+    assert "- Loss: `CosineSimilarityLoss`" in card
 
 
 def test_training_stops_early(make: Make) -> None:
