@@ -1,8 +1,10 @@
-"""LoggingHandler: log messages beside progress bars."""
+"""Log messages: beside progress bars, in colours, or not at all."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 
 from sentence_embedder.progress import write_line
@@ -73,3 +75,18 @@ def _install_plain(logger: logging.Logger, level: int | str, fmt: str) -> None:
     handler.setFormatter(logging.Formatter(fmt))
     logger.addHandler(handler)
     logger.setLevel(level)
+
+
+@contextmanager
+def disable_logging(highest_level: int = logging.CRITICAL) -> Iterator[None]:
+    """Within this context nothing is logged up to a level, by no logger.
+
+    Args:
+        highest_level: The level.
+    """
+    before = logging.root.manager.disable
+    logging.disable(highest_level)
+    try:
+        yield
+    finally:
+        logging.disable(before)

@@ -20,11 +20,13 @@ class _NoProgress:
 
 
 @contextmanager
-def progress_bar(total: int, *, unit: str, shown: bool, description: str | None = None) -> Iterator[Progress]:
+def progress_bar(
+    total: int | None, *, unit: str, shown: bool, description: str | None = None
+) -> Iterator[Progress]:
     """A tqdm bar for so many units, or one that does nothing; it is closed whatever happens.
 
     Args:
-        total: How many there are.
+        total: How many there are; None if nobody knows.
         unit: What they are, in the singular.
         shown: Whether anything is shown.
         description: What is being done.

@@ -35,10 +35,12 @@ LAYERS = {
         "atomic_folder",
         "datasets",
         "devices",
+        "dotted_names",
         "features",
         "files",
         "formats",
         "input_example",
+        "installed",
         "loaders",
         "logging_handler",
         "model_card_data",
@@ -52,6 +54,7 @@ LAYERS = {
         "transient",
         "util",
         "version",
+        "web_file",
     ),
 }
 LAYER_OF = {part: layer for layer, parts in LAYERS.items() for part in parts}

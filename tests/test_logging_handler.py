@@ -1,4 +1,4 @@
-"""LoggingHandler: log messages beside progress bars."""
+"""Log messages beside progress bars, in colours, or not at all."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from sentence_embedder import LoggingHandler
-from sentence_embedder.logging_handler import install_logger
+from sentence_embedder.logging_handler import disable_logging, install_logger
 from sentence_embedder.progress import progress_bar
 
 
@@ -87,3 +87,16 @@ def test_a_logger_with_coloredlogs(logger: logging.Logger, monkeypatch: pytest.M
     assert settings["level_styles"].keys() == {"error", "debug", "notice"}
     assert settings["field_styles"] == {"name": {"color": "blue"}, "asctime": {}}
     assert not any(isinstance(handler, LoggingHandler) for handler in logger.handlers)
+
+
+def test_logging_can_be_disabled(logger: logging.Logger, capsys: pytest.CaptureFixture[str]) -> None:
+    """Within the context nothing up to the level is logged; after it all is as it was."""
+    logger.setLevel(logging.INFO)
+    logger.addHandler(LoggingHandler())
+
+    with disable_logging(logging.WARNING):
+        logger.warning("unheard")
+        logger.error("an error")
+    logger.info("after it")
+
+    assert capsys.readouterr().out == "an error\nafter it\n"
