@@ -50,7 +50,17 @@ _HOMES = {
 }
 
 
-_SUBMODULES = ("datasets", "evaluation", "losses", "models", "quantization", "readers", "similarity", "util")
+_SUBMODULES = (
+    "compat",
+    "datasets",
+    "evaluation",
+    "losses",
+    "models",
+    "quantization",
+    "readers",
+    "similarity",
+    "util",
+)
 
 
 def __getattr__(name: str) -> object:

@@ -18,7 +18,7 @@ NAME = PACKAGE.name
 
 FACADE, ENGINES, CHAIN, LEAVES = 4, 3, 2, 1
 LAYERS = {
-    FACADE: ("sentence_transformers",),
+    FACADE: ("compat", "sentence_transformers"),
     ENGINES: (
         "acceleration",
         "encoding",
