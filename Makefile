@@ -54,7 +54,7 @@ test: $(VENV)/.test ## run the test-suite
 	@touch $@
 
 test-reference: $(VENV)/.test .venv-reference-2.7/.installed .venv-reference-6.2/.installed ## compare live with sentence-transformers
-	$(BIN)/python -m pytest -q -m reference tests/reference tests/losses tests/evaluation tests/training
+	$(BIN)/python -m pytest -q -m reference tests/reference tests/losses tests/evaluation tests/training tests/test_compat.py
 
 golden: $(VENV)/.test .venv-reference-2.7/.installed .venv-reference-6.2/.installed ## record tests/golden anew
 	$(BIN)/python -m tests.reference.golden

@@ -51,6 +51,15 @@ def record_training(version: str, folder: Path, out: Path) -> None:
     _run(version, "record_training.py", folder, out)
 
 
+def record_surface(version: str, out: Path) -> None:
+    """Let that version say which names and signatures it has; see ``record_surface.py``.
+
+    Raises:
+        RuntimeError: It failed; what it printed is in the message.
+    """
+    _run(version, "record_surface.py", out)
+
+
 def _run(version: str, script: str, *arguments: str | Path) -> None:
     command = [python_of(version), "-W", "ignore", Path(__file__).with_name(script), *arguments]
     done = subprocess.run(

@@ -7,7 +7,15 @@ import tempfile
 from pathlib import Path
 
 from tests.minilm import minilm_folder
-from tests.reference.environment import ROOT, record, record_evaluators, record_losses, record_training
+from tests.reference.environment import (
+    ROOT,
+    VERSIONS,
+    record,
+    record_evaluators,
+    record_losses,
+    record_surface,
+    record_training,
+)
 from tests.tiny_models import TINY_MODELS, write_model
 
 GOLDEN = ROOT / "tests" / "golden"
@@ -27,6 +35,8 @@ def main() -> None:
         record_losses("6.2", GOLDEN / "losses.npz")
         record_training("6.2", folder / "bert", GOLDEN / "training.npz")
         record_evaluators("6.2", minilm_folder(), GOLDEN / "evaluators.json")
+        for version in VERSIONS:
+            record_surface(version, GOLDEN / f"surface-{version}.json")
         if STSB_DEV.exists():
             record_stsb(folder)
 
