@@ -95,12 +95,6 @@ class SentenceTransformerDataCollator(_Training):
     instead = "give a loader a collate_fn, or leave it to SentenceTransformer.fit"
 
 
-class SentenceTransformerModelCardData(_Absent):
-    """What is written on a card."""
-
-    instead = "SentenceTransformer.save writes a card of what is known of the model"
-
-
 class SentenceTransformerModelCardCallback(_Training):
     """What notes down for the card how a model is trained."""
 

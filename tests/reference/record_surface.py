@@ -11,6 +11,7 @@ import pkgutil
 import sys
 import types
 import warnings
+from enum import Enum
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -73,7 +74,7 @@ def _members(owner: type) -> dict[str, Any]:
 
 def _signature(value: Any) -> Any:
     """Parameters as (name, kind, default), each a string; no default is None."""
-    if not callable(value):
+    if not callable(value) or (isinstance(value, type) and issubclass(value, Enum)):
         return None
     try:
         parameters = inspect.signature(value).parameters.values()
