@@ -115,7 +115,8 @@ def _download(source: ModelSource, incomplete_folders: IncompleteFolders) -> Pat
         logger.info("%s has changed while it was fetched", source.name)
     else:
         raise HubUnavailableError(
-            f"{source.name}: it changes faster than it can be fetched: give a commit as revision"
+            f"{source.name}: the Hub did not give the files of one commit: it fails, or somebody is pushing: try "
+            "again later, or give a commit as revision"
         )
     lacking = incomplete_folders(folder)
     if lacking:
@@ -166,7 +167,8 @@ def _fetched(source: ModelSource, commit: str, files: Sequence[str]) -> Path:
     try:
         folders = list(threads.map(lambda name: fetch(name, commit), wanted))
     finally:
-        threads.shutdown(cancel_futures=True)
+        # After an error, and after Ctrl-C, nobody waits for files of many gigabytes.
+        threads.shutdown(wait=False, cancel_futures=True)
     # By its own name the revision comes last, and with it modules.json, or the cache's note that there is none:
     # what an interrupted download leaves behind is not taken for a model.
     if _MODULES_NAME in files:

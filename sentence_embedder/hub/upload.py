@@ -157,6 +157,8 @@ def _as_hub_errors(target: ModelTarget, so_far: str = "nothing was pushed") -> I
         unknown = HubUnavailableError, f"the Hub did not take it; is there a network? ({type(error).__name__})"
         kind, reason = _REASONS.get(status_of(error) or 0, unknown)
         raise kind(f"{target.name}: {reason}; {so_far}") from error
+    except ValueError as error:  # of the front of a card
+        raise HubError(f"{target.name}: the Hub does not take this: {str(error).strip()} {so_far}") from error
 
 
 _REASONS: Mapping[int, tuple[type[HubError], str]] = {

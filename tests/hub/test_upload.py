@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from sentence_embedder import SentenceTransformer
-from sentence_embedder.hub import HubError
-from tests.hub.server import TOKEN, HubServer
+from sentence_embedder.hub import HubError, HubUnavailableError
+from tests.hub.server import TOKEN, Fault, HubServer
 
 TEXTS = ["hello world", "a longer text than the other"]
 
@@ -281,6 +281,35 @@ class TestFailures:
             model.push_to_hub("me/mine", token=TOKEN, exist_ok=True)
 
         assert sorted(hub.files("me/mine")) == [".gitattributes", "data.csv", "theirs.txt"]
+
+    def test_a_card_that_the_hub_does_not_take(
+        self, hub: HubServer, model: SentenceTransformer, tmp_path: Path
+    ) -> None:
+        """A card with a front that is not allowed is an error, before any file is sent."""
+        model.save(tmp_path / "folder")
+        (tmp_path / "folder" / "README.md").write_text("---\nlicense: [\n---\n", encoding="utf-8")
+        hub.misbehave("POST api/validate-yaml", Fault(status=400))
+
+        with pytest.raises(HubError, match=r"the Hub does not take this: .*README.*push again with exist_ok=True"):
+            model.push_to_hub("me/mine", token=TOKEN, local_model_path=tmp_path / "folder")
+
+        assert not [request for request in hub.requests if "preupload" in request]
+
+    @pytest.mark.parametrize("request_line", ["PUT lfs", "POST .*preupload", "POST .*/commit/", "GET api/models"])
+    def test_a_hub_that_fails(
+        self, request_line: str, hub: HubServer, model: SentenceTransformer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """If the Hub fails for good, the repository has none of the model, and a second push makes it good."""
+        monkeypatch.setattr("time.sleep", lambda _seconds: None)
+        hub.misbehave(request_line, *[Fault(status=500)] * 40)
+
+        with pytest.raises(HubUnavailableError, match="the Hub did not take it"):
+            model.push_to_hub("me/mine", token=TOKEN)
+        assert sorted(hub.files("me/mine")) == [".gitattributes"]
+        hub.recover()
+        model.push_to_hub("me/mine", token=TOKEN, exist_ok=True)
+
+        assert "model.safetensors" in hub.files("me/mine")
 
     def test_a_model_that_cannot_be_saved(
         self, hub: HubServer, model: SentenceTransformer, monkeypatch: pytest.MonkeyPatch
