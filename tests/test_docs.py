@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pkgutil
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -9,13 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
+import sentence_embedder
 from sentence_embedder import hub
 from tests.hub.server import TOKEN, HubServer
 from tests.minilm import minilm_folder
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 MODEL_NAME = "all-MiniLM-L6-v2"
 
 _BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -67,3 +70,42 @@ def test_the_pages_that_teach_have_code() -> None:
     with_code = {page.name for page in PAGES if blocks_of(page)}
 
     assert {"README.md", "index.md", "quickstart.md"} <= with_code
+
+
+REFERENCE = [
+    line.removeprefix("::: ").strip()
+    for page in sorted((ROOT / "docs" / "api").glob("*.md"))
+    for line in page.read_text(encoding="utf-8").splitlines()
+    if line.startswith("::: ")
+]
+"""What the reference shows: dotted names of objects and of modules."""
+
+
+@pytest.mark.parametrize("name", REFERENCE)
+def test_what_the_reference_shows_is_there(name: str) -> None:
+    """Every name in the reference leads to something that can be imported."""
+    assert pkgutil.resolve_name(name) is not None
+
+
+def test_the_reference_is_complete() -> None:
+    """Every public name of the package is in the reference: by itself, or by the module that lists it."""
+    shown = [pkgutil.resolve_name(name) for name in REFERENCE]
+    listed = [getattr(page, name) for page in shown for name in getattr(page, "__all__", ())]
+    public = [getattr(sentence_embedder, name) for name in sentence_embedder.__all__ if name != "__version__"]
+
+    missing = [found for found in public if not any(found is known for known in (*shown, *listed))]
+    assert missing == [sentence_embedder.LoggingHandler]  # which is documented where it is used
+
+
+def test_every_page_has_its_place() -> None:
+    """Every page of the docs is in the navigation, and every entry of that is a page."""
+    navigation = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))["nav"]
+
+    def pages(entry: Any) -> list[str]:
+        if isinstance(entry, str):
+            return [entry]
+        inner = entry if isinstance(entry, list) else list(entry.values())
+        return [page for part in inner for page in pages(part)]
+
+    docs = ROOT / "docs"
+    assert sorted(pages(navigation)) == sorted(path.relative_to(docs).as_posix() for path in docs.rglob("*.md"))
