@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -85,7 +87,48 @@ def test_matryoshka_training() -> None:
     assert found[-1][1] > found[-1][0] + 0.05
 
 
-@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: str(path.name))
+def run_notebook(name: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What the cells of a notebook leave, run one after the other in the current folder."""
+    monkeypatch.setenv("MPLBACKEND", "Agg")
+    cells = json.loads((EXAMPLES / name).read_text(encoding="utf-8"))["cells"]
+    assert not any(cell.get("outputs") for cell in cells), "a notebook is kept without its outputs"
+    namespace: dict[str, Any] = {"__name__": "__main__"}
+    for cell in cells:
+        if cell["cell_type"] == "code":
+            source = "".join(cell["source"]).replace('"all-MiniLM-L6-v2"', repr(str(minilm_folder())))
+            exec(compile(source, f"{name}, {cell['id']}", "exec"), namespace)  # noqa: S102
+    return namespace
+
+
+def test_the_notebook_to_begin_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its cells run, and the search in it finds what it is about."""
+    monkeypatch.chdir(tmp_path)
+
+    run_notebook("quickstart.ipynb", monkeypatch)
+
+    printed = capsys.readouterr().out
+    assert "losses on the stock exchange → [('The stock market went down." in printed
+    assert "baking → [('Dough needs time to rise." in printed
+
+
+def test_the_notebook_that_draws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its cells run, and leave two pictures; neighbours are of the same topic."""
+    monkeypatch.chdir(tmp_path)
+
+    left = run_notebook("compare.ipynb", monkeypatch)
+
+    for name in ("similarities.png", "map.png"):
+        picture = (tmp_path / name).read_bytes()
+        assert picture.startswith(b"\x89PNG")
+        assert len(picture) > 10_000
+    assert (left["labels"][left["nearest"]] == left["labels"]).mean() > 0.9
+
+
+@pytest.mark.parametrize(
+    "path", sorted([*EXAMPLES.glob("*.py"), *EXAMPLES.glob("*.ipynb")]), ids=lambda path: str(path.name)
+)
 def test_every_example_has_its_test(path: Path) -> None:
     """No example is forgotten here."""
-    assert f'run_example("{path.name}"' in Path(__file__).read_text(encoding="utf-8")
+    assert f'("{path.name}"' in Path(__file__).read_text(encoding="utf-8")
