@@ -1,6 +1,6 @@
 # make demo: real embeddings of real sentences. make test: the whole test-suite. Both do all the set-up.
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check test-reference golden bench docs clean
+.PHONY: help install demo test check test-reference test-clients golden bench docs clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -55,6 +55,15 @@ test: $(VENV)/.test ## run the test-suite
 
 test-reference: $(VENV)/.test .venv-reference-2.7/.installed .venv-reference-6.2/.installed ## compare live with sentence-transformers
 	$(BIN)/python -m pytest -q -m reference tests/reference tests/losses tests/evaluation tests/training tests/test_compat.py
+
+# What clients ask of sentence-transformers is there, too: this package stands in for it, and is compared with it.
+.venv-clients/.installed:
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/pip install --quiet torch==2.13.0 'sentence-transformers==6.2.0' langchain-huggingface==1.2.3 llama-index-embeddings-huggingface==0.8.0 sentence-transformers-haystack==2.0.0 chromadb==1.5.9 bertopic==0.17.4 keybert==0.9.0 txtai==9.14.0 mteb==2.26.24 setfit==1.2.0
+	@touch $@
+
+test-clients: $(VENV)/.test .venv-clients/.installed ## run real clients on this package and on sentence-transformers
+	$(BIN)/python -m pytest -q -m clients tests/clients
 
 golden: $(VENV)/.test .venv-reference-2.7/.installed .venv-reference-6.2/.installed ## record tests/golden anew
 	$(BIN)/python -m tests.reference.golden
