@@ -22,6 +22,6 @@ def test_the_same_results(program: str) -> None:
 def test_differences() -> None:
     """Numbers may differ a little, anything else may not."""
     assert difference({"a": [1.0, "x"]}, {"a": [1.5, "x"]}) == 0.5
-    for other in ({"a": [1.0, "y"]}, {"a": [1.0]}, {"b": [1.0, "x"]}, {"a": [1, "x"]}):
+    for other in ({"a": [1.0, "y"]}, {"a": [1.0]}, {"b": [1.0, "x"]}):
         with pytest.raises(ValueError, match="is not"):
             difference({"a": [1.0, "x"]}, other)
