@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from sentence_embedder.model_card_data import SentenceTransformerModelCardData
     from sentence_embedder.pool.encode_pool import EncodePool
     from sentence_embedder.pool.failure import PoolError
-    from sentence_embedder.quantization import quantize_embeddings
+    from sentence_embedder.quantization.precision import quantize_embeddings
     from sentence_embedder.sentence_transformers import SentenceTransformer
     from sentence_embedder.similarity import SimilarityFunction
 
@@ -46,7 +46,7 @@ _HOMES = {
     "SentenceTransformerModelCardData": "model_card_data",
     "SentencesDataset": "datasets.sentences_dataset",
     "SimilarityFunction": "similarity",
-    "quantize_embeddings": "quantization",
+    "quantize_embeddings": "quantization.precision",
 }
 
 

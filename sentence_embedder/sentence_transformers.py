@@ -48,7 +48,7 @@ from sentence_embedder.prompts import (
     first_named,
     resolve_prompt,
 )
-from sentence_embedder.quantization import CALIBRATED_PRECISIONS, Precision
+from sentence_embedder.quantization.precision import CALIBRATED_PRECISIONS, Precision
 from sentence_embedder.saved_model import LoadArguments, SavedModel
 from sentence_embedder.similarity import Embeddings, SimilarityFunction, as_tensor
 from sentence_embedder.version import __version__

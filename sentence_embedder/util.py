@@ -9,7 +9,7 @@ from sentence_embedder.installed import (
     is_datasets_available,
 )
 from sentence_embedder.logging_handler import LoggingHandler, disable_logging, install_logger
-from sentence_embedder.quantization import quantize_embeddings
+from sentence_embedder.quantization.precision import quantize_embeddings
 from sentence_embedder.retrieval import (
     community_detection,
     information_retrieval,

@@ -81,6 +81,8 @@ OUTSIDE_THEIR_HOME = {
     "model2vec": ("models.static_embedding",),
     "nltk": ("models.tokenizer", "datasets.denoising_dataset"),
     "PIL": ("models.clip_model",),
+    "faiss": ("quantization.index_search",),
+    "usearch": ("quantization.index_search",),
     "pyarrow": ("cluster",),  # which comes with ray[data]
     "ray": ("cluster",),
     # What is used if it is there.

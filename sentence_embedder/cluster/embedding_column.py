@@ -11,7 +11,7 @@ from torch import nn
 from sentence_embedder.encoding.collector import Collector
 from sentence_embedder.pool.request import Request
 from sentence_embedder.progress import Progress
-from sentence_embedder.quantization import CALIBRATED_PRECISIONS, as_numpy, quantize_embeddings
+from sentence_embedder.quantization.precision import CALIBRATED_PRECISIONS, as_numpy, quantize_embeddings
 
 _SET_HERE = (
     *("output_value", "convert_to_numpy", "convert_to_tensor", "show_progress_bar"),

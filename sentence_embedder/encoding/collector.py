@@ -13,7 +13,12 @@ from torch import Tensor
 from sentence_embedder.encoding.inputs import DistinctTexts
 from sentence_embedder.encoding.options import EncodeOptions
 from sentence_embedder.features import Features, Places, array_to_device, memory_of
-from sentence_embedder.quantization import as_numpy, check_calibration, quantize_embeddings, quantize_matrices
+from sentence_embedder.quantization.precision import (
+    as_numpy,
+    check_calibration,
+    quantize_embeddings,
+    quantize_matrices,
+)
 from sentence_embedder.similarity import normalize_embeddings, truncate_embeddings
 
 Rows = NDArray[Any] | Tensor | list[Any]

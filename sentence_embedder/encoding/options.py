@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from numbers import Integral
 from typing import Literal, get_args
 
-from sentence_embedder.quantization import Precision, check_precision
+from sentence_embedder.quantization.precision import Precision, check_precision
 
 OutputValue = Literal["sentence_embedding", "token_embeddings"]
 Container = Literal["numpy", "tensor", "list"]

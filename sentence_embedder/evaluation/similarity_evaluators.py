@@ -12,7 +12,7 @@ from torch import Tensor
 from sentence_embedder.evaluation.sentence_evaluator import Measured, MeasuringEvaluator, columns_of
 from sentence_embedder.evaluation.statistics import pearson, spearman
 from sentence_embedder.input_example import InputExample
-from sentence_embedder.quantization import Precision
+from sentence_embedder.quantization.precision import Precision
 from sentence_embedder.similarity import SimilarityFunction
 
 Similarity = str | SimilarityFunction

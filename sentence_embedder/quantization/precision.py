@@ -86,12 +86,17 @@ def quantize_embeddings(
         raise ValueError(f"embeddings to quantise: expected finite numbers, found {values[row]} in row {row}")
     if precision in CALIBRATED_PRECISIONS:
         if ranges is None:
-            ranges = _ranges_of(values if calibration_embeddings is None else calibration_embeddings, precision)
+            ranges = ranges_of(values if calibration_embeddings is None else calibration_embeddings, precision)
         return _in_steps(values, np.asarray(ranges, dtype=np.float32), precision)
     return _in_bits(values, precision)
 
 
-def _ranges_of(calibration: Tensor | NDArray[Any] | Sequence[Any], precision: Precision) -> NDArray[Any]:
+def ranges_of(calibration: Tensor | NDArray[Any] | Sequence[Any], precision: Precision) -> NDArray[Any]:
+    """Minimum and maximum of each dimension, shape (2, dim), over embeddings, shape (n, dim).
+
+    Raises:
+        ValueError: There is a single embedding, which has no range.
+    """
     values = np.atleast_2d(as_numpy(calibration))
     check_calibration(precision, len(values))
     if len(values) == 0:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from sentence_embedder.quantization import PRECISIONS, Precision, quantize_embeddings, quantize_matrices
+from sentence_embedder.quantization.precision import PRECISIONS, Precision, quantize_embeddings, quantize_matrices
 
 matrices = arrays(
     np.float32, array_shapes(min_dims=2, max_dims=2, max_side=20), elements=st.floats(-9, 9, width=32)

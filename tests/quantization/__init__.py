@@ -1,0 +1,1 @@
+"""Embeddings in fewer bits, and search among them."""
