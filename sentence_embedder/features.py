@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal, Protocol
 
@@ -95,6 +95,7 @@ class TokenizedTexts:
         pad_values: Name of a feature → the number that fills the shorter texts of a batch.
         padding_side: The side on which the shorter texts are filled.
         text_keys: For each text the key under which it came, None for one without; if any came with one.
+        cut: The places of those that had more tokens than are kept, ascending.
     """
 
     columns: Mapping[str, NDArray[np.int32]]
@@ -102,6 +103,7 @@ class TokenizedTexts:
     pad_values: Mapping[str, int]
     padding_side: PaddingSide = "right"
     text_keys: Sequence[str | None] | None = None
+    cut: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, dtype=np.int64))
 
     def packed(self, rows: Places) -> PackedTexts:
         """The texts at the given places as one batch without padding, in the order given."""

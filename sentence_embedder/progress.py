@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
@@ -38,6 +39,11 @@ def progress_bar(
 
     with tqdm(total=total, unit=f" {unit}s", desc=description) as bar:
         yield bar
+
+
+def is_seen() -> bool:
+    """Whether somebody can see a progress bar: on a terminal, or in a notebook, whose kernel has none."""
+    return "ipykernel" in sys.modules or (sys.stderr is not None and sys.stderr.isatty())
 
 
 def write_line(text: str) -> None:

@@ -26,6 +26,7 @@ from sentence_embedder.acceleration.snapshot import is_bare
 from sentence_embedder.devices import get_device_name, module_device
 from sentence_embedder.encoding.chain import Chain, Link, RoutedTexts, by_route
 from sentence_embedder.encoding.collector import Output, Rows, collector_for
+from sentence_embedder.encoding.cut_texts import CutTexts, Truncation
 from sentence_embedder.encoding.engine import Engine, TokenizedOnDemand, TokenizesAhead, text_length
 from sentence_embedder.encoding.inputs import DistinctTexts, as_items, chunks_of
 from sentence_embedder.encoding.options import EncodeOptions, OutputValue, container_for
@@ -39,7 +40,7 @@ from sentence_embedder.models import Pooling, Router, Transformer
 from sentence_embedder.models.module import accepted_kwargs
 from sentence_embedder.pool.encode_pool import EncodePool, Pool, check_chunk_size
 from sentence_embedder.pool.request import Request
-from sentence_embedder.progress import progress_bar
+from sentence_embedder.progress import is_seen, progress_bar
 from sentence_embedder.prompts import (
     DOCUMENT_PROMPT_NAMES,
     QUERY_PROMPT_NAMES,
@@ -178,6 +179,7 @@ class SentenceTransformer(nn.Sequential):
         self._model_config = saved.config
         self._loaded_card = self._model_card_text = saved.card
         self.model_card_data = copy.copy(model_card_data) or SentenceTransformerModelCardData()
+        self._has_told_of_cuts = self._has_hinted_at_prompts = False
         self._training_facts: Mapping[str, Any] = {}
         self._training_record: TrainingRecord | None = None
         self.prompts: dict[str, str] = dict(saved.config.prompts if prompts is None else prompts)
@@ -234,6 +236,7 @@ class SentenceTransformer(nn.Sequential):
         pool: Pool | None = None,
         chunk_size: int | None = None,
         out: Output | None = None,
+        truncation: Truncation | CutTexts = "warn",
         **kwargs: Any,
     ) -> Any:
         """The embeddings of texts.
@@ -247,7 +250,8 @@ class SentenceTransformer(nn.Sequential):
                 of shorter texts more may go, of no matter which length never more tokens than this times
                 ``max_seq_length``.
             show_progress_bar: Whether progress is shown; by default if this module's logger is at INFO or
-                DEBUG.
+                DEBUG, there are more than ``batch_size`` texts, and somebody can see it: on a terminal, or in a
+                notebook.
             output_value: ``"sentence_embedding"``; ``"token_embeddings"``: a list of tensors (tokens, dim), one
                 a text; None: a list of dicts with all features.
             precision: ``"float32"``, ``"int8"``, ``"uint8"``, ``"binary"`` or ``"ubinary"``; see
@@ -265,6 +269,8 @@ class SentenceTransformer(nn.Sequential):
             chunk_size: How many texts a process is given at a time; by default a tenth of its share, up to 5000.
             out: An array (texts, dim) to put the embeddings into, a ``numpy.memmap`` say; it is also what is
                 returned. With ``convert_to_tensor`` a tensor.
+            truncation: What is made of texts that are longer than ``max_seq_length``: ``"warn"``: how many were cut
+                is logged, as a warning the first time; ``"ignore"``; or ``"error"``.
             kwargs: What modules of this model ask for: ``task`` names the route of a Router.
 
         Returns:
@@ -274,10 +280,13 @@ class SentenceTransformer(nn.Sequential):
 
         Raises:
             TypeError: What was given is no text, or a row of it is missing; or no module takes an argument.
-            ValueError: An option has a value that does not exist, or a combination without a meaning.
+            ValueError: An option has a value that does not exist, or a combination without a meaning; or a text is
+                too long, and ``truncation`` is ``"error"``.
             PoolError: A process of a pool failed, or was lost.
         """
         items, is_single = as_items(sentences)
+        limit = getattr(next(iter(self), None), "max_seq_length", None)
+        cut = CutTexts(truncation, limit) if isinstance(truncation, str) else truncation
         self._check_kwargs(kwargs)
         prompt = resolve_prompt(
             self.prompts, prompt=prompt, prompt_name=prompt_name, default_prompt_name=self.default_prompt_name
@@ -291,17 +300,23 @@ class SentenceTransformer(nn.Sequential):
             truncate_dim=self.truncate_dim if truncate_dim is None else truncate_dim,
             prompt=prompt,
         )
+        if options.prompt is None and not self._has_hinted_at_prompts:
+            self._hint_at_prompts()
         if is_single and out is not None:
             out = out[None]
-        shown = _shows_progress() if show_progress_bar is None else show_progress_bar
+        shown = show_progress_bar
+        if shown is None:
+            shown = len(items) > batch_size and _shows_progress()
         if pool is None and not isinstance(device, (list, tuple)):
             texts = apply_prompt(prompt, items)
-            rows = self._encoded(texts, options, device, kwargs, out=out, shows_progress=shown)
+            rows = self._encoded(texts, options, device, kwargs, cut, out=out, shows_progress=shown)
         else:
             check_chunk_size(chunk_size)
             with self._lent(pool, device) as lent:
                 request = Request(options, kwargs, SentenceTransformer.encode)
-                rows = self._encoded_by(lent, request, items, chunk_size, out=out, shows_progress=shown)
+                rows = self._encoded_by(lent, request, items, chunk_size, cut, out=out, shows_progress=shown)
+        if cut is not truncation:
+            self._tell_of(cut, len(items))
         return rows[0] if is_single else rows
 
     def encode_iter(
@@ -422,6 +437,7 @@ class SentenceTransformer(nn.Sequential):
         options: EncodeOptions,
         device: str | torch.device | None,
         kwargs: Mapping[str, Any],
+        cut: CutTexts,
         *,
         out: Output | None,
         shows_progress: bool,
@@ -440,8 +456,27 @@ class SentenceTransformer(nn.Sequential):
                 groups = [RoutedTexts.of_all([texts[place] for place in distinct.computed])]
                 progress.update(len(texts) - len(distinct.computed))
             for group, engine in zip(groups, engines, strict=True):
-                engine.run(group.texts, group.place(collector), progress)
+                among_all = distinct.computed[group.places]
+                engine.run(group.texts, group.place(collector), progress, cut.of_some(among_all))
+        cut.repeat(distinct)
         return collector.finish()
+
+    def _hint_at_prompts(self) -> None:
+        """Log, once, which methods put prompts before texts, if the model has some."""
+        names = [name for name in (*QUERY_PROMPT_NAMES, *DOCUMENT_PROMPT_NAMES) if name in self.prompts]
+        if names:
+            self._has_hinted_at_prompts = True
+            logger.warning(
+                "texts are encoded without a prompt, and the model has some for %s: encode_query and "
+                "encode_document put them before texts; prompt='' says that none is meant",
+                " and ".join(names),
+            )
+
+    def _tell_of(self, cut: CutTexts, count: int) -> None:
+        """Log how many texts were cut: a warning the first time, as servers call for ever."""
+        if cut.truncation == "warn" and len(cut.places):
+            logger.log(logging.DEBUG if self._has_told_of_cuts else logging.WARNING, "%s", cut.told(count))
+            self._has_told_of_cuts = True
 
     def _lent(self, pool: Pool | None, devices: Any) -> AbstractContextManager[Pool]:
         """The pool that is given, or one for a single call."""
@@ -459,6 +494,7 @@ class SentenceTransformer(nn.Sequential):
         request: Request,
         texts: Sequence[Any],
         chunk_size: int | None,
+        cut: CutTexts,
         *,
         out: Output | None,
         shows_progress: bool,
@@ -471,7 +507,7 @@ class SentenceTransformer(nn.Sequential):
             out=out,
         )
         with progress_bar(len(texts), unit="sentence", shown=shows_progress, description="Encoding") as progress:
-            pool.run(request, texts, collector, progress, chunk_size=chunk_size)
+            pool.run(request, texts, collector, progress, cut=cut, chunk_size=chunk_size)
         return collector.finish()
 
     def _engine(
@@ -1171,4 +1207,4 @@ def _versions() -> dict[str, str]:
 
 
 def _shows_progress() -> bool:
-    return logger.getEffectiveLevel() in (logging.INFO, logging.DEBUG)
+    return logger.getEffectiveLevel() in (logging.INFO, logging.DEBUG) and is_seen()

@@ -5,11 +5,14 @@ from __future__ import annotations
 import copy
 import logging
 import pickle
+import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from itertools import count
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -19,6 +22,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from transformers import BertTokenizer
 
 from sentence_embedder import InputExample, SentenceTransformer, SimilarityFunction
 from sentence_embedder.features import Features
@@ -30,6 +34,14 @@ TEXTS = ["the cat sat", "hello world", "a long sentence about the two vectors of
 LOGGER = "sentence_embedder.sentence_transformers"
 
 texts = st.lists(st.sampled_from(WORDS), max_size=9).map(" ".join)
+
+
+class Called(BertTokenizer):
+    """A tokenizer that must be called, as it says itself what that does."""
+
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        """The usual."""
+        return super().__call__(*arguments, **options)
 
 
 @pytest.fixture(scope="module")
@@ -320,14 +332,120 @@ class TestProgress:
         ("level", "is_shown"), [(logging.INFO, True), (logging.DEBUG, True), (logging.WARNING, False)]
     )
     def test_the_log_level_decides(
-        self, shared: SentenceTransformer, level: int, is_shown: bool, capsys: pytest.CaptureFixture[str]
+        self,
+        shared: SentenceTransformer,
+        level: int,
+        is_shown: bool,
+        capsys: pytest.CaptureFixture[str],
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        """It is shown by default where the logger is at INFO or DEBUG."""
+        """It is shown by default where the logger is at INFO or DEBUG, on a terminal."""
         logging.getLogger(LOGGER).setLevel(level)
+        monkeypatch.setattr("sys.stderr.isatty", lambda: True)
 
-        shared.encode(TEXTS)
+        shared.encode(TEXTS, batch_size=2)
 
         assert bool(capsys.readouterr().err) is is_shown
+
+    @pytest.mark.parametrize("where", ["a terminal", "a notebook", "a file"])
+    def test_it_is_shown_where_somebody_sees_it(
+        self,
+        where: str,
+        shared: SentenceTransformer,
+        capsys: pytest.CaptureFixture[str],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """By default it is shown on a terminal and in a notebook, and not for what is a single batch."""
+        logging.getLogger(LOGGER).setLevel(logging.INFO)
+        monkeypatch.setattr("sys.stderr.isatty", lambda: where == "a terminal")
+        if where == "a notebook":
+            monkeypatch.setitem(sys.modules, "ipykernel", ModuleType("ipykernel"))
+
+        shared.encode(TEXTS)
+        assert capsys.readouterr().err == ""
+        shared.encode(TEXTS, batch_size=2)
+        assert bool(capsys.readouterr().err) is (where != "a file")
+
+
+class TestTexts:
+    """What is said of texts."""
+
+    LONG = "the cat sat on the mat " * 20
+
+    @pytest.mark.parametrize("device", [None, ["cpu"]])
+    def test_texts_that_are_cut_are_told(
+        self, device: Any, tiny_folders: dict[str, Path], caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """How many of how many were cut is logged in one line: a warning the first time, not later."""
+        model = SentenceTransformer(str(tiny_folders["bert"]), device="cpu")
+        texts = ["the cat", self.LONG, "a dog", self.LONG, f"{self.LONG} again"]
+
+        model.encode(texts, device=device)
+        model.encode(texts, device=device)
+        model.encode(texts[:1], device=device)
+
+        said = [record for record in caplog.records if "were cut" in record.message]
+        assert [record.levelname for record in said] == ["WARNING"]
+        assert said[0].message.startswith("3 of 5 texts were cut to 24 tokens")
+
+    @pytest.mark.parametrize("device", [None, ["cpu"]])
+    def test_a_text_that_is_too_long_can_be_an_error(self, device: Any, tiny_folders: dict[str, Path]) -> None:
+        """The error names the first row, by its place in what the caller gave, and the limit."""
+        model = SentenceTransformer(str(tiny_folders["bert"]), device="cpu")
+        texts = ["the cat", "the cat", self.LONG, "a dog", self.LONG + "x"]
+
+        with pytest.raises(
+            ValueError, match="row 2: expected a text of no more than 24 tokens, found a longer one"
+        ):
+            model.encode(texts, truncation="error", device=device)
+        assert model.encode(texts[:2], truncation="error", device=device).shape == (2, 32)
+        with pytest.raises(ValueError, match="truncation: expected one of"):
+            model.encode(texts, truncation="maybe", device=device)  # type: ignore[arg-type]
+
+    @pytest.mark.parametrize("side", ["left", "right"])
+    @pytest.mark.parametrize("count", [-1, 0, 1])
+    def test_a_text_is_cut_from_one_token_too_many(
+        self, count: int, side: str, tiny_folders: dict[str, Path], caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """A text that just fits is not cut, nor a pair, whether its tokenizer is called the usual way or not."""
+        model = SentenceTransformer(str(tiny_folders["bert"]), device="cpu")
+        model.tokenizer.truncation_side = side
+        model.max_seq_length = len(model.tokenize(["the cat sat"])["input_ids"][0]) - count
+        slow = SentenceTransformer(str(tiny_folders["bert"]), device="cpu")
+        slow.tokenizer = Called.from_pretrained(tiny_folders["bert"], truncation_side=side)
+        slow.max_seq_length = model.max_seq_length
+
+        for embedder in (model, slow):
+            caplog.clear()
+            embedder.encode(["the cat sat"])
+            assert ("1 of 1 texts were cut" in caplog.text) is (count > 0)
+            with nullcontext() if count <= 0 else pytest.raises(ValueError, match="row 1"):
+                embedder.encode(["the", ("the", "cat")], truncation="error")
+
+    def test_silence(self, tiny_folders: dict[str, Path], caplog: pytest.LogCaptureFixture) -> None:
+        """truncation="ignore" says nothing."""
+        SentenceTransformer(str(tiny_folders["bert"]), device="cpu").encode([self.LONG], truncation="ignore")
+
+        assert "were cut" not in caplog.text
+
+    def test_a_hint_at_prompts(self, tiny_folders: dict[str, Path], caplog: pytest.LogCaptureFixture) -> None:
+        """Whoever encodes without a prompt is told, once, that the model has some; whoever means it, is not."""
+
+        def hints() -> int:
+            return caplog.text.count("encode_query and encode_document put them before texts")
+
+        prompts = {"query": "q: ", "other": "o: "}
+        model = SentenceTransformer(str(tiny_folders["bert"]), device="cpu", prompts=prompts)
+        model.encode_query("the cat")
+        model.encode_document("the cat")
+        model.encode("the cat", prompt_name="other")
+        model.encode("the cat", prompt="")
+        assert hints() == 0
+        model.encode("the cat")
+        model.encode("the cat")
+        assert hints() == 1
+        SentenceTransformer(str(tiny_folders["bert"]), device="cpu", prompts={"other": "o: "}).encode("the cat")
+        assert hints() == 1
 
 
 class TestPrompts:

@@ -18,6 +18,7 @@ from torch import nn
 
 from sentence_embedder.cluster.shipped_model import Resources, ShippedModel, connected_ray
 from sentence_embedder.encoding.collector import Collector
+from sentence_embedder.encoding.cut_texts import CutTexts
 from sentence_embedder.pool.encode_pool import chunks_of
 from sentence_embedder.pool.failure import Failure, PoolError, described
 from sentence_embedder.pool.request import Answer, Request
@@ -104,6 +105,7 @@ class RayPool:
         collector: Collector,
         progress: Progress,
         *,
+        cut: CutTexts,
         chunk_size: int | None = None,
     ) -> None:
         """Have texts encoded; arguments as for ``Pool``.
@@ -116,6 +118,7 @@ class RayPool:
         chunks = chunks_of(len(texts), len(self._actors), chunk_size)
         with self._turn:
             for rows, answer in _Run(self._actors, self._shipped, self._stopped, request, texts, chunks):
+                cut.add(answer.cut + rows.start)
                 collector.put(np.arange(rows.start, rows.stop), answer.results())
                 progress.update(len(rows))
 

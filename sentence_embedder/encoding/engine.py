@@ -26,6 +26,9 @@ _WINDOW = 16_384
 
 _FEW_BATCHES = 8
 
+OnCut = Callable[[NDArray[np.int64]], None]
+"""Told the places of some texts."""
+
 _TOKENS_A_THREAD = 512
 """Threads share what batch_size allows; with fewer tokens each, there are fewer threads."""
 
@@ -89,19 +92,22 @@ class Engine:
     batch_size: int
     longest: int | None
 
-    def run(self, texts: Sequence[Any], collector: Collector, progress: Progress) -> None:
+    def run(
+        self, texts: Sequence[Any], collector: Collector, progress: Progress, on_cut: OnCut | None = None
+    ) -> None:
         """Send texts through the model.
 
         Args:
             texts: The texts.
             collector: Takes what the model makes.
             progress: Told how many texts are done.
+            on_cut: Told the places of texts that are longer than the model reads, before it computes them.
         """
         workers = self._workers()
         windows = [texts[start : start + _WINDOW] for start in range(0, len(texts), _WINDOW)]
         # Closed at once if anything fails: what threads have begun ends before the error goes on.
         with closing(_ahead(self.tokenize, windows)) as sources:
-            batches = self._batches(sources, workers)
+            batches = self._batches(sources, workers, on_cut)
             with closing(_computed(self.forward, batches, workers)) as computed:
                 for places, features in computed:
                     collector.add(places, features)
@@ -117,9 +123,12 @@ class Engine:
         """How many tokens all batches that are computed at the same time may have, if texts have a limit."""
         return self.batch_size * (self.longest or 0)
 
-    def _batches(self, sources: Iterable[BatchSource], workers: int) -> Iterator[_Batch]:
+    def _batches(self, sources: Iterable[BatchSource], workers: int, on_cut: OnCut | None) -> Iterator[_Batch]:
         start = 0
         for source in sources:
+            cut: NDArray[np.int64] | None = getattr(source, "cut", None)  # known where texts are tokenised ahead
+            if on_cut is not None and cut is not None and len(cut):
+                on_cut(cut + start)
             lengths = source.lengths
             planned = self._planned(lengths, workers)
             for number, rows in enumerate(planned):

@@ -21,6 +21,19 @@ Columns = Mapping[str, Sequence[Sequence[int]]]
 """Name of a feature → for each text its numbers."""
 
 
+@dataclass(frozen=True)
+class Tokenized:
+    """Texts as token ids.
+
+    Args:
+        columns: Their numbers.
+        cut: Which of them had more tokens than are kept.
+    """
+
+    columns: Columns
+    cut: Sequence[int]
+
+
 class TokenIds:
     """Turns texts into token ids, cut to a limit, not padded.
 
@@ -32,9 +45,9 @@ class TokenIds:
     def __init__(self) -> None:
         self._copies: Transient[_Copy] = Transient()
 
-    def columns(
+    def tokenized(
         self, tokenizer: Any, limit: int | None, firsts: Sequence[str], seconds: Sequence[str] | None
-    ) -> Columns:
+    ) -> Tokenized:
         """The token ids of texts, or of pairs of texts.
 
         Args:
@@ -45,7 +58,8 @@ class TokenIds:
         """
         limit = _limit(tokenizer, limit)
         if not has_plain_backend(tokenizer):
-            return _called(tokenizer, limit, firsts, seconds)
+            columns = _called(tokenizer, limit, firsts, seconds)
+            return Tokenized(columns, _cut_when_called(tokenizer, limit, firsts, seconds, columns))
         backend = self._backend(tokenizer, limit)
         if seconds is not None:
             encodings = backend.encode_batch_fast(list(zip(firsts, seconds, strict=True)))
@@ -56,7 +70,8 @@ class TokenIds:
         columns = {"input_ids": [encoding.ids for encoding in encodings]}
         if "token_type_ids" in tokenizer.model_input_names:
             columns["token_type_ids"] = [encoding.type_ids for encoding in encodings]
-        return columns
+        are_shortened = seconds is None and limit is not None and tokenizer.truncation_side == "right"
+        return Tokenized(columns, _cut_rows(encodings, limit, firsts if are_shortened else ()))
 
     def special_tokens(self, tokenizer: Any, limit: int | None, text: str) -> Sequence[int]:
         """For each token of a text whether the tokenizer added it, 1 or 0."""
@@ -123,6 +138,35 @@ def _called(tokenizer: Any, limit: int | None, firsts: Sequence[str], seconds: S
         return_attention_mask=False,
     )
     return encoded
+
+
+def _cut_rows(encodings: Sequence[Any], limit: int | None, texts: Sequence[str]) -> list[int]:
+    """Which texts had more tokens than are kept: some lie over, or the end of the text was not looked at.
+
+    Args:
+        encodings: What the tokenizer made of them.
+        limit: How many tokens are kept.
+        texts: Those texts that were looked at up to ``_beginning`` only; none if all were looked at whole.
+    """
+    full = [row for row, encoding in enumerate(encodings) if limit is not None and len(encoding) == limit]
+
+    def is_shortened(text: str) -> bool:
+        return limit is not None and len(_beginning(text, limit)) < len(text)
+
+    # What follows a beginning has tokens: texts come stripped.
+    return [row for row in full if encodings[row].overflowing or (texts and is_shortened(texts[row]))]
+
+
+def _cut_when_called(
+    tokenizer: Any, limit: int | None, firsts: Sequence[str], seconds: Sequence[str] | None, columns: Columns
+) -> list[int]:
+    """Which texts a tokenizer has cut that is called the usual way: those that fill the limit are counted again."""
+    full = [row for row, ids in enumerate(columns["input_ids"]) if len(ids) == limit]
+    if not full:
+        return []
+    pairs = None if seconds is None else [seconds[row] for row in full]
+    whole = _called(tokenizer, None, [firsts[row] for row in full], pairs)["input_ids"]
+    return [row for row, ids in zip(full, whole, strict=True) if limit is not None and len(ids) > limit]
 
 
 def _encoded(backend: Any, limit: int, texts: Sequence[str]) -> list[Any]:

@@ -17,7 +17,7 @@ from sentence_embedder.features import Features, TokenizedTexts
 from sentence_embedder.files import check_inside, read_json, write_json
 from sentence_embedder.formats import TRANSFORMER_CONFIG_NAMES, TransformerConfig
 from sentence_embedder.models.checkpoint import inert, load_model, load_tokenizer, save_model, save_tokenizer
-from sentence_embedder.models.token_ids import Columns, TokenIds
+from sentence_embedder.models.token_ids import TokenIds, Tokenized
 from sentence_embedder.record import FormatError
 
 _TEXTS_AT_ONCE = 1024
@@ -152,11 +152,13 @@ class Transformer(nn.Module):
         keys, firsts, seconds = _as_columns(texts)
         parts: dict[str, list[NDArray[np.int32]]] = {"input_ids": []}
         lengths: list[int] = []
+        cut: list[int] = []
         for start in range(0, len(firsts), _TEXTS_AT_ONCE):
             chunk = slice(start, start + _TEXTS_AT_ONCE)
-            columns = self._token_columns(firsts[chunk], seconds[chunk])
-            lengths += map(len, columns["input_ids"])
-            for name, rows in columns.items():
+            tokenized = self._tokenized(firsts[chunk], seconds[chunk])
+            lengths += map(len, tokenized.columns["input_ids"])
+            cut += [start + row for row in tokenized.cut]
+            for name, rows in tokenized.columns.items():
                 parts.setdefault(name, []).append(np.fromiter(chain.from_iterable(rows), dtype=np.int32))
         return TokenizedTexts(
             columns={name: np.concatenate([_NO_TOKENS, *arrays]) for name, arrays in parts.items()},
@@ -168,6 +170,7 @@ class Transformer(nn.Module):
             },
             padding_side=self.tokenizer.padding_side,
             text_keys=keys if any(key is not None for key in keys) else None,
+            cut=np.array(cut, dtype=np.int64),
         )
 
     def prompt_length(self, prompt: str) -> int:
@@ -180,26 +183,28 @@ class Transformer(nn.Module):
         added = self._token_ids.special_tokens(self.tokenizer, self.max_seq_length, text)
         return len(added) - 1 if added and added[-1] else len(added)
 
-    def _token_columns(self, firsts: Sequence[str], seconds: Sequence[str | None]) -> Columns:
+    def _tokenized(self, firsts: Sequence[str], seconds: Sequence[str | None]) -> Tokenized:
         """The token ids of texts and of pairs of texts, mixed in any way."""
         pairs = [row for row, second in enumerate(seconds) if second is not None]
         if not pairs:
-            return self._token_ids.columns(self.tokenizer, self.max_seq_length, self._cleaned(firsts), None)
+            return self._token_ids.tokenized(self.tokenizer, self.max_seq_length, self._cleaned(firsts), None)
         # The tokenizer takes texts or pairs, not a mixture.
         singles = [row for row, second in enumerate(seconds) if second is None]
         mixed: dict[str, list[Sequence[int]]] = {}
+        cut: list[int] = []
         for rows, have_second in ((singles, False), (pairs, True)):
-            columns = self._token_ids.columns(
+            tokenized = self._token_ids.tokenized(
                 self.tokenizer,
                 self.max_seq_length,
                 self._cleaned([firsts[row] for row in rows]),
                 self._cleaned([seconds[row] or "" for row in rows]) if have_second else None,
             )
-            for name, numbers in columns.items():
+            cut += [rows[row] for row in tokenized.cut]
+            for name, numbers in tokenized.columns.items():
                 column = mixed.setdefault(name, [()] * len(firsts))
                 for row, ids in zip(rows, numbers, strict=True):
                     column[row] = ids
-        return mixed
+        return Tokenized(mixed, sorted(cut))
 
     def forward(self, features: Features) -> Features:
         """Adds ``token_embeddings`` (texts, tokens, dim) and, if the model gives them, ``all_layer_embeddings``."""

@@ -20,6 +20,7 @@ from torch import nn
 
 from sentence_embedder.devices import available_cores
 from sentence_embedder.encoding.collector import Collector
+from sentence_embedder.encoding.cut_texts import CutTexts
 from sentence_embedder.encoding.options import is_whole
 from sentence_embedder.pool.failure import PoolError, WorkerLostError
 from sentence_embedder.pool.request import Answer, Request
@@ -50,6 +51,7 @@ class Pool(Protocol):
         collector: Collector,
         progress: Progress,
         *,
+        cut: CutTexts,
         chunk_size: int | None = None,
     ) -> None:
         """Have texts encoded.
@@ -59,6 +61,7 @@ class Pool(Protocol):
             texts: The texts.
             collector: Takes the results.
             progress: Told how many texts are done.
+            cut: Told which texts were longer than the model reads.
             chunk_size: How many texts a worker is given at a time; by default a tenth of its share, up to 5000.
         """
 
@@ -126,6 +129,7 @@ class EncodePool:
         collector: Collector,
         progress: Progress,
         *,
+        cut: CutTexts,
         chunk_size: int | None = None,
     ) -> None:
         """Have texts encoded; arguments as for ``Pool``.
@@ -136,6 +140,7 @@ class EncodePool:
         chunks = chunks_of(len(texts), len(self.devices), chunk_size)
         with closing(self._crew.answers(request, texts, chunks)) as answers:
             for rows, answer in answers:
+                cut.add(answer.cut + rows.start)
                 collector.put(np.arange(rows.start, rows.stop), answer.results())
                 progress.update(len(rows))
 

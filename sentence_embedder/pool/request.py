@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from sentence_embedder.encoding.cut_texts import CutTexts
 from sentence_embedder.encoding.options import EncodeOptions
 from sentence_embedder.features import memory_of, tensor_of
 
@@ -40,6 +41,7 @@ class Request:
             texts: Its items, as they were handed to ``encode``.
         """
         options = self.options
+        cut = CutTexts()
         model.truncate_dim = options.truncate_dim  # the caller's may have changed since the pool was started
         made = self.encode(
             model,
@@ -51,11 +53,14 @@ class Request:
             convert_to_tensor=True,
             normalize_embeddings=options.normalize_embeddings,
             truncate_dim=options.truncate_dim,
+            truncation=cut,
             **self.kwargs,
         )
         if options.output_value == "sentence_embedding":
-            return Answer.of_rows(made)
-        return Answer.of_matrices(made) if options.output_value else Answer.of_objects(made)
+            answer = Answer.of_rows(made)
+        else:
+            answer = Answer.of_matrices(made) if options.output_value else Answer.of_objects(made)
+        return replace(answer, cut=cut.places)
 
 
 @dataclass(frozen=True)
@@ -66,11 +71,13 @@ class Answer:
         numbers: All values, as whole numbers of the same size.
         format: What they are: the name of a format of torch, or ``"objects"`` for anything at all.
         lengths: Of token embeddings, how many tokens each text has, shape (texts,).
+        cut: The places of texts in the chunk that were longer than the model reads.
     """
 
     numbers: NDArray[Any]
     format: str
     lengths: NDArray[np.int64] | None = None
+    cut: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, dtype=np.int64))
 
     @staticmethod
     def of_rows(rows: Tensor) -> Answer:

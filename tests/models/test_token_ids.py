@@ -41,7 +41,7 @@ def test_the_ids_are_those_of_transformers(
     tokenizer.model_max_length = int(1e30)
 
     for seconds in (None, [text[::-1] for text in TEXTS]):
-        found = TokenIds().columns(tokenizer, limit, TEXTS, seconds)
+        found = TokenIds().tokenized(tokenizer, limit, TEXTS, seconds).columns
         assert {key: [*value] for key, value in found.items()} == _expected(tokenizer, limit, TEXTS, seconds)
 
 
@@ -50,7 +50,7 @@ def test_changes_of_the_tokenizer_are_noticed(bert: Any) -> None:
     tokenizer, ids = copy.deepcopy(bert), TokenIds()
 
     def check(limit: int) -> None:
-        found = ids.columns(tokenizer, limit, TEXTS, None)
+        found = ids.tokenized(tokenizer, limit, TEXTS, None).columns
         assert found["input_ids"] == _expected(tokenizer, limit, TEXTS)["input_ids"]
 
     check(20)
@@ -75,7 +75,7 @@ def test_a_tokenizer_of_somebodys_own_is_called(bert: Any, tiny_folders: dict[st
 
     tokenizer = Shouting.from_pretrained(tiny_folders["bert"])
 
-    found = TokenIds().columns(tokenizer, 30, ["the"], None)
+    found = TokenIds().tokenized(tokenizer, 30, ["the"], None).columns
 
     assert found["input_ids"] == bert(["the cat"])["input_ids"]
 
@@ -91,7 +91,7 @@ def test_long_texts_are_cut_to_the_same_tokens(words: list[str], limit: int, ber
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(token_ids, "_CHARACTERS_A_TOKEN", 2)
         patch.setattr(token_ids, "_SHORTEST_CUT", 4)
-        found = TokenIds().columns(bert, limit, [text, "the cat"], None)
+        found = TokenIds().tokenized(bert, limit, [text, "the cat"], None).columns
 
     assert found["input_ids"] == _expected(bert, limit, [text, "the cat"])["input_ids"]
 
@@ -107,7 +107,7 @@ def test_an_absurdly_long_text_is_not_read_to_its_end(bert: Any, monkeypatch: py
 
     monkeypatch.setattr(token_ids, "_beginning", remembered)
 
-    (ids,) = TokenIds().columns(bert, 16, ["the cat " * 500_000], None)["input_ids"]
+    (ids,) = TokenIds().tokenized(bert, 16, ["the cat " * 500_000], None).columns["input_ids"]
 
     assert len(ids) == 16
-    assert seen == [4095]
+    assert {*seen} == {4095}

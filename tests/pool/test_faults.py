@@ -267,12 +267,23 @@ def test_an_error_of_the_caller_leaves_the_pool_usable(model: SentenceTransforme
         def put(self, *_: Any) -> None:
             raise ZeroDivisionError
 
+    from sentence_embedder.encoding.cut_texts import CutTexts
     from sentence_embedder.encoding.options import EncodeOptions
     from sentence_embedder.pool.request import Request
 
     request = Request(EncodeOptions(), {}, SentenceTransformer.encode)
     with pytest.raises(ZeroDivisionError):
-        within(60, lambda: pool.run(request, TEXTS, Failing(), _NoProgress(), chunk_size=1))  # type: ignore[arg-type]
+        within(
+            60,
+            lambda: pool.run(
+                request,
+                TEXTS,
+                Failing(),  # type: ignore[arg-type]
+                _NoProgress(),
+                cut=CutTexts(),
+                chunk_size=1,
+            ),
+        )
 
     assert model.encode(TEXTS[5:], pool=pool).tolist() == expected(TEXTS[5:])
 

@@ -1,0 +1,71 @@
+"""CutTexts: which texts of a call were longer than the model reads, and what is made of that."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sentence_embedder.encoding.inputs import DistinctTexts
+
+Truncation = Literal["warn", "ignore", "error"]
+
+
+class CutTexts:
+    """Takes the places of texts that were cut.
+
+    Args:
+        truncation: What is made of them: they are counted, or they are an error.
+        limit: How many tokens of a text are read, if that is known.
+
+    Raises:
+        ValueError: There is no such way.
+    """
+
+    def __init__(self, truncation: Truncation = "warn", limit: int | None = None) -> None:
+        if truncation not in get_args(Truncation):
+            raise ValueError(f"truncation: expected one of {list(get_args(Truncation))}, found {truncation!r}")
+        self.truncation = truncation
+        self.limit = limit
+        self._places: list[NDArray[np.int64]] = []
+
+    @property
+    def places(self) -> NDArray[np.int64]:
+        """The places, ascending."""
+        return np.sort(np.concatenate([np.empty(0, dtype=np.int64), *self._places]))
+
+    def add(self, places: Sequence[int] | NDArray[np.int64]) -> None:
+        """Take some.
+
+        Raises:
+            ValueError: None may be cut.
+        """
+        if len(places) == 0:
+            return
+        if self.truncation == "error":
+            limit = "the model reads" if self.limit is None else f"{self.limit:,} tokens"
+            raise ValueError(
+                f"row {int(np.min(places))}: expected a text of no more than {limit}, found a longer one, and "
+                f"{len(places) - 1:,} more among those after it so far: split them, or pass truncation='ignore'"
+            )
+        self._places.append(np.asarray(places, dtype=np.int64))
+
+    def of_some(self, among_all: NDArray[np.int64]) -> Callable[[NDArray[np.int64]], None]:
+        """What takes the places of texts that are some of all, and have these places among them."""
+        return lambda places: self.add(among_all[places])
+
+    def repeat(self, texts: DistinctTexts) -> None:
+        """Take those, too, that are equal to one that was cut."""
+        cut = self.places
+        for places, originals in texts.repeated() if len(cut) else ():
+            self.add(places[np.isin(originals, cut)])
+
+    def told(self, count: int) -> str:
+        """What there is to say of them, among so many texts."""
+        limit = "" if self.limit is None else f" {self.limit:,} tokens, all that"
+        return (
+            f"{len(self.places):,} of {count:,} texts were cut to{limit} the model reads: what follows is not in "
+            "their embeddings"
+        )
