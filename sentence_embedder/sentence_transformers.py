@@ -6,6 +6,7 @@ import copy
 import functools
 import logging
 import warnings
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib.metadata import version
@@ -761,6 +762,24 @@ class SentenceTransformer(nn.Sequential):
         """How many characters an item has, over all its texts."""
         return text_length(item)
 
+    def extra_repr(self) -> str:
+        """What one wants to know of the model, above its modules."""
+        return ", ".join(
+            [
+                f"dimension={self.get_sentence_embedding_dimension()}",
+                f"max_seq_length={getattr(next(iter(self), None), 'max_seq_length', None)}",
+                f"similarity={self.similarity_fn_name!r}",
+                f"device={str(self.device)!r}",
+                *([f"dtype={self._acceleration.dtype!r}"] if self._acceleration.dtype != "float32" else []),
+                *([f"prompts={list(self.prompts)}"] if self.prompts else []),
+            ]
+        )
+
+    def _architecture(self) -> str:
+        """The modules, without what a run of this model says about itself."""
+        chain = nn.Sequential(OrderedDict(self.named_children()))
+        return repr(chain).replace("Sequential", type(self).__name__, 1)
+
     def __getitem__(self, idx: Any) -> Any:
         """A module by its place, or for a slice a model of some of the modules, with the same settings."""
         if not isinstance(idx, slice):
@@ -1087,7 +1106,7 @@ class SentenceTransformer(nn.Sequential):
             create_pr=create_pr,
             replaces_card=replace_model_card,
             message=commit_message or f"Add new {type(self).__name__} model.",
-            description=f"A model of sentence_embedder {__version__}:\n\n```\n{self}\n```\n",
+            description=f"A model of sentence_embedder {__version__}:\n\n```\n{self._architecture()}\n```\n",
         ).qualified()
         with TemporaryDirectory() as made:
             folder = Path(local_model_path or made)
@@ -1139,7 +1158,7 @@ class SentenceTransformer(nn.Sequential):
             CardFacts(
                 name=data.model_id or name,
                 title=data.model_name,
-                architecture=repr(self),
+                architecture=self._architecture(),
                 dimension=self.get_sentence_embedding_dimension(),
                 max_seq_length=self.get_max_seq_length(),
                 similarity=self.similarity_fn_name,
