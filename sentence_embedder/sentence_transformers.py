@@ -30,6 +30,7 @@ from sentence_embedder.encoding.collector import Output, Rows, collector_for
 from sentence_embedder.encoding.cut_texts import CutTexts, Truncation
 from sentence_embedder.encoding.engine import Engine, TokenizedOnDemand, TokenizesAhead, text_length
 from sentence_embedder.encoding.inputs import DistinctTexts, as_items, chunks_of
+from sentence_embedder.encoding.late_chunks import chunk_embeddings
 from sentence_embedder.encoding.options import EncodeOptions, OutputValue, container_for
 from sentence_embedder.features import BatchSource, Features
 from sentence_embedder.formats import ModelConfig, ModuleEntry
@@ -50,9 +51,10 @@ from sentence_embedder.prompts import (
     first_named,
     resolve_prompt,
 )
-from sentence_embedder.quantization.precision import CALIBRATED_PRECISIONS, Precision
+from sentence_embedder.quantization.precision import CALIBRATED_PRECISIONS, Precision, as_numpy
 from sentence_embedder.saved_model import LoadArguments, SavedModel
-from sentence_embedder.similarity import Embeddings, SimilarityFunction, as_tensor
+from sentence_embedder.similarity import Embeddings, SimilarityFunction, as_tensor, truncate_embeddings
+from sentence_embedder.similarity import normalize_embeddings as normalize
 from sentence_embedder.version import __version__
 
 if TYPE_CHECKING:
@@ -382,6 +384,62 @@ class SentenceTransformer(nn.Sequential):
                 )
 
         return arrays()
+
+    def encode_chunks(
+        self,
+        sentences: str | Sequence[str],
+        spans: Sequence[Any],
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        *,
+        convert_to_tensor: bool = False,
+        normalize_embeddings: bool = False,
+        truncate_dim: int | None = None,
+    ) -> Any:
+        """The embeddings of parts of texts, each with its whole text around it (late chunking: Günther et al. 2024,
+        https://arxiv.org/abs/2409.04701).
+
+        A text goes through the transformer once. The tokens of each part are pooled, and go through the rest of the
+        model. Tokens that the tokenizer adds belong to no part: the part that is the whole text is not quite what
+        ``encode`` gives, and a model that pools such a token (cls) is made for whole texts.
+
+        Args:
+            sentences: A text, or several.
+            spans: The parts of the text: pairs (start, end) in characters. Of several texts, such pairs for each.
+            prompt_name: Name of the prompt that stands before each text, and belongs to no part.
+            prompt: The prompt itself; ``prompt_name`` is then ignored.
+            convert_to_tensor: Whether a tensor is returned.
+            normalize_embeddings: Whether embeddings are scaled to length 1, after they are cut.
+            truncate_dim: Width to which they are cut; by default the model's.
+
+        Returns:
+            An array (parts, dim), float32; of several texts, one for each.
+
+        Raises:
+            ValueError: A part lies outside of its text, or behind what the model reads, or has no token; or the
+                model does not begin with a Transformer and a Pooling.
+
+        Example:
+            >>> model.encode_chunks("One. Two.", [(0, 4), (5, 9)]).shape  # doctest: +SKIP
+            (2, 384)
+        """
+        if not isinstance(sentences, str):
+            settings: dict[str, Any] = {
+                "convert_to_tensor": convert_to_tensor,
+                "normalize_embeddings": normalize_embeddings,
+                "truncate_dim": truncate_dim,
+            }
+            pairs = zip(sentences, spans, strict=True)
+            return [self.encode_chunks(text, parts, prompt_name, prompt, **settings) for text, parts in pairs]
+        before = resolve_prompt(
+            self.prompts, prompt=prompt, prompt_name=prompt_name, default_prompt_name=self.default_prompt_name
+        )
+        self._ready_on(None)
+        with torch.inference_mode():
+            rows = chunk_embeddings([*self], sentences, spans, before or "")
+            rows = truncate_embeddings(rows, self.truncate_dim if truncate_dim is None else truncate_dim)
+            rows = normalize(rows) if normalize_embeddings else rows
+        return rows if convert_to_tensor else as_numpy(rows)
 
     def encode_query(self, sentences: Any, *args: Any, **kwargs: Any) -> Any:
         """``encode`` for queries: by the route ``query`` of a Router, and with the prompt of that name, if the

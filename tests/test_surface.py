@@ -72,6 +72,7 @@ NEWER: dict[str, set[str]] = {
         *("processor_kwargs", "backend", "acceleration", "dtype", "refresh", "model_card_data"),
     },
     "encode": {"truncate_dim", "pool", "chunk_size", "out", "truncation"},
+    "encode_chunks": {"convert_to_tensor", "normalize_embeddings", "truncate_dim"},
     "push_to_hub": {"revision", "create_pr", "use_auth_token"},
     "save": {"replace_model_card"},
     "encode_iter": {

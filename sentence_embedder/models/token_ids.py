@@ -82,6 +82,24 @@ class TokenIds:
             mask = tokenizer(text, **_truncation(limit), return_special_tokens_mask=True)["special_tokens_mask"]
         return mask
 
+    def offsets(self, tokenizer: Any, limit: int | None, text: str) -> Sequence[tuple[int, int]]:
+        """Where each token of a text begins and ends in it, in characters; an empty place for one that was added.
+
+        Raises:
+            ValueError: The tokenizer does not know.
+        """
+        limit = _limit(tokenizer, limit)
+        if has_plain_backend(tokenizer):
+            offsets: Sequence[tuple[int, int]] = self._backend(tokenizer, limit).encode(text).offsets
+            return offsets
+        try:
+            encoded = tokenizer(text, **_truncation(limit), return_offsets_mapping=True)
+        except NotImplementedError as error:
+            name = type(tokenizer).__name__
+            raise ValueError(f"offsets of tokens: expected a fast tokenizer, found a {name}") from error
+        found: Sequence[tuple[int, int]] = encoded["offset_mapping"]
+        return found
+
     def _backend(self, tokenizer: Any, limit: int | None) -> Any:
         """The copy of what the tokenizer wraps, with this limit."""
         backend = tokenizer.backend_tokenizer

@@ -173,6 +173,27 @@ class Transformer(nn.Module):
             cut=np.array(cut, dtype=np.int64),
         )
 
+    def token_offsets(self, text: str) -> NDArray[np.int64]:
+        """Where each token of a text begins and ends in it, in characters, shape (tokens, 2).
+
+        They are those of the text as it is given, whatever is stripped and lowered. Tokens that the tokenizer adds
+        have an empty place.
+
+        Raises:
+            ValueError: The tokenizer does not know.
+        """
+        (cleaned,) = self._cleaned([text])
+        found = self._token_ids.offsets(self.tokenizer, self.max_seq_length, cleaned)
+        offsets = np.array(found, dtype=np.int64).reshape(-1, 2)
+        # A character may become several when it is lowered.
+        kept = text.strip()
+        widths = [len(char.lower()) for char in kept] if self.do_lower_case else [1] * len(kept)
+        ends = np.concatenate([[0], np.cumsum(widths)])
+        shift = len(text) - len(text.lstrip())
+        starts, stops = np.searchsorted(ends, offsets[:, 0], "right") - 1, np.searchsorted(ends, offsets[:, 1])
+        is_empty = offsets[:, 0] >= offsets[:, 1]
+        return np.where(is_empty[:, None], 0, np.stack([starts, stops], axis=1) + shift)
+
     def prompt_length(self, prompt: str) -> int:
         """How many tokens a prompt takes at the start of a text.
 

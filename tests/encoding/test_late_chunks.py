@@ -1,0 +1,110 @@
+"""Parts of texts, embedded with the whole text around them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from sentence_embedder import SentenceTransformer, models
+from sentence_embedder.models import Transformer
+
+TEXT = "  The cat sat, hello world.  A Long sentence! "
+
+
+def by_hand(model: SentenceTransformer, text: str, spans: list[tuple[int, int]], prompt: str = "") -> torch.Tensor:
+    """The mean of the tokens whose words lie in each span, found by the tokenizer's own words, then the rest."""
+    whole = prompt + text
+    stripped = whole.strip().lower() if model[0].do_lower_case else whole.strip()
+    shift = len(whole) - len(whole.lstrip()) - len(prompt)
+    encoded = model.tokenizer(
+        stripped, return_offsets_mapping=True, return_tensors="pt", truncation=True, max_length=model.max_seq_length
+    )
+    offsets = encoded.pop("offset_mapping")[0].tolist()
+    with torch.inference_mode():
+        tokens = model[0].auto_model(**encoded).last_hidden_state[0]
+        rows = []
+        for start, end in spans:
+            places = [n for n, (a, b) in enumerate(offsets) if a < b and a + shift < end and b + shift > start]
+            rows.append(tokens[places].mean(dim=0))
+        features = {"sentence_embedding": torch.stack(rows)}
+        for module in model[2:]:
+            features = module(features)
+    return features["sentence_embedding"]
+
+
+@pytest.mark.parametrize("kind", ["bert", "roberta"])
+@pytest.mark.parametrize("prompt", ["", "query: "])
+def test_parts_are_pooled_from_the_whole(kind: str, prompt: str, tiny_folders: dict[str, Path]) -> None:
+    """A part is the mean of its tokens, which have seen the whole text, and goes through the rest of the chain."""
+    first = SentenceTransformer(str(tiny_folders[kind]), device="cpu")[0]
+    rest = [models.Pooling(32, "mean"), models.Dense(32, 8), models.Normalize()]
+    model = SentenceTransformer(modules=[first, *rest], device="cpu")
+    spans = [(2, 13), (14, 27), (2, len(TEXT)), (6, 9)]
+
+    found = model.encode_chunks(TEXT, spans, prompt=prompt)
+
+    np.testing.assert_allclose(found, by_hand(model, TEXT, spans, prompt).numpy(), atol=1e-5)
+    assert found.dtype == np.float32
+    assert not np.allclose(found[3], model.encode_chunks("cat", [(0, 3)], prompt=prompt)[0])
+
+
+def test_what_comes_back(model: SentenceTransformer) -> None:
+    """Of several texts comes an array each; tensors, lengths and widths are as for encode."""
+    several = model.encode_chunks([TEXT, "hello"], [[(2, 9), (9, 20)], [(0, 5)]])
+    cut = model.encode_chunks(TEXT, [(2, 9)], normalize_embeddings=True, truncate_dim=8, convert_to_tensor=True)
+
+    assert [part.shape for part in several] == [(2, 32), (1, 32)]
+    np.testing.assert_array_equal(several[0], model.encode_chunks(TEXT, [(2, 9), (9, 20)]))
+    assert cut.shape == (1, 8)
+    assert float(cut.norm()) == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("spans", "message"),
+    [
+        ([(0, 3), (5, 5)], r"span 1: expected 0 ≤ start < end ≤ 46, the length of the text, found \(5, 5\)"),
+        ([(-1, 3)], "span 0: expected 0 ≤ start"),
+        ([(0, 47)], "span 0: expected 0 ≤ start"),
+        ([], "spans: expected one or more, found none"),
+        ([(0, 2)], r"span \(0, 2\): expected a token in it, found none: it is blank"),
+    ],
+)
+def test_spans_that_make_no_sense(spans: list[tuple[int, int]], message: str, model: SentenceTransformer) -> None:
+    """A span outside of the text, an empty one, and one without a token are errors that name it."""
+    with pytest.raises(ValueError, match=message):
+        model.encode_chunks(TEXT, spans)
+
+
+def test_a_span_behind_what_the_model_reads(model: SentenceTransformer) -> None:
+    """What was cut has no embedding, and the error says where the model stops."""
+    text = "the cat " * 40
+
+    assert model.encode_chunks(text, [(0, 50)]).shape == (1, 32)
+    with pytest.raises(ValueError, match="behind what the model reads, which ends with character"):
+        model.encode_chunks(text, [(300, 310)])
+
+
+def test_a_model_that_begins_otherwise() -> None:
+    """Parts need tokens."""
+    bag = SentenceTransformer(modules=[models.BoW(["the", "cat"])], device="cpu")
+
+    with pytest.raises(ValueError, match="expected a Transformer and a Pooling first, found BoW"):
+        bag.encode_chunks("the cat", [(0, 3)])
+
+
+@pytest.mark.parametrize("text", ["İstanbul the cat", "  ẞ the İİ cat \n", "the cat", ""])
+def test_offsets_are_those_of_the_text_as_it_came(text: str, tiny_folders: dict[str, Path]) -> None:
+    """Though a text is stripped, and grows when it is lowered, tokens lie where they are in it."""
+    transformer = Transformer(str(tiny_folders["bert"]), do_lower_case=True)
+
+    offsets = transformer.token_offsets(text)
+
+    assert len(offsets) == len(transformer.tokenize([text])["input_ids"][0])
+    pieces = [text[start:end] for start, end in offsets if start < end]
+    if "cat" in text:
+        assert "the" in pieces
+        assert "cat" in pieces
+    assert (offsets[0] == 0).all()
