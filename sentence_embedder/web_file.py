@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from urllib.parse import urlsplit
-from urllib.request import urlretrieve
+from urllib.request import urlopen
 
 from sentence_embedder.progress import progress_bar
+
+_SECONDS_OF_SILENCE = 30
+_BYTES_AT_ONCE = 2**20
 
 
 def http_get(url: str, path: str | os.PathLike[str]) -> None:
@@ -27,10 +30,16 @@ def http_get(url: str, path: str | os.PathLike[str]) -> None:
     place.parent.mkdir(parents=True, exist_ok=True)
     partial = place.with_name(f"{place.name}_part")
     try:
-        with progress_bar(None, unit="byte", shown=True, description=f"Downloading {place.name}") as progress:
-            urlretrieve(  # noqa: S310  # its scheme was looked at
-                url, partial, reporthook=lambda block, size, _total: progress.update(size if block else 0)
-            )
+        # Its scheme was looked at. A server that falls silent is not waited for without end.
+        with urlopen(url, timeout=_SECONDS_OF_SILENCE) as response, partial.open("wb") as file:  # noqa: S310
+            promised = int(response.headers.get("Content-Length") or 0)
+            shown = f"Downloading {place.name}"
+            with progress_bar(promised or None, unit="byte", shown=True, description=shown) as progress:
+                while chunk := response.read(_BYTES_AT_ONCE):
+                    progress.update(file.write(chunk))
+        found = partial.stat().st_size
+        if promised and found != promised:
+            raise OSError(f"{url}: expected {promised:,} bytes, found {found:,}: the server has broken off")
         partial.replace(place)
     finally:
         partial.unlink(missing_ok=True)

@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from sentence_embedder.encoding.collector import Collector
+from sentence_embedder.encoding.cut_texts import CutTexts
 from sentence_embedder.pool.request import Request
 from sentence_embedder.progress import Progress
 from sentence_embedder.quantization.precision import CALIBRATED_PRECISIONS, as_numpy, quantize_embeddings
@@ -125,10 +126,11 @@ class _Listener:
         collector: Collector,
         progress: Progress,
         *,
+        cut: CutTexts,
         chunk_size: int | None = None,
     ) -> None:
         """Take down the request."""
-        del texts, collector, progress, chunk_size
+        del texts, collector, progress, cut, chunk_size
         self.requests.append(request)
 
     def stop(self) -> None:

@@ -242,7 +242,7 @@ def _write_settings(folder: Place, settings: dict[str, str]) -> None:
 def _fingerprint(model: nn.Module) -> str:
     """What tells a model from others: its modules, its tokenizer and its weights."""
     backend = getattr(getattr(model, "tokenizer", None), "backend_tokenizer", None)
-    digest = hashlib.sha256(f"{model!r}{'' if backend is None else backend.to_str()}".encode())
+    digest = hashlib.sha256(f"{[*model.children()]!r}{'' if backend is None else backend.to_str()}".encode())
     for name, value in model.state_dict().items():
         digest.update(name.encode())
         if isinstance(value, Tensor):
