@@ -65,8 +65,8 @@ def replacing(folder: Path, goes: Goes) -> Iterator[Path]:
         with _locked(partial):
             yield partial
             if target.exists() and not is_fixed:
-                shutil.copymode(target, partial)
                 _keep(target, partial, goes)
+                shutil.copymode(target, partial)  # last: it may forbid to write
             flush(partial)
             if is_fixed:
                 _move_into(target, partial, goes)

@@ -413,7 +413,7 @@ class SentenceTransformer(nn.Sequential):
             truncate_dim: Width to which they are cut; by default the model's.
 
         Returns:
-            An array (parts, dim), float32; of several texts, one for each.
+            An array (parts, dim), in float32 unless the model says otherwise; of several texts, one for each.
 
         Raises:
             ValueError: A part lies outside of its text, or behind what the model reads, or has no token; or the
@@ -489,6 +489,34 @@ class SentenceTransformer(nn.Sequential):
             raise self._no_tokenizer(first)
         features: Features = first.tokenize(texts)
         return features
+
+    def count_tokens(self, sentences: Any, prompt_name: str | None = None, prompt: str | None = None) -> Any:
+        """How many tokens texts have before they are cut to ``max_seq_length``, as ``encode`` would read them.
+
+        Args:
+            sentences: As for ``encode``.
+            prompt_name: Name of the prompt that stands before each text, and counts.
+            prompt: The prompt itself; ``prompt_name`` is then ignored.
+
+        Returns:
+            An array (texts,) of whole numbers, tokens that the tokenizer adds included; for a lone text one number.
+
+        Raises:
+            ValueError: The first module has no tokens to count.
+
+        Example:
+            >>> model.count_tokens(["hello", "hello there"])  # doctest: +SKIP
+            array([3, 4])
+        """
+        items, is_single = as_items(sentences)
+        first = self._first_module()
+        if not hasattr(first, "count_tokens"):
+            raise ValueError(f"tokens: expected a first module that counts them, found {type(first).__name__}")
+        before = resolve_prompt(
+            self.prompts, prompt=prompt, prompt_name=prompt_name, default_prompt_name=self.default_prompt_name
+        )
+        counts = first.count_tokens(apply_prompt(before, items))
+        return int(counts[0]) if is_single else counts
 
     def _encoded(
         self,

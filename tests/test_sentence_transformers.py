@@ -448,6 +448,35 @@ class TestTexts:
         assert hints() == 1
 
 
+class TestCountTokens:
+    """How long texts are."""
+
+    def test_tokens_before_they_are_cut(self, shared: SentenceTransformer) -> None:
+        """The counts are those of the tokenizer, special tokens included, whatever the model cuts."""
+        many = "the cat sat on the mat " * 20
+        texts = ["the cat", many, "", ("the cat", "a dog")]
+
+        counts = shared.count_tokens(texts)
+
+        pairs = [(text, None) if isinstance(text, str) else text for text in texts]
+        expected = [len(shared.tokenizer(first.strip(), second)["input_ids"]) for first, second in pairs]
+        assert counts.tolist() == expected
+        assert counts[1] > (shared.max_seq_length or 0)
+        assert shared.count_tokens("the cat") == counts[0]
+        assert shared.tokenize([many])["input_ids"].shape == (1, shared.max_seq_length)
+
+    def test_a_prompt_counts(self, shared: SentenceTransformer) -> None:
+        """So it does for encode."""
+        counted = shared.count_tokens(["the cat"], prompt_name="query")
+
+        assert counted.tolist() == shared.count_tokens([shared.prompts["query"] + "the cat"]).tolist()
+
+    def test_no_tokens_to_count(self) -> None:
+        """A first module without tokens is named."""
+        with pytest.raises(ValueError, match="expected a first module that counts them, found BagOfLetters"):
+            SentenceTransformer(modules=[BagOfLetters()], device="cpu").count_tokens("a")
+
+
 class TestPrompts:
     """Prompts."""
 

@@ -13,6 +13,9 @@ from sentence_embedder.transient import Transient
 _NO_LIMIT = int(1e20)
 """Tokenizers without a limit of their own report one above this."""
 
+UNLIMITED = _NO_LIMIT + 1
+"""A limit that is none."""
+
 _CHARACTERS_A_TOKEN = 32
 _SHORTEST_CUT = 4096
 """Longer texts are looked at only up to 32 characters for each token that is kept, if that is enough."""

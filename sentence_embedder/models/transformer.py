@@ -17,7 +17,7 @@ from sentence_embedder.features import Features, TokenizedTexts
 from sentence_embedder.files import check_inside, read_json, write_json
 from sentence_embedder.formats import TRANSFORMER_CONFIG_NAMES, TransformerConfig
 from sentence_embedder.models.checkpoint import inert, load_model, load_tokenizer, save_model, save_tokenizer
-from sentence_embedder.models.token_ids import TokenIds, Tokenized
+from sentence_embedder.models.token_ids import UNLIMITED, TokenIds, Tokenized
 from sentence_embedder.record import FormatError
 
 _TEXTS_AT_ONCE = 1024
@@ -155,7 +155,7 @@ class Transformer(nn.Module):
         cut: list[int] = []
         for start in range(0, len(firsts), _TEXTS_AT_ONCE):
             chunk = slice(start, start + _TEXTS_AT_ONCE)
-            tokenized = self._tokenized(firsts[chunk], seconds[chunk])
+            tokenized = self._tokenized(firsts[chunk], seconds[chunk], self._token_ids, self.max_seq_length)
             lengths += map(len, tokenized.columns["input_ids"])
             cut += [start + row for row in tokenized.cut]
             for name, rows in tokenized.columns.items():
@@ -194,6 +194,17 @@ class Transformer(nn.Module):
         is_empty = offsets[:, 0] >= offsets[:, 1]
         return np.where(is_empty[:, None], 0, np.stack([starts, stops], axis=1) + shift)
 
+    def count_tokens(self, texts: Sequence[Any]) -> NDArray[np.int64]:
+        """How many tokens texts have before they are cut, those that the tokenizer adds included, shape (texts,).
+
+        Args:
+            texts: Each a text, a pair of texts, or ``{key: text}``.
+        """
+        _, firsts, seconds = _as_columns(texts)
+        # By token ids of its own: those of ``tokenize`` keep a tokenizer that is set to their limit.
+        tokenized = self._tokenized(firsts, seconds, TokenIds(), UNLIMITED)
+        return np.array([len(ids) for ids in tokenized.columns["input_ids"]], dtype=np.int64)
+
     def prompt_length(self, prompt: str) -> int:
         """How many tokens a prompt takes at the start of a text.
 
@@ -204,19 +215,21 @@ class Transformer(nn.Module):
         added = self._token_ids.special_tokens(self.tokenizer, self.max_seq_length, text)
         return len(added) - 1 if added and added[-1] else len(added)
 
-    def _tokenized(self, firsts: Sequence[str], seconds: Sequence[str | None]) -> Tokenized:
+    def _tokenized(
+        self, firsts: Sequence[str], seconds: Sequence[str | None], token_ids: TokenIds, limit: int | None
+    ) -> Tokenized:
         """The token ids of texts and of pairs of texts, mixed in any way."""
         pairs = [row for row, second in enumerate(seconds) if second is not None]
         if not pairs:
-            return self._token_ids.tokenized(self.tokenizer, self.max_seq_length, self._cleaned(firsts), None)
+            return token_ids.tokenized(self.tokenizer, limit, self._cleaned(firsts), None)
         # The tokenizer takes texts or pairs, not a mixture.
         singles = [row for row, second in enumerate(seconds) if second is None]
         mixed: dict[str, list[Sequence[int]]] = {}
         cut: list[int] = []
         for rows, have_second in ((singles, False), (pairs, True)):
-            tokenized = self._token_ids.tokenized(
+            tokenized = token_ids.tokenized(
                 self.tokenizer,
-                self.max_seq_length,
+                limit,
                 self._cleaned([firsts[row] for row in rows]),
                 self._cleaned([seconds[row] or "" for row in rows]) if have_second else None,
             )
