@@ -289,7 +289,7 @@ class SentenceTransformer(nn.Sequential):
         """
         items, is_single = as_items(sentences)
         limit = getattr(next(iter(self), None), "max_seq_length", None)
-        cut = CutTexts(truncation, limit) if isinstance(truncation, str) else truncation
+        cut = truncation if isinstance(truncation, CutTexts) else CutTexts(truncation, limit)
         self._check_kwargs(kwargs)
         prompt = resolve_prompt(
             self.prompts, prompt=prompt, prompt_name=prompt_name, default_prompt_name=self.default_prompt_name
