@@ -22,7 +22,7 @@ class _NoProgress:
 
 @contextmanager
 def progress_bar(
-    total: int | None, *, unit: str, shown: bool, description: str | None = None
+    total: int | None, *, unit: str, shown: bool, description: str | None = None, done: int = 0
 ) -> Iterator[Progress]:
     """A tqdm bar for so many units, or one that does nothing; it is closed whatever happens.
 
@@ -31,13 +31,14 @@ def progress_bar(
         unit: What they are, in the singular.
         shown: Whether anything is shown.
         description: What is being done.
+        done: How many were done before: they do not count for the rate.
     """
     if not shown:
         yield _NoProgress()
         return
     from tqdm.auto import tqdm
 
-    with tqdm(total=total, unit=f" {unit}s", desc=description) as bar:
+    with tqdm(total=total, unit=f" {unit}s", desc=description, initial=done) as bar:
         yield bar
 
 

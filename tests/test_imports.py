@@ -18,7 +18,7 @@ NAME = PACKAGE.name
 
 FACADE, ENGINES, CHAIN, LEAVES = 4, 3, 2, 1
 LAYERS = {
-    FACADE: ("compat", "sentence_transformers"),
+    FACADE: ("__main__", "cli", "compat", "sentence_transformers"),
     ENGINES: (
         "acceleration",
         "encoding",
@@ -38,6 +38,7 @@ LAYERS = {
         "dotted_names",
         "features",
         "files",
+        "fingerprint",
         "formats",
         "input_example",
         "installed",
@@ -59,6 +60,8 @@ LAYERS = {
 }
 LAYER_OF = {part: layer for layer, parts in LAYERS.items() for part in parts}
 BETWEEN_PARTS = {
+    ("__main__", "cli"),
+    ("cli", "sentence_transformers"),
     ("losses", "models"),
     ("encoding", "acceleration"),
     ("cluster", "encoding"),
@@ -68,7 +71,8 @@ BETWEEN_PARTS = {
     ("training", "acceleration"),
     ("saved_model", "module_classes"),
 }
-"""The only imports between parts of one layer, leaves aside: those between engines, and of the checkpoints that a
+"""The only imports between parts of one layer, leaves aside: those between engines, of what is run,
+and of the checkpoints that a
 loss loads or looks into."""
 
 RUNTIME = {"huggingface_hub", "numpy", "safetensors", "torch", "tqdm", "transformers"}
@@ -83,7 +87,7 @@ OUTSIDE_THEIR_HOME = {
     "PIL": ("models.clip_model",),
     "faiss": ("quantization.index_search",),
     "usearch": ("quantization.index_search",),
-    "pyarrow": ("cluster",),  # which comes with ray[data]
+    "pyarrow": ("cluster", "cli.text_file", "cli.embeddings_file"),
     "ray": ("cluster",),
     # What is used if it is there.
     "coloredlogs": ("logging_handler",),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import time
 import uuid
@@ -11,12 +10,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from sentence_embedder.cluster.blocks import Block, Place, blocks_of
 from sentence_embedder.cluster.embedding_column import EmbeddingColumn
 from sentence_embedder.cluster.shipped_model import Resources, ShippedModel, connected_ray
-from sentence_embedder.features import memory_of
+from sentence_embedder.fingerprint import fingerprint_of
 from sentence_embedder.progress import progress_bar
 
 _SETTINGS = "_settings.json"
@@ -94,7 +93,7 @@ def encode_files(
     if any(Place.at(path).holds(folder) for path in paths):
         raise ValueError(f"output={output!r}: expected a folder outside of those that are read")
     blocks = blocks_of(paths, block_rows, embeddings.check)
-    missing = _missing(blocks, folder, {**embeddings.settings, "model": _fingerprint(model)})
+    missing = _missing(blocks, folder, {**embeddings.settings, "model": fingerprint_of(model)})
     rows = 0
     if missing:
         ray = connected_ray()
@@ -237,16 +236,3 @@ def _write_settings(folder: Place, settings: dict[str, str]) -> None:
     with folder.files.open_output_stream(unfinished) as file:
         file.write(json.dumps(settings, indent=2).encode())
     folder.files.move(unfinished, folder.inside(_SETTINGS).path)
-
-
-def _fingerprint(model: nn.Module) -> str:
-    """What tells a model from others: its modules, its tokenizer and its weights."""
-    backend = getattr(getattr(model, "tokenizer", None), "backend_tokenizer", None)
-    digest = hashlib.sha256(f"{[*model.children()]!r}{'' if backend is None else backend.to_str()}".encode())
-    for name, value in model.state_dict().items():
-        digest.update(name.encode())
-        if isinstance(value, Tensor):
-            digest.update(memory_of(value.detach().cpu().contiguous()).data.cast("B") if value.numel() else b"")
-        else:
-            digest.update(repr(value).encode())
-    return digest.hexdigest()

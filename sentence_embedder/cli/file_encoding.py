@@ -1,0 +1,120 @@
+"""FileEncoding: a file of texts on its way to a file of embeddings."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sentence_embedder.cli.embeddings_file import EmbeddingsFile, Finished
+from sentence_embedder.cli.journal import Journal
+from sentence_embedder.cli.text_file import TextFile, in_chunks
+from sentence_embedder.progress import progress_bar
+
+_ROWS_AT_ONCE = 4096
+
+Encode = Callable[[list[str]], NDArray[Any]]
+"""Texts → embeddings as they are kept until all are there."""
+
+
+@dataclass(frozen=True)
+class FileEncoding:
+    """How a file of texts becomes one of embeddings.
+
+    Args:
+        texts: The file with the texts.
+        output: The file that will be.
+        encode: What makes embeddings of a chunk.
+        precision: Their format in the output.
+        save_every: How many texts a chunk has.
+        settings: All that decides what comes out, beside the file with the texts.
+    """
+
+    texts: TextFile
+    output: Path
+    encode: Encode
+    precision: str
+    save_every: int
+    settings: dict[str, Any]
+
+    def run(self, *, overwrite: bool) -> str:
+        """Encode, from where an earlier run was interrupted, if one was.
+
+        Returns:
+            A line that says what was done.
+
+        Raises:
+            FileExistsError: There is a file, or one begun in another way.
+            ValueError: A row has no text; or the file was changed meanwhile.
+        """
+        stamp = self.texts.stamp
+        start = time.monotonic()
+        journal = Journal(self.output)
+        with journal.opened({**self.settings, "input": stamp}, overwrite=overwrite) as is_whole:
+            before = journal.rows
+            if not is_whole:
+                self._add_missing(journal)
+                if self.texts.stamp != stamp:
+                    raise ValueError(f"{self.texts.path}: was changed meanwhile: give --overwrite to begin anew")
+                kept = journal.embeddings()
+                file = EmbeddingsFile(self.texts, kept, self._finished(kept))
+                journal.place(lambda path: file.write(path, self.output.suffix))
+            return self._said(journal.rows, before, time.monotonic() - start)
+
+    def _add_missing(self, journal: Journal) -> None:
+        is_shown = sys.stderr.isatty()
+        total = self.texts.count() if is_shown else None
+        with progress_bar(
+            total, unit="text", shown=is_shown, description="Encoding", done=journal.rows
+        ) as progress:
+            for count in journal.add(self._missing(journal.rows)):
+                progress.update(count)
+
+    def _missing(self, done: int) -> Iterator[NDArray[Any]]:
+        """The embeddings that are not there, by chunks; none of no texts at all."""
+        texts = self.texts.texts()
+        skipped = sum(1 for _ in itertools.islice(texts, done))
+        if skipped < done:
+            raise ValueError(f"{self.texts.path}: was changed meanwhile: give --overwrite to begin anew")
+        chunk: list[str] = []
+        for chunk in in_chunks(texts, self.save_every):
+            yield self.encode(chunk)
+        if not chunk and not done:
+            yield self.encode([])
+
+    def _finished(self, kept: NDArray[Any]) -> Finished:
+        """What is done when all embeddings are there: bytes need the range of each dimension."""
+        from sentence_embedder.quantization.precision import (
+            CALIBRATED_PRECISIONS,
+            check_calibration,
+            quantize_embeddings,
+        )
+
+        precision: Any = self.precision
+        if precision not in CALIBRATED_PRECISIONS:
+            return lambda rows: rows
+        check_calibration(precision, len(kept))
+        ranges = _ranges(kept)
+        return lambda rows: quantize_embeddings(rows, precision, ranges)
+
+    def _said(self, rows: int, before: int, seconds: float) -> str:
+        resumed = f", {before:,} of them before" if before else ""
+        rate = (rows - before) / max(seconds, 1e-9)
+        return f"{self.output}: {rows:,} texts{resumed}, in {seconds:.1f} s ({rate:,.0f}/s)"
+
+
+def _ranges(kept: NDArray[Any]) -> NDArray[Any]:
+    """Minimum and maximum of each dimension: (2, dim)."""
+    if not len(kept):
+        return np.zeros((2, kept.shape[1]), np.float32)
+    parts = [kept[start : start + _ROWS_AT_ONCE] for start in range(0, len(kept), _ROWS_AT_ONCE)]
+    minima = np.min([part.min(axis=0) for part in parts], axis=0)
+    maxima = np.max([part.max(axis=0) for part in parts], axis=0)
+    return np.stack([minima, maxima])

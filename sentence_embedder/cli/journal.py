@@ -1,0 +1,203 @@
+"""Journal: embeddings of a file as far as they are, in a folder that outlives whoever writes it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+_SETTINGS, _STATE, _ROWS, _WHOLE, _LOCK = "settings.json", "state.json", "rows", "whole", "lock"
+
+
+class Journal:
+    """Embeddings on their way to a file: a hidden folder beside it.
+
+    ``rows`` has the embeddings, ``state.json`` says how many of them count. That file is replaced as a whole when
+    the rows are on the disk, so whoever is killed between two chunks, or within one, has lost that chunk alone.
+
+    Args:
+        output: The file that will be.
+    """
+
+    def __init__(self, output: Path) -> None:
+        self.output = output.resolve()
+        self.folder = self.output.with_name(f".{self.output.name}.encoding")
+        self._settings: dict[str, Any] = {}
+        self._state: dict[str, Any] = {"rows": 0}
+
+    @contextmanager
+    def opened(self, settings: Mapping[str, Any], *, overwrite: bool) -> Iterator[bool]:
+        """Begin, or go on with what was begun in the same way.
+
+        Args:
+            settings: All that decides what will be in the file.
+            overwrite: Whether a file that is there, and what was begun in another way, may go.
+
+        Yields:
+            Whether the file is whole already: a process was killed after its last step but one.
+
+        Raises:
+            FileExistsError: There is a file, or something begun in another way; or another process writes.
+        """
+        wanted = json.loads(json.dumps(settings))
+        self._check(wanted, overwrite)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with self._locked():
+            found = _read(self.folder / _SETTINGS)
+            if found != wanted:
+                (self.folder / _STATE).unlink(missing_ok=True)
+                _replace(self.folder / _SETTINGS, wanted)
+            self._state = _read(self.folder / _STATE) or {"rows": 0}
+            try:
+                yield self._is_placed()
+            except BaseException:
+                if not self.rows:  # there is nothing to go on with
+                    shutil.rmtree(self.folder)
+                raise
+            shutil.rmtree(self.folder)
+
+    def check_name(self, *, overwrite: bool) -> None:
+        """Raise a FileExistsError for a file that nothing is under way to: before a model is loaded for it."""
+        if self.output.exists() and not self.folder.exists() and not overwrite:
+            raise self._is_there()
+
+    def _is_there(self) -> FileExistsError:
+        return FileExistsError(f"{self.output}: is there already: give --overwrite to replace it, or another name")
+
+    def _check(self, settings: dict[str, Any], overwrite: bool) -> None:
+        """Raise a FileExistsError if what is there may not go."""
+        if overwrite:
+            return
+        found = _read(self.folder / _SETTINGS)
+        names = sorted(name for name in settings.keys() | (found or {}).keys())
+        differing = [name for name in names if found and settings.get(name) != found.get(name)]
+        if differing:
+            raise FileExistsError(
+                f"{self.output}: was begun with another {', '.join(differing)}: give --overwrite to begin anew, or "
+                "another name"
+            )
+        self._state = _read(self.folder / _STATE) or {"rows": 0}
+        if self.output.exists() and not (found and self._is_placed()):
+            raise self._is_there()
+
+    def _is_placed(self) -> bool:
+        return bool(self._state.get("finished")) and not (self.folder / _WHOLE).exists() and self.output.exists()
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Let one process in at a time, where the system has locks that end with a process."""
+        try:
+            import fcntl
+        except ImportError:  # Windows
+            yield
+            return
+        with (self.folder / _LOCK).open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise FileExistsError(f"{self.output}: another process is writing it: wait for its end") from error
+            yield
+
+    @property
+    def rows(self) -> int:
+        """How many embeddings are safe."""
+        return int(self._state["rows"])
+
+    def add(self, chunks: Iterator[NDArray[Any]]) -> Iterator[int]:
+        """Write chunks of embeddings behind those that are safe.
+
+        Args:
+            chunks: Arrays (texts, dim), all of one width and format.
+
+        Yields:
+            After each, how many embeddings it has.
+        """
+        path = self.folder / _ROWS
+        path.touch()
+        with path.open("r+b") as file:
+            file.truncate(self._bytes)
+            file.seek(self._bytes)
+            for chunk in chunks:
+                state = {"rows": self.rows + len(chunk), "width": chunk.shape[1], "dtype": chunk.dtype.str}
+                file.write(np.ascontiguousarray(chunk).data.cast("B") if chunk.size else b"")
+                _flush(file)
+                _replace(self.folder / _STATE, state)
+                self._state = state
+                yield len(chunk)
+
+    @property
+    def _bytes(self) -> int:
+        return self.rows * self._width * self._dtype.itemsize if self.rows else 0
+
+    @property
+    def _width(self) -> int:
+        return int(self._state["width"])
+
+    @property
+    def _dtype(self) -> np.dtype[Any]:
+        found: np.dtype[Any] = np.dtype(self._state["dtype"])
+        return found
+
+    def embeddings(self) -> NDArray[Any]:
+        """All embeddings, read from the disk as they are used."""
+        shape = (self.rows, self._width)
+        if not self._bytes:
+            return np.empty(shape, self._dtype)
+        return np.memmap(self.folder / _ROWS, self._dtype, mode="r", shape=shape)
+
+    def place(self, write: Callable[[Path], None]) -> None:
+        """Make the whole file, and give it its name.
+
+        Args:
+            write: Writes it to a path.
+        """
+        whole = self.folder / _WHOLE
+        if not (self._state.get("finished") and whole.exists()):
+            write(whole)
+            with whole.open("r+b") as file:
+                _flush(file)
+            self._state = {**self._state, "finished": True}
+            _replace(self.folder / _STATE, self._state)
+        whole.replace(self.output)
+        _flush_folder(self.output.parent)
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    return content
+
+
+def _replace(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a JSON file that is the old one or the new one, whatever happens."""
+    unfinished = path.with_suffix(".unfinished")
+    with unfinished.open("w", encoding="utf-8") as file:
+        json.dump(content, file, indent=1)
+        _flush(file)
+    unfinished.replace(path)
+    _flush_folder(path.parent)
+
+
+def _flush(file: Any) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _flush_folder(folder: Path) -> None:
+    """Let a new name reach the disk, where a folder can be flushed."""
+    if os.name != "posix":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

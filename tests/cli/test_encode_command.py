@@ -1,0 +1,389 @@
+"""The command ``encode``."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow
+import pytest
+from numpy.testing import assert_array_equal
+from pyarrow import parquet
+
+from sentence_embedder import SentenceTransformer
+from tests.cli.conftest import TEXTS, Run
+
+
+def _read(path: Path) -> Any:
+    if path.suffix == ".npy":
+        return np.load(path)
+    if path.suffix == ".parquet":
+        return np.stack(parquet.read_table(path)["embedding"].to_pylist())
+    return np.array([json.loads(line)["embedding"] for line in path.read_text(encoding="utf-8").splitlines()])
+
+
+def _left(folder: Path) -> list[str]:
+    """What lies hidden in a folder."""
+    return sorted(path.name for path in folder.iterdir() if path.name.startswith("."))
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".jsonl", ".parquet"])
+@pytest.mark.parametrize("precision", ["float32", "int8", "uint8", "binary", "ubinary"])
+def test_every_format_has_what_encode_returns(
+    suffix: str, precision: Any, run: Run, bert: Path, texts: Path, model: SentenceTransformer
+) -> None:
+    """A file of any format has the embeddings of ``encode``, in any precision, though it is made in chunks."""
+    output = texts.with_name(f"out{suffix}")
+
+    done = run("encode", texts, output, "--model", bert, "--precision", precision, "--save-every", 5)
+
+    assert (done.code, done.out) == (0, "")
+    assert done.err.startswith(f"{output}: 18 texts, in ")
+    found = _read(output).astype(np.float32)
+    expected = model.encode(TEXTS, precision=precision).astype(np.float32)
+    exact = precision in ("binary", "ubinary")
+    np.testing.assert_allclose(found, expected, atol=0 if exact else 1e-5 if precision == "float32" else 1)
+    assert _left(texts.parent) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "arguments"),
+    [
+        (["--normalize"], {"normalize_embeddings": True}),
+        (["--truncate-dim", "8"], {"truncate_dim": 8}),
+        (["--prompt-name", "query"], {"prompt_name": "query"}),
+        (["--prompt", "what is "], {"prompt": "what is "}),
+        (["--batch-size", "1"], {"batch_size": 1}),
+    ],
+)
+def test_options_are_those_of_encode(
+    options: list[str],
+    arguments: dict[str, Any],
+    run: Run,
+    bert: Path,
+    texts: Path,
+    model: SentenceTransformer,
+) -> None:
+    """What is asked for on the command line, ``encode`` is asked for."""
+    output = texts.with_name("out.npy")
+
+    assert run("encode", texts, output, "--model", bert, *options).code == 0
+
+    np.testing.assert_allclose(np.load(output), model.encode(TEXTS, **arguments), atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["query", "document"])
+def test_queries_and_documents_have_their_prompts(
+    kind: str, run: Run, bert: Path, texts: Path, model: SentenceTransformer
+) -> None:
+    """``--query`` and ``--document`` are ``encode_query`` and ``encode_document``."""
+    output = texts.with_name("out.npy")
+
+    assert run("encode", texts, output, "--model", bert, f"--{kind}").code == 0
+
+    np.testing.assert_allclose(np.load(output), getattr(model, f"encode_{kind}")(TEXTS), atol=1e-6)
+
+
+def test_rows_keep_their_columns(run: Run, bert: Path, tmp_path: Path) -> None:
+    """A table keeps its columns and their types, and gets one more; an older one of its name is replaced."""
+    table = pyarrow.table(
+        {"id": pyarrow.array([7, 8], pyarrow.int16()), "title": ["a cat", "a dog"], "embedding": ["old", "old"]}
+    )
+    parquet.write_table(table, tmp_path / "in.parquet")
+
+    done = run("encode", tmp_path / "in.parquet", tmp_path / "out.parquet", "--model", bert, "--column", "title")
+    assert done.code == 0
+    done = run("encode", tmp_path / "in.parquet", tmp_path / "out.jsonl", "--model", bert, "--column", "title")
+    assert done.code == 0
+
+    found = parquet.read_table(tmp_path / "out.parquet")
+    assert found.drop_columns(["embedding"]).equals(table.drop_columns(["embedding"]))
+    assert found.schema.field("embedding").type == pyarrow.list_(pyarrow.float32(), 32)
+    rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert [(row["id"], row["title"]) for row in rows] == [(7, "a cat"), (8, "a dog")]
+    assert_array_equal(np.array([row["embedding"] for row in rows], np.float32), _read(tmp_path / "out.parquet"))
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".jsonl", ".parquet"])
+def test_no_texts_make_a_file_of_none(suffix: str, run: Run, bert: Path, tmp_path: Path) -> None:
+    """A file without texts becomes a file without embeddings."""
+    (tmp_path / "in.txt").touch()
+
+    assert run("encode", tmp_path / "in.txt", tmp_path / f"out{suffix}", "--model", bert).code == 0
+
+    if suffix == ".npy":
+        assert np.load(tmp_path / "out.npy").shape == (0, 32)
+    elif suffix == ".jsonl":
+        assert (tmp_path / "out.jsonl").read_text() == ""
+    else:
+        assert parquet.read_table(tmp_path / "out.parquet").num_rows == 0
+
+
+# ── Interruptions ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class _Stop(KeyboardInterrupt):
+    """Ctrl-C at a moment that the test has chosen."""
+
+
+def _stopping_at(step: int, monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
+    """Let the program end when it makes sure for the nth time that something is on the disk; how often it did."""
+    steps = 0
+    flush = os.fsync
+
+    def fsync(file: int) -> None:
+        nonlocal steps
+        steps += 1
+        if steps == step:
+            raise _Stop
+        flush(file)
+
+    monkeypatch.setattr("sentence_embedder.cli.journal.os.fsync", fsync)
+    return lambda: steps
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".jsonl", ".parquet"])
+def test_whenever_it_ends_it_goes_on(
+    suffix: str, run: Run, bert: Path, texts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Interrupted at whatever step, the same command makes the same file, bit for bit, and leaves nothing else."""
+    whole, output = texts.with_name(f"whole{suffix}"), texts.with_name(f"out{suffix}")
+    arguments = ("--model", bert, "--save-every", 5, "--precision", "int8")
+    with monkeypatch.context() as patch:
+        steps = _stopping_at(0, patch)
+        assert run("encode", texts, whole, *arguments).code == 0
+    count = steps()
+    assert count > 10
+
+    for step in range(1, count):
+        with monkeypatch.context() as patch:
+            _stopping_at(step, patch)
+            done = run("encode", texts, output, *arguments)
+            assert done.code == 130
+            assert "the same command goes on where it was" in done.err
+            assert not output.exists()
+
+        assert run("encode", texts, output, *arguments).code == 0
+        assert output.read_bytes() == whole.read_bytes()
+        assert _left(texts.parent) == []
+        output.unlink()
+
+
+def test_the_last_step_is_not_done_twice(
+    run: Run, bert: Path, texts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that ended when the file had its name already is followed by one that only tidies up."""
+    output = texts.with_name("out.npy")
+    with monkeypatch.context() as patch:
+        patch.setattr("sentence_embedder.cli.journal.shutil.rmtree", _raise_stop)
+        assert run("encode", texts, output, "--model", bert).code == 130
+    before = output.stat().st_mtime_ns
+
+    assert run("encode", texts, output, "--model", bert).code == 0
+
+    assert output.stat().st_mtime_ns == before
+    assert _left(texts.parent) == []
+
+
+def _raise_stop(_: object) -> None:
+    raise _Stop
+
+
+def _begun(run: Run, texts: Path, output: Path, bert: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave a run that is half done."""
+    with monkeypatch.context() as patch:
+        _stopping_at(9, patch)
+        assert run("encode", texts, output, "--model", bert, "--save-every", 5).code == 130
+
+
+def test_what_is_half_written_does_not_count(
+    run: Run, bert: Path, texts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What stands behind the embeddings that are safe, as of a chunk that was cut off, is written anew."""
+    output, whole = texts.with_name("out.npy"), texts.with_name("whole.npy")
+    _begun(run, texts, output, bert, monkeypatch)
+    (rows,) = texts.parent.glob(".out.npy.encoding/rows")
+    with rows.open("ab") as file:
+        file.write(b"\xff" * 1001)
+
+    assert run("encode", texts, output, "--model", bert, "--save-every", 5).code == 0
+    assert run("encode", texts, whole, "--model", bert, "--save-every", 5).code == 0
+
+    assert output.read_bytes() == whole.read_bytes()
+
+
+def test_other_arguments_do_not_go_on(run: Run, bert: Path, texts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was begun with other arguments, or of a file that has changed, is kept unless it may go."""
+    output = texts.with_name("out.npy")
+    _begun(run, texts, output, bert, monkeypatch)
+    arguments = ("encode", texts, output, "--model", bert, "--save-every", 5)
+
+    done = run(*arguments, "--normalize")
+    assert done.code == 1
+    assert "was begun with another normalize_embeddings: give --overwrite" in done.err
+
+    with texts.open("a") as file:
+        file.write("one more\n")
+    done = run(*arguments)
+    assert done.code == 1
+    assert "was begun with another input: give --overwrite" in done.err
+
+    assert run(*arguments, "--overwrite").code == 0
+    assert len(np.load(output)) == len(TEXTS) + 1
+
+
+def test_a_file_that_is_there_stays(run: Run, bert: Path, texts: Path) -> None:
+    """A file of the name of the output is replaced only if that is said, and whole until then."""
+    output = texts.with_name("out.npy")
+    output.write_bytes(b"precious")
+
+    done = run("encode", texts, output, "--model", bert)
+
+    assert done.code == 1
+    assert "is there already: give --overwrite" in done.err
+    assert output.read_bytes() == b"precious"
+    assert run("encode", texts, output, "--model", bert, "--overwrite").code == 0
+    assert len(np.load(output)) == len(TEXTS)
+
+
+def test_a_change_meanwhile_is_an_error(run: Run, bert: Path, texts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that changes while it is read makes no output."""
+    encode = SentenceTransformer.encode
+
+    def encode_late(self: SentenceTransformer, *args: Any, **kwargs: Any) -> Any:
+        with texts.open("a") as file:
+            file.write("one more\n")
+        return encode(self, *args, **kwargs)
+
+    monkeypatch.setattr(SentenceTransformer, "encode", encode_late)
+
+    done = run("encode", texts, texts.with_name("out.npy"), "--model", bert)
+
+    assert done.code == 1
+    assert "was changed meanwhile" in done.err
+    assert not texts.with_name("out.npy").exists()
+
+
+def test_an_error_at_the_start_leaves_nothing(run: Run, bert: Path, tmp_path: Path) -> None:
+    """Where nothing was encoded, nothing is left behind."""
+    (tmp_path / "in.jsonl").write_text('{"text": 1}\n')
+
+    done = run("encode", tmp_path / "in.jsonl", tmp_path / "out.npy", "--model", bert)
+
+    assert done.code == 1
+    assert "row 0: expected a text in 'text', found int" in done.err
+    assert [path.name for path in tmp_path.iterdir()] == ["in.jsonl"]
+
+
+# ── Processes ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _started(*arguments: object) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "sentence_embedder", *map(str, arguments)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+
+
+def _wait_for_rows(process: subprocess.Popen[str], output: Path, least: int) -> None:
+    """Wait until so many embeddings are safe."""
+    state = output.with_name(f".{output.name}.encoding") / "state.json"
+    while process.poll() is None:
+        if state.exists() and json.loads(state.read_text())["rows"] >= least:
+            return
+        time.sleep(0.002)
+    raise AssertionError(f"it ended too early: {process.communicate()[1]}")
+
+
+@pytest.fixture
+def many_texts(tmp_path: Path) -> Path:
+    """A file of texts that takes a few seconds."""
+    path = tmp_path / "many.txt"
+    path.write_text("".join(f"{TEXTS[n % len(TEXTS)]} {n}\n" for n in range(3000)))
+    return path
+
+
+def test_killed_it_goes_on(many_texts: Path, run: Run, bert: Path) -> None:
+    """Killed three times, by the signal that nobody can catch, it ends with the file of one uninterrupted run."""
+    output, whole = many_texts.with_name("out.npy"), many_texts.with_name("whole.npy")
+    arguments = ("encode", many_texts, output, "--model", bert, "--save-every", 10)
+    for least in (1, 500, 1000):
+        process = _started(*arguments)
+        _wait_for_rows(process, output, least)
+        process.kill()
+        process.communicate()
+        assert not output.exists()
+
+    done = run(*arguments)
+
+    assert done.code == 0
+    assert "of them before" in done.err
+    assert run("encode", many_texts, whole, "--model", bert, "--save-every", 10).code == 0
+    assert output.read_bytes() == whole.read_bytes()
+
+
+def test_one_process_writes(many_texts: Path, run: Run, bert: Path) -> None:
+    """A second process is told that there is a first one, which goes on; Ctrl-C ends that with a line and 130."""
+    output = many_texts.with_name("out.npy")
+    arguments = ("encode", many_texts, output, "--model", bert, "--save-every", 10, "--document")
+    process = _started(*arguments)
+    _wait_for_rows(process, output, 1)
+
+    done = run(*arguments)
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=20)
+
+    assert done.code == 1
+    assert "another process is writing it" in done.err
+    assert process.returncode == 130
+    assert error == "sentence-embedder: interrupted: the same command goes on where it was\n"
+
+
+# ── Ray ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["in.parquet", "out", "--query"], "does not take --query"),
+        (["in.parquet", "out", "--precision", "int8", "--overwrite"], "does not take --overwrite, --precision"),
+        (["in.parquet", "out.npy"], "writes a folder of Parquet files"),
+        (["in.txt", "out"], r"reads .parquet, .csv, .json"),
+    ],
+)
+def test_what_ray_does_not_do_is_told(arguments: list[str], message: str, run: Run) -> None:
+    """What a cluster does not do is wrong usage, and said before anything is loaded."""
+    done = run("encode", *arguments, "--engine", "ray")
+
+    assert done.code == 2
+    assert message in done.err
+
+
+def test_ray_gets_the_arguments(run: Run, bert: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a cluster does, it is asked for as ``encode_files`` documents it."""
+    from sentence_embedder.cluster import files
+    from sentence_embedder.cluster.embedding_column import EmbeddingColumn
+
+    asked: dict[str, Any] = {}
+
+    def encode_files(paths: str, output: str, model: SentenceTransformer, **arguments: Any) -> files.EncodedFiles:
+        asked.update(arguments, paths=paths, output=output)
+        EmbeddingColumn.of(model, "text", "embedding", {"precision": asked["precision"]})
+        return files.EncodedFiles(blocks=2, rows=10, skipped=1)
+
+    monkeypatch.setattr(files, "encode_files", encode_files)
+
+    options = ("--engine", "ray", "--column", "title", "--normalize")
+    done = run("encode", "s3://in/", "s3://out", "--model", bert, *options)
+
+    assert done.code == 0, done.err
+    assert done.err == "s3://out: 10 texts in 2 files, 1 files before\n"
+    assert (asked["paths"], asked["output"], asked["column"]) == ("s3://in/", "s3://out", "title")
+    assert asked["normalize_embeddings"] is True
