@@ -13,9 +13,11 @@ from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, overload
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -31,7 +33,7 @@ from sentence_embedder.encoding.cut_texts import CutTexts, Truncation
 from sentence_embedder.encoding.engine import Engine, TokenizedOnDemand, TokenizesAhead, text_length
 from sentence_embedder.encoding.inputs import DistinctTexts, as_items, chunks_of
 from sentence_embedder.encoding.late_chunks import chunk_embeddings
-from sentence_embedder.encoding.options import EncodeOptions, OutputValue, container_for
+from sentence_embedder.encoding.options import EncodeArguments, EncodeOptions, OutputValue, container_for
 from sentence_embedder.features import BatchSource, Features
 from sentence_embedder.formats import ModelConfig, ModuleEntry
 from sentence_embedder.hub.card_metadata import CardMetadata
@@ -58,6 +60,8 @@ from sentence_embedder.similarity import normalize_embeddings as normalize
 from sentence_embedder.version import __version__
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
     from sentence_embedder.training.plan import AmpDtype
     from sentence_embedder.training.training_record import LoggedSteps, TrainingRecord
 
@@ -70,6 +74,13 @@ _INSTRUCTOR_MODELS = tuple(f"hkunlp/instructor-{size}" for size in ("base", "lar
 """Models whose instructions are not pooled, which their files do not say."""
 
 _Result = TypeVar("_Result")
+_Method = TypeVar("_Method", bound=Callable[..., Any])
+
+
+def _typed_like(method: _Method) -> Callable[[Callable[..., Any]], _Method]:
+    """Let type checkers and editors take a method for one with the arguments and results of another."""
+    del method
+    return lambda own: cast("_Method", own)
 
 
 class SentenceTransformer(nn.Sequential):
@@ -221,6 +232,121 @@ class SentenceTransformer(nn.Sequential):
 
     # ── Texts to vectors ──────────────────────────────────────────────────────────────────────────────────
 
+    @overload
+    def encode(
+        self,
+        sentences: Any,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        batch_size: int = 32,
+        show_progress_bar: bool | None = None,
+        output_value: Literal["sentence_embedding"] = "sentence_embedding",
+        precision: Precision | None = "float32",
+        convert_to_numpy: Literal[True] = True,
+        convert_to_tensor: Literal[False] = False,
+        device: str | torch.device | list[Any] | tuple[Any, ...] | None = None,
+        normalize_embeddings: bool = False,
+        *,
+        truncate_dim: int | None = None,
+        pool: Pool | None = None,
+        chunk_size: int | None = None,
+        out: NDArray[Any] | None = None,
+        truncation: Truncation | CutTexts = "warn",
+        **kwargs: Any,
+    ) -> NDArray[Any]: ...
+
+    @overload
+    def encode(
+        self,
+        sentences: Any,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        batch_size: int = 32,
+        *,
+        output_value: Literal["sentence_embedding"] = "sentence_embedding",
+        precision: Precision | None = "float32",
+        convert_to_numpy: bool = True,
+        convert_to_tensor: Literal[True],
+        **arguments: Unpack[EncodeArguments],
+    ) -> Tensor: ...
+
+    @overload
+    def encode(
+        self,
+        sentences: str,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        batch_size: int = 32,
+        *,
+        output_value: Literal["sentence_embedding"] = "sentence_embedding",
+        convert_to_numpy: Literal[False],
+        **arguments: Unpack[EncodeArguments],
+    ) -> Tensor: ...
+
+    @overload
+    def encode(
+        self,
+        sentences: Sequence[Any],
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        batch_size: int = 32,
+        *,
+        output_value: Literal["sentence_embedding"] = "sentence_embedding",
+        convert_to_numpy: Literal[False],
+        **arguments: Unpack[EncodeArguments],
+    ) -> list[Tensor]: ...
+
+    @overload
+    def encode(
+        self,
+        sentences: str,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        batch_size: int = 32,
+        *,
+        output_value: Literal["token_embeddings"],
+        **arguments: Unpack[EncodeArguments],
+    ) -> Tensor: ...
+
+    @overload
+    def encode(
+        self,
+        sentences: Sequence[Any],
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        batch_size: int = 32,
+        *,
+        output_value: Literal["token_embeddings"],
+        **arguments: Unpack[EncodeArguments],
+    ) -> list[Tensor]: ...
+
+    @overload
+    def encode(
+        self,
+        sentences: str,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        batch_size: int = 32,
+        *,
+        output_value: None,
+        **arguments: Unpack[EncodeArguments],
+    ) -> Features: ...
+
+    @overload
+    def encode(
+        self,
+        sentences: Sequence[Any],
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        batch_size: int = 32,
+        *,
+        output_value: None,
+        **arguments: Unpack[EncodeArguments],
+    ) -> list[Features]: ...
+
+    @overload
+    def encode(self, sentences: Any, *args: Any, **kwargs: Any) -> Any: ...
+
     def encode(
         self,
         sentences: Any,
@@ -256,7 +382,7 @@ class SentenceTransformer(nn.Sequential):
                 DEBUG, there are more than ``batch_size`` texts, and somebody can see it: on a terminal, or in a
                 notebook.
             output_value: ``"sentence_embedding"``; ``"token_embeddings"``: a list of tensors (tokens, dim), one
-                a text; None: a list of dicts with all features.
+                a text (``token_offsets`` says where its tokens stand); None: a list of dicts with all features.
             precision: ``"float32"``, ``"int8"``, ``"uint8"``, ``"binary"`` or ``"ubinary"``; see
                 ``quantize_embeddings``.
             convert_to_numpy: Whether sentence embeddings are returned as an array, rather than as a list of
@@ -291,9 +417,7 @@ class SentenceTransformer(nn.Sequential):
         limit = getattr(next(iter(self), None), "max_seq_length", None)
         cut = truncation if isinstance(truncation, CutTexts) else CutTexts(truncation, limit)
         self._check_kwargs(kwargs)
-        prompt = resolve_prompt(
-            self.prompts, prompt=prompt, prompt_name=prompt_name, default_prompt_name=self.default_prompt_name
-        )
+        prompt = self._prompt_of(prompt_name, prompt)
         options = EncodeOptions(
             batch_size=batch_size,
             output_value=output_value,
@@ -431,9 +555,7 @@ class SentenceTransformer(nn.Sequential):
             }
             pairs = zip(sentences, spans, strict=True)
             return [self.encode_chunks(text, parts, prompt_name, prompt, **settings) for text, parts in pairs]
-        before = resolve_prompt(
-            self.prompts, prompt=prompt, prompt_name=prompt_name, default_prompt_name=self.default_prompt_name
-        )
+        before = self._prompt_of(prompt_name, prompt)
         self._ready_on(None)
         with torch.inference_mode():
             rows = chunk_embeddings([*self], sentences, spans, before or "")
@@ -441,12 +563,14 @@ class SentenceTransformer(nn.Sequential):
             rows = normalize(rows) if normalize_embeddings else rows
         return rows if convert_to_tensor else as_numpy(rows)
 
+    @_typed_like(encode)
     def encode_query(self, sentences: Any, *args: Any, **kwargs: Any) -> Any:
         """``encode`` for queries: by the route ``query`` of a Router, and with the prompt of that name, if the
         model has one and none is given.
         """
         return self._encode_with_one_of(QUERY_PROMPT_NAMES, sentences, *args, **kwargs)
 
+    @_typed_like(encode)
     def encode_document(self, sentences: Any, *args: Any, **kwargs: Any) -> Any:
         """``encode`` for documents: by the route ``document`` of a Router, and with the first prompt of the name
         ``document``, ``passage`` or ``corpus``, if the model has one and none is given.
@@ -512,11 +636,43 @@ class SentenceTransformer(nn.Sequential):
         first = self._first_module()
         if not hasattr(first, "count_tokens"):
             raise ValueError(f"tokens: expected a first module that counts them, found {type(first).__name__}")
-        before = resolve_prompt(
-            self.prompts, prompt=prompt, prompt_name=prompt_name, default_prompt_name=self.default_prompt_name
-        )
+        before = self._prompt_of(prompt_name, prompt)
         counts = first.count_tokens(apply_prompt(before, items))
         return int(counts[0]) if is_single else counts
+
+    def token_offsets(self, sentences: Any, prompt_name: str | None = None, prompt: str | None = None) -> Any:
+        """Where in its text each token stands, for each row of ``encode(output_value="token_embeddings")``.
+
+        Args:
+            sentences: A text, or several.
+            prompt_name: Name of the prompt that stands before each text.
+            prompt: The prompt itself; ``prompt_name`` is then ignored.
+
+        Returns:
+            For each text an array (tokens, 2) of whole numbers: where a token begins and ends, in characters of the
+            text as it was given; (0, 0) for those of the prompt, and those that the tokenizer adds. For a lone text
+            one array.
+
+        Raises:
+            TypeError: A row is no text but a pair, say.
+            ValueError: The first module, or its tokenizer, does not know where tokens stand.
+
+        Example:
+            >>> model.token_offsets("hello there").tolist()  # doctest: +SKIP
+            [[0, 0], [0, 5], [6, 11], [0, 0]]
+        """
+        items, is_single = as_items(sentences)
+        first = self._first_module()
+        if not hasattr(first, "token_offsets"):
+            raise ValueError(
+                f"tokens: expected a first module that knows their places, found {type(first).__name__}"
+            )
+        for row, item in enumerate(items):
+            if not isinstance(item, str):
+                raise TypeError(f"token_offsets: expected a text in row {row}, found {type(item).__name__}")
+        before = self._prompt_of(prompt_name, prompt) or ""
+        offsets = [np.maximum(first.token_offsets(before + text) - len(before), 0) for text in items]
+        return offsets[0] if is_single else offsets
 
     def _encoded(
         self,
@@ -547,6 +703,12 @@ class SentenceTransformer(nn.Sequential):
                 engine.run(group.texts, group.place(collector), progress, cut.of_some(among_all))
         cut.repeat(distinct)
         return collector.finish()
+
+    def _prompt_of(self, prompt_name: str | None, prompt: str | None) -> str | None:
+        """The prompt that is meant by the arguments of a call."""
+        return resolve_prompt(
+            self.prompts, prompt=prompt, prompt_name=prompt_name, default_prompt_name=self.default_prompt_name
+        )
 
     def _hint_at_prompts(self) -> None:
         """Log, once, which methods put prompts before texts, if the model has some."""

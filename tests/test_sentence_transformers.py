@@ -400,7 +400,7 @@ class TestTexts:
             model.encode(texts, truncation="error", device=device)
         assert model.encode(texts[:2], truncation="error", device=device).shape == (2, 32)
         with pytest.raises(ValueError, match="truncation: expected one of"):
-            model.encode(texts, truncation="maybe", device=device)  # type: ignore[arg-type]
+            model.encode(texts, truncation="maybe", device=device)
 
     @pytest.mark.parametrize("side", ["left", "right"])
     @pytest.mark.parametrize("count", [-1, 0, 1])
@@ -475,6 +475,37 @@ class TestCountTokens:
         """A first module without tokens is named."""
         with pytest.raises(ValueError, match="expected a first module that counts them, found BagOfLetters"):
             SentenceTransformer(modules=[BagOfLetters()], device="cpu").count_tokens("a")
+
+
+class TestTokenOffsets:
+    """Where tokens stand."""
+
+    def test_a_row_for_each_token_embedding(self, shared: SentenceTransformer) -> None:
+        """Places belong to token embeddings one by one, prompt and special tokens included."""
+        texts = ["  the cat sat", "a dog", "", "the cat sat on the mat " * 20]
+
+        for prompt in (None, "query: "):
+            embeddings = shared.encode(texts, prompt=prompt, output_value="token_embeddings")
+            offsets = shared.token_offsets(texts, prompt=prompt)
+            assert [len(row) for row in offsets] == [len(row) for row in embeddings]
+
+    def test_places_are_those_of_the_text_as_it_was_given(self, shared: SentenceTransformer) -> None:
+        """A prompt, and what the tokenizer adds, has no place in it."""
+        text = "  the cat sat"
+
+        offsets = shared.token_offsets(text, prompt="a dog ")
+
+        pieces = [text[start:end] for start, end in offsets if start < end]
+        assert "".join(pieces) == "thecatsat"
+        assert offsets[0].tolist() == offsets[-1].tolist() == [0, 0]
+        assert len(offsets) > len(pieces) + 2
+
+    def test_what_has_no_places(self, shared: SentenceTransformer) -> None:
+        """What is no text, and a first module without tokens, are named."""
+        with pytest.raises(TypeError, match="token_offsets: expected a text in row 1, found tuple"):
+            shared.token_offsets(["a", ("a", "b")])
+        with pytest.raises(ValueError, match="expected a first module that knows their places, found BagOfLetters"):
+            SentenceTransformer(modules=[BagOfLetters()], device="cpu").token_offsets("a")
 
 
 class TestPrompts:

@@ -4,12 +4,26 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from numbers import Integral
-from typing import Literal, get_args
+from typing import Any, Literal, TypedDict, get_args
 
 from sentence_embedder.quantization.precision import Precision, check_precision
 
 OutputValue = Literal["sentence_embedding", "token_embeddings"]
 Container = Literal["numpy", "tensor", "list"]
+
+
+class EncodeArguments(TypedDict, total=False):
+    """Arguments of ``encode`` upon which the type of its result does not depend."""
+
+    show_progress_bar: bool | None
+    device: Any
+    normalize_embeddings: bool
+    truncate_dim: int | None
+    pool: Any
+    chunk_size: int | None
+    out: Any
+    truncation: Any
+    task: str | None
 
 
 @dataclass(frozen=True, kw_only=True)

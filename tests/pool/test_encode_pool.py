@@ -254,7 +254,7 @@ def test_a_pool_needs_a_device() -> None:
     with pytest.raises(ValueError, match="at least one device"):
         EncodePool(misbehaving_model(), [])
     with pytest.raises(TypeError, match="found dict"):
-        misbehaving_model().encode(["hello"], pool={})  # type: ignore[arg-type]
+        misbehaving_model().encode(["hello"], pool={})
 
 
 @pytest.mark.parametrize(("count", "workers"), [(0, 1), (1, 4), (1000, 2), (1_000_000, 3)])
