@@ -97,6 +97,9 @@ bench: $(VENV)/.bench ## measure speed and memory beside sentence-transformers a
 	-$(MAKE) --keep-going $(addsuffix /.installed,.venv-bench-ours .venv-reference-6.2 .venv-bench-onnx .venv-bench-openvino)
 	$(BIN)/python -m benchmarks $(BENCH)
 
+walk: $(VENV)/.package ## do what README and quickstart say with nothing at hand, and write docs/newcomer.md
+	$(BIN)/python -m benchmarks.newcomer --torch "$$(grep '^torch==' constraints.txt)" --out docs/newcomer.md
+
 docs: $(VENV)/.docs ## build the documentation into site/, strictly
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 

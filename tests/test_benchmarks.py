@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import struct
+import subprocess
+import sys
 from collections.abc import Mapping
 from importlib.util import find_spec
 from itertools import pairwise
@@ -16,7 +18,7 @@ import torch
 from tokenizers import Tokenizer
 
 from benchmarks import __main__ as command_line
-from benchmarks import engines, models, products, training
+from benchmarks import engines, models, newcomer, products, training
 from benchmarks.engines import OURS, Engine, Library, engines_for
 from benchmarks.measurement import Agreement, Results, agreement
 from benchmarks.models import ModelFolders, RandomModel
@@ -308,3 +310,34 @@ def test_a_training_is_measured(joined: int | None, tiny_folders: Mapping[str, P
     assert (found["seconds_per_step"] is None) == (joined is not None)
     assert found["peak"] >= found["peak_before"] > 10e6
     assert [steps for _, steps, _ in found["scores"]] == [0, 4, 8, -1]
+
+
+def test_a_page_is_read_as_a_newcomer_does(tmp_path: Path) -> None:
+    """The blocks of a page build on each other; what one prints, or fails with, is noted, and the next one runs."""
+    page = tmp_path / "page.md"
+    page.write_text(
+        "```python\nx = 2\nprint(x)\n```\n\n```console\n$ no Python\n```\n\n"
+        "```python\nx / 0\n```\n\n```python\nprint(x + 1)\n```\n"
+    )
+
+    done = subprocess.run(
+        [sys.executable, engines.ROOT / "benchmarks" / "page_process.py", page],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    blocks = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [block["source"] for block in blocks] == ["x = 2\nprint(x)\n", "x / 0\n", "print(x + 1)\n"]
+    assert [block["output"] for block in blocks] == ["2\n", "ZeroDivisionError: division by zero\n", "3\n"]
+
+
+def test_the_page_of_a_walk() -> None:
+    """Each step has its time, what was done and what it printed; the test of the docs does not run it again."""
+    steps = [newcomer.Step("make demo", 60.0, "found"), newcomer.Step("x = 2\n", 0.04, "", "py")]
+
+    page = newcomer.page_of(steps, "`make walk`")
+
+    assert "1.0 minutes in all" in page
+    assert "**1.** 60.0 s\n\n```console\n$ make demo\n```\n\n```text\nfound\n```" in page
+    assert page.endswith("**2.** 0.0 s\n\n```py\nx = 2\n```\n")
