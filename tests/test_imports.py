@@ -89,6 +89,7 @@ OUTSIDE_THEIR_HOME = {
     "usearch": ("quantization.index_search",),
     "pyarrow": ("cluster", "cli.text_file", "cli.embeddings_file"),
     "ray": ("cluster",),
+    "typing_extensions": ("sentence_transformers",),  # for type checkers alone
     # What is used if it is there.
     "coloredlogs": ("logging_handler",),
 }

@@ -62,6 +62,12 @@ def _add_encoding(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--precision", choices=_PRECISIONS, default="float32", help="(default: %(default)s)")
     group.add_argument("--normalize", action="store_true", help="scale embeddings to length 1")
     group.add_argument("--truncate-dim", type=positive, metavar="N", help="cut embeddings to N values")
+    group.add_argument(
+        "--truncation",
+        choices=("warn", "error"),
+        default="warn",
+        help="texts that are too long are counted, or an error (default: %(default)s)",
+    )
     group.add_argument("--batch-size", type=positive, default=32, metavar="N", help="(default: %(default)s)")
     group.add_argument(
         "--save-every",
@@ -98,9 +104,13 @@ def _file_encoding(args: argparse.Namespace, model: Any, texts: TextFile, output
     return FileEncoding(
         texts=texts,
         output=output,
-        encode=lambda chunk: encode(chunk, precision=kept_as, show_progress_bar=False, **arguments),
+        encode=lambda chunk, cut: encode(
+            chunk, precision=kept_as, show_progress_bar=False, truncation=cut, **arguments
+        ),
         precision=args.precision,
         save_every=args.save_every,
+        limit=model.get_max_seq_length(),
+        truncation=args.truncation,
         settings={
             **arguments,
             "precision": args.precision,
@@ -146,6 +156,7 @@ def _run_on_ray(args: argparse.Namespace) -> None:
         num_gpus=1 if (args.device or "").startswith("cuda") else 0,
         shows_progress=sys.stderr.isatty(),
         precision=args.precision,
+        truncation=args.truncation,
         **_encode_arguments(args),
     )
     sys.stderr.write(f"{args.output}: {done.rows:,} texts in {done.blocks} files, {done.skipped} files before\n")

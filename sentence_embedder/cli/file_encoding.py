@@ -16,12 +16,13 @@ from numpy.typing import NDArray
 from sentence_embedder.cli.embeddings_file import EmbeddingsFile, Finished
 from sentence_embedder.cli.journal import Journal
 from sentence_embedder.cli.text_file import TextFile, in_chunks
+from sentence_embedder.encoding.cut_texts import CutTexts, Truncation, told_of_cuts
 from sentence_embedder.progress import progress_bar
 
 _ROWS_AT_ONCE = 4096
 
-Encode = Callable[[list[str]], NDArray[Any]]
-"""Texts → embeddings as they are kept until all are there."""
+Encode = Callable[[list[str], CutTexts], NDArray[Any]]
+"""Texts → embeddings as they are kept until all are there; told which of them were cut."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,8 @@ class FileEncoding:
         encode: What makes embeddings of a chunk.
         precision: Their format in the output.
         save_every: How many texts a chunk has.
+        limit: How many tokens of a text the model reads.
+        truncation: What is made of texts that are longer.
         settings: All that decides what comes out, beside the file with the texts.
     """
 
@@ -42,13 +45,15 @@ class FileEncoding:
     encode: Encode
     precision: str
     save_every: int
+    limit: int | None
     settings: dict[str, Any]
+    truncation: Truncation = "warn"
 
     def run(self, *, overwrite: bool) -> str:
         """Encode, from where an earlier run was interrupted, if one was.
 
         Returns:
-            A line that says what was done.
+            What was done, and what was not.
 
         Raises:
             FileExistsError: There is a file, or one begun in another way.
@@ -59,35 +64,40 @@ class FileEncoding:
         journal = Journal(self.output)
         with journal.opened({**self.settings, "input": stamp}, overwrite=overwrite) as is_whole:
             before = journal.rows
+            cut = 0
             if not is_whole:
-                self._add_missing(journal)
+                cut = self._add_missing(journal)
                 if self.texts.stamp != stamp:
                     raise ValueError(f"{self.texts.path}: was changed meanwhile: give --overwrite to begin anew")
                 kept = journal.embeddings()
                 file = EmbeddingsFile(self.texts, kept, self._finished(kept))
                 journal.place(lambda path: file.write(path, self.output.suffix))
-            return self._said(journal.rows, before, time.monotonic() - start)
+            return self._said(journal.rows, before, cut, time.monotonic() - start)
 
-    def _add_missing(self, journal: Journal) -> None:
+    def _add_missing(self, journal: Journal) -> int:
+        """Encode what is not there, and return how many texts of it were cut."""
+        cuts: list[CutTexts] = []
         is_shown = sys.stderr.isatty()
         total = self.texts.count() if is_shown else None
         with progress_bar(
             total, unit="text", shown=is_shown, description="Encoding", done=journal.rows
         ) as progress:
-            for count in journal.add(self._missing(journal.rows)):
+            for count in journal.add(self._missing(journal.rows, cuts)):
                 progress.update(count)
+        return sum(len(cut.places) for cut in cuts)
 
-    def _missing(self, done: int) -> Iterator[NDArray[Any]]:
+    def _missing(self, done: int, cuts: list[CutTexts]) -> Iterator[NDArray[Any]]:
         """The embeddings that are not there, by chunks; none of no texts at all."""
         texts = self.texts.texts()
         skipped = sum(1 for _ in itertools.islice(texts, done))
         if skipped < done:
             raise ValueError(f"{self.texts.path}: was changed meanwhile: give --overwrite to begin anew")
-        chunk: list[str] = []
         for chunk in in_chunks(texts, self.save_every):
-            yield self.encode(chunk)
-        if not chunk and not done:
-            yield self.encode([])
+            cuts.append(CutTexts(self.truncation, self.limit, start=done))
+            yield self.encode(chunk, cuts[-1])
+            done += len(chunk)
+        if not done:
+            yield self.encode([], CutTexts())
 
     def _finished(self, kept: NDArray[Any]) -> Finished:
         """What is done when all embeddings are there: bytes need the range of each dimension."""
@@ -104,10 +114,11 @@ class FileEncoding:
         ranges = _ranges(kept)
         return lambda rows: quantize_embeddings(rows, precision, ranges)
 
-    def _said(self, rows: int, before: int, seconds: float) -> str:
+    def _said(self, rows: int, before: int, cut: int, seconds: float) -> str:
         resumed = f", {before:,} of them before" if before else ""
         rate = (rows - before) / max(seconds, 1e-9)
-        return f"{self.output}: {rows:,} texts{resumed}, in {seconds:.1f} s ({rate:,.0f}/s)"
+        cuts = f"\n{told_of_cuts(cut, rows - before, self.limit)}" if cut and self.truncation == "warn" else ""
+        return f"{self.output}: {rows:,} texts{resumed}, in {seconds:.1f} s ({rate:,.0f}/s){cuts}"
 
 
 def _ranges(kept: NDArray[Any]) -> NDArray[Any]:

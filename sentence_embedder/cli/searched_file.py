@@ -57,9 +57,12 @@ class SearchedFile:
             encoding = FileEncoding(
                 texts=texts,
                 output=kept,
-                encode=lambda chunk: model.encode_document(chunk, batch_size=batch_size, show_progress_bar=False),
+                encode=lambda chunk, cut: model.encode_document(
+                    chunk, batch_size=batch_size, show_progress_bar=False, truncation=cut
+                ),
                 precision="float32",
                 save_every=_SAVE_EVERY,
+                limit=model.get_max_seq_length(),
                 settings=made_by,
             )
             sys.stderr.write(f"{encoding.run(overwrite=True)}\n")

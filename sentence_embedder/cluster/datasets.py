@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from torch import nn
 
 from sentence_embedder.cluster.embedding_column import EmbeddingColumn
 from sentence_embedder.cluster.shipped_model import Resources, ShippedModel, connected_ray
+
+logger = logging.getLogger(__name__)
 
 
 class _TableEncoder:
@@ -21,10 +24,16 @@ class _TableEncoder:
     def __init__(self, shipped: ShippedModel, column: EmbeddingColumn) -> None:
         self._model = shipped.loaded()
         self._column = column
+        self._has_told_of_cuts = False
 
     def __call__(self, table: Any) -> Any:
         """The table, with one column more."""
-        return self._column.added_to(table, self._model)
+        cut = self._column.cut_texts(self._model)
+        made = self._column.added_to(table, self._model, cut)
+        if cut.truncation == "warn" and len(cut.places) and not self._has_told_of_cuts:
+            logger.warning("%s; of later tables it is not said again", cut.told(table.num_rows))
+            self._has_told_of_cuts = True
+        return made
 
 
 def encode_dataset(
@@ -54,7 +63,8 @@ def encode_dataset(
         num_gpus: GPUs of each.
         rows_at_once: How many rows an actor is given at a time.
         arguments: Of ``encode``: prompts, ``batch_size``, ``normalize_embeddings``, ``truncate_dim``, ``precision``
-            except those that look at all embeddings, and what modules ask for.
+            except those that look at all embeddings, ``truncation`` (an actor logs once what it has cut), and what
+            modules ask for.
 
     Returns:
         The dataset, as ``ray.data.Dataset``.

@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from sentence_embedder.encoding.collector import Collector
-from sentence_embedder.encoding.cut_texts import CutTexts
+from sentence_embedder.encoding.cut_texts import CutTexts, Truncation
 from sentence_embedder.pool.request import Request
 from sentence_embedder.progress import Progress
 from sentence_embedder.quantization.precision import CALIBRATED_PRECISIONS, as_numpy, quantize_embeddings
@@ -28,11 +28,13 @@ class EmbeddingColumn:
         texts: The column of the texts.
         name: The column of the embeddings.
         request: What is wanted of each text.
+        truncation: What is made of texts that are longer than the model reads.
     """
 
     texts: str
     name: str
     request: Request
+    truncation: Truncation = "warn"
 
     @staticmethod
     def of(model: Any, texts: str, name: str, arguments: Mapping[str, Any]) -> EmbeddingColumn:
@@ -56,7 +58,7 @@ class EmbeddingColumn:
             )
         listener = _Listener(model)
         model.encode([], pool=listener, **arguments)
-        return EmbeddingColumn(texts, name, listener.requests[0])
+        return EmbeddingColumn(texts, name, listener.requests[0], arguments.get("truncation", "warn"))
 
     @property
     def settings(self) -> dict[str, str]:
@@ -78,20 +80,25 @@ class EmbeddingColumn:
         if self.texts not in names:
             raise ValueError(f"{where}: column={self.texts!r}: expected one of {list(names)}")
 
-    def added_to(self, table: Any, model: Any) -> Any:
+    def cut_texts(self, model: Any) -> CutTexts:
+        """What takes the places of texts that the model reads only in part."""
+        return CutTexts(self.truncation, model.get_max_seq_length())
+
+    def added_to(self, table: Any, model: Any, cut: CutTexts) -> Any:
         """A ``pyarrow.Table`` with the column, in place of one of its name or behind all others.
 
         Args:
             table: The table.
             model: A SentenceTransformer.
+            cut: Told which rows have a text that is longer than the model reads.
 
         Raises:
-            ValueError: The table has no such column of texts.
+            ValueError: The table has no such column of texts; or a text is too long, and none may be.
         """
         import pyarrow
 
         self.check(table.column_names, "a table")
-        embeddings = self._embeddings(table.column(self.texts).to_pylist(), model)
+        embeddings = self._embeddings(table.column(self.texts).to_pylist(), model, cut)
         lists = pyarrow.FixedSizeListArray.from_arrays(
             pyarrow.array(embeddings.reshape(-1)), max(1, embeddings.shape[1])
         )
@@ -99,11 +106,13 @@ class EmbeddingColumn:
             return table.set_column(table.column_names.index(self.name), self.name, lists)
         return table.append_column(self.name, lists)
 
-    def _embeddings(self, texts: list[Any], model: Any) -> Any:
+    def _embeddings(self, texts: list[Any], model: Any, cut: CutTexts) -> Any:
         missing = [row for row, text in enumerate(texts) if text is None]
         if missing:
             raise TypeError(f"column {self.texts!r}: expected texts, found none in row {missing[0]}")
-        rows = self.request.answered_by(model, texts).results()
+        answer = self.request.answered_by(model, texts)
+        cut.add(answer.cut)
+        rows = answer.results()
         precision = self.request.options.precision
         return as_numpy(rows) if precision == "float32" else quantize_embeddings(rows, precision)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import time
 import uuid
 from collections.abc import Iterator, Sequence
@@ -15,8 +16,11 @@ from torch import nn
 from sentence_embedder.cluster.blocks import Block, Place, blocks_of
 from sentence_embedder.cluster.embedding_column import EmbeddingColumn
 from sentence_embedder.cluster.shipped_model import Resources, ShippedModel, connected_ray
+from sentence_embedder.encoding.cut_texts import told_of_cuts
 from sentence_embedder.fingerprint import fingerprint_of
 from sentence_embedder.progress import progress_bar
+
+logger = logging.getLogger(__name__)
 
 _SETTINGS = "_settings.json"
 _UNFINISHED = ".unfinished"
@@ -32,11 +36,13 @@ class EncodedFiles:
         blocks: How many blocks it wrote.
         rows: How many rows these have.
         skipped: How many blocks were there before.
+        cut: How many of the rows have a text that is longer than the model reads.
     """
 
     blocks: int
     rows: int
     skipped: int
+    cut: int = 0
 
 
 def encode_files(
@@ -94,7 +100,7 @@ def encode_files(
         raise ValueError(f"output={output!r}: expected a folder outside of those that are read")
     blocks = blocks_of(paths, block_rows, embeddings.check)
     missing = _missing(blocks, folder, {**embeddings.settings, "model": fingerprint_of(model)})
-    rows = 0
+    rows = cut = 0
     if missing:
         ray = connected_ray()
         resources = Resources(num_cpus, num_gpus)
@@ -113,8 +119,11 @@ def encode_files(
         with progress_bar(len(missing), unit="block", shown=shows_progress, description="Encoding") as progress:
             for receipt in receipts.iter_rows():
                 rows += int(receipt["rows"])
+                cut += int(receipt["cut"])
                 progress.update()
-    return EncodedFiles(blocks=len(missing), rows=rows, skipped=len(blocks) - len(missing))
+    if cut and embeddings.truncation == "warn":
+        logger.warning("%s", told_of_cuts(cut, rows, embeddings.cut_texts(model).limit))
+    return EncodedFiles(blocks=len(missing), rows=rows, skipped=len(blocks) - len(missing), cut=cut)
 
 
 class _BlockEncoder:
@@ -136,18 +145,20 @@ class _BlockEncoder:
         self._folder = folder
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[int]]:
-        """How many rows the blocks of these numbers have, which are then written."""
-        return {"rows": [self._written(self._blocks[number]) for number in batch["item"].tolist()]}
+        """How many rows the blocks of these numbers have, which are then written, and how many were cut."""
+        counts = [self._written(self._blocks[number]) for number in batch["item"].tolist()]
+        return {"rows": [rows for rows, _ in counts], "cut": [cut for _, cut in counts]}
 
-    def _written(self, block: Block) -> int:
+    def _written(self, block: Block) -> tuple[int, int]:
         with _attempt(block, self._folder):
             return self._tried(block)
 
-    def _tried(self, block: Block) -> int:
+    def _tried(self, block: Block) -> tuple[int, int]:
         for left in reversed(range(_TRIES)):
             try:
                 table = block.read(self._column.texts)
-                with_embeddings = self._column.added_to(table, self._model)
+                cut = self._column.cut_texts(self._model)
+                with_embeddings = self._column.added_to(table, self._model, cut)
                 _write(with_embeddings, self._folder, block.output)
             except OSError:  # a store that is busy say
                 if not left:
@@ -157,7 +168,7 @@ class _BlockEncoder:
                 raise ValueError(f"{block}: {error}") from error
             else:
                 break
-        return int(table.num_rows)
+        return int(table.num_rows), len(cut.places)
 
 
 @contextlib.contextmanager

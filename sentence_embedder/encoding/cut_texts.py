@@ -19,16 +19,18 @@ class CutTexts:
     Args:
         truncation: What is made of them: they are counted, or they are an error.
         limit: How many tokens of a text are read, if that is known.
+        start: The row of place 0, if these texts are a part of more.
 
     Raises:
         ValueError: There is no such way.
     """
 
-    def __init__(self, truncation: Truncation = "warn", limit: int | None = None) -> None:
+    def __init__(self, truncation: Truncation = "warn", limit: int | None = None, start: int = 0) -> None:
         if truncation not in get_args(Truncation):
             raise ValueError(f"truncation: expected one of {list(get_args(Truncation))}, found {truncation!r}")
         self.truncation = truncation
         self.limit = limit
+        self._start = start
         self._places: list[NDArray[np.int64]] = []
 
     @property
@@ -47,8 +49,9 @@ class CutTexts:
         if self.truncation == "error":
             limit = "the model reads" if self.limit is None else f"{self.limit:,} tokens"
             raise ValueError(
-                f"row {int(np.min(places))}: expected a text of no more than {limit}, found a longer one, and "
-                f"{len(places) - 1:,} more among those after it so far: split them, or pass truncation='ignore'"
+                f"row {self._start + int(np.min(places))}: expected a text of no more than {limit}, found a longer "
+                f"one, and {len(places) - 1:,} more among those after it so far: split them, or pass "
+                "truncation='ignore'"
             )
         self._places.append(np.asarray(places, dtype=np.int64))
 
@@ -64,8 +67,16 @@ class CutTexts:
 
     def told(self, count: int) -> str:
         """What there is to say of them, among so many texts."""
-        limit = "" if self.limit is None else f" {self.limit:,} tokens, all that"
-        return (
-            f"{len(self.places):,} of {count:,} texts were cut to{limit} the model reads: what follows is not in "
-            "their embeddings"
-        )
+        return told_of_cuts(len(self.places), count, self.limit)
+
+
+def told_of_cuts(cut: int, count: int, limit: int | None) -> str:
+    """What there is to say of texts that were cut.
+
+    Args:
+        cut: How many.
+        count: How many texts there are.
+        limit: How many tokens of a text are read, if that is known.
+    """
+    to = "what" if limit is None else f"{limit:,} tokens, all that"
+    return f"{cut:,} of {count:,} texts were cut to {to} the model reads: what follows is not in their embeddings"

@@ -366,6 +366,22 @@ def test_what_ray_does_not_do_is_told(arguments: list[str], message: str, run: R
     assert message in done.err
 
 
+def test_texts_that_are_cut_are_counted(run: Run, bert: Path, tmp_path: Path) -> None:
+    """At the end one is told how many texts the model has read only in part; or the row of the file is named."""
+    texts, output = tmp_path / "texts.txt", tmp_path / "out.npy"
+    texts.write_text("the cat\n" + "the cat " * 100 + "\na dog\n" + "a dog " * 100 + "\n", encoding="utf-8")
+    limit = SentenceTransformer(str(bert), device="cpu").max_seq_length
+
+    refused = run("encode", texts, output, "--model", bert, "--truncation", "error", "--save-every", 1)
+    done = run("encode", texts, output, "--model", bert, "--save-every", 1)
+
+    assert refused.code == 1
+    assert f"row 1: expected a text of no more than {limit} tokens" in refused.err
+    assert done.code == 0
+    assert "4 texts, 1 of them before" in done.err  # the one before the row that was refused
+    assert f"2 of 3 texts were cut to {limit} tokens" in done.err
+
+
 def test_ray_gets_the_arguments(run: Run, bert: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a cluster does, it is asked for as ``encode_files`` documents it."""
     from sentence_embedder.cluster import files

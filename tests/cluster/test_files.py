@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -12,6 +12,8 @@ import pytest
 from sentence_embedder import SentenceTransformer
 from sentence_embedder.cluster import EncodedFiles, RayPool, datasets, encode_dataset, encode_files, files
 from sentence_embedder.cluster.blocks import Block, Place
+from sentence_embedder.cluster.embedding_column import EmbeddingColumn
+from sentence_embedder.cluster.shipped_model import ShippedModel
 from sentence_embedder.models import Normalize
 from tests.cluster.conftest import Machines
 from tests.pool.deadline import within
@@ -203,6 +205,45 @@ def test_a_row_without_a_text_is_named(bert: SentenceTransformer, tmp_path: Path
         Exception, match=r"texts\.parquet, rows 2 to 2: column 'text': expected texts, found none in"
     ):
         within(120, lambda: encode_files(str(tmp_path / "in"), str(tmp_path / "out"), bert, block_rows=1))
+
+
+@pytest.mark.usefixtures("machines")
+def test_texts_that_are_cut_are_counted(
+    bert: SentenceTransformer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A run says how many texts the model has read only in part; or it ends, with the row."""
+    from pyarrow import parquet
+
+    (tmp_path / "in").mkdir()
+    texts = ["the cat", "the cat " * 100, "a dog", "a dog " * 100]
+    parquet.write_table(pa.table({"text": texts}), tmp_path / "in" / "texts.parquet")
+
+    def encode(out: str, **arguments: Any) -> EncodedFiles:
+        return within(
+            120, lambda: encode_files(str(tmp_path / "in"), str(tmp_path / out), bert, block_rows=2, **arguments)
+        )
+
+    assert encode("out") == EncodedFiles(blocks=2, rows=4, skipped=0, cut=2)
+    assert f"2 of 4 texts were cut to {bert.max_seq_length} tokens" in caplog.text
+    with pytest.raises(Exception, match=r"rows \d to \d: row 1: expected a text of no more than"):
+        encode("other", truncation="error")
+
+
+def test_tables_of_a_dataset_tell_once_of_cuts(bert: SentenceTransformer, caplog: pytest.LogCaptureFixture) -> None:
+    """An actor logs what it has cut of its first such table, and nothing where it is not to warn."""
+
+    class Here:
+        def loaded(self) -> SentenceTransformer:
+            return bert
+
+    table = pa.table({"text": ["the cat " * 100, "a dog"]})
+    for truncation in ("warn", "ignore"):
+        column = EmbeddingColumn.of(bert, "text", "embedding", {"truncation": truncation})
+        encoder = datasets._TableEncoder(cast("ShippedModel", Here()), column)
+        made = [encoder(table) for _ in range(2)]
+        assert [each.column_names for each in made] == [["text", "embedding"]] * 2
+
+    assert caplog.text.count("1 of 2 texts were cut") == 1
 
 
 @pytest.mark.usefixtures("machines")
