@@ -5,7 +5,10 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
+from sentence_embedder.argument_names import also_named
 
+
+@also_named(o="obj")
 def fullname(obj: object) -> str:
     """The dotted name of a class, or of the class of anything else; of what is built in the name alone.
 

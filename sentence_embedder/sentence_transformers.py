@@ -26,6 +26,7 @@ from sentence_embedder.acceleration.acceleration import Acceleration
 from sentence_embedder.acceleration.dtypes import check_dtype
 from sentence_embedder.acceleration.forward import Forward, PlainForward
 from sentence_embedder.acceleration.snapshot import is_bare
+from sentence_embedder.argument_names import also_named
 from sentence_embedder.devices import get_device_name, module_device
 from sentence_embedder.encoding.chain import Chain, Link, RoutedTexts, by_route
 from sentence_embedder.encoding.collector import Output, Rows, collector_for
@@ -347,6 +348,7 @@ class SentenceTransformer(nn.Sequential):
     @overload
     def encode(self, sentences: Any, *args: Any, **kwargs: Any) -> Any: ...
 
+    @also_named(inputs="sentences")
     def encode(
         self,
         sentences: Any,
@@ -564,6 +566,7 @@ class SentenceTransformer(nn.Sequential):
         return rows if convert_to_tensor else as_numpy(rows)
 
     @_typed_like(encode)
+    @also_named(inputs="sentences")
     def encode_query(self, sentences: Any, *args: Any, **kwargs: Any) -> Any:
         """``encode`` for queries: by the route ``query`` of a Router, and with the prompt of that name, if the
         model has one and none is given.
@@ -571,6 +574,7 @@ class SentenceTransformer(nn.Sequential):
         return self._encode_with_one_of(QUERY_PROMPT_NAMES, sentences, *args, **kwargs)
 
     @_typed_like(encode)
+    @also_named(inputs="sentences")
     def encode_document(self, sentences: Any, *args: Any, **kwargs: Any) -> Any:
         """``encode`` for documents: by the route ``document`` of a Router, and with the first prompt of the name
         ``document``, ``passage`` or ``corpus``, if the model has one and none is given.

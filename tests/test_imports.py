@@ -32,6 +32,7 @@ LAYERS = {
     ),
     CHAIN: ("models", "losses", "evaluation"),
     LEAVES: (
+        "argument_names",
         "atomic_folder",
         "datasets",
         "devices",

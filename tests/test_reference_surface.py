@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from sentence_embedder import SentenceTransformer
+from sentence_embedder.argument_names import other_names
 from tests.reference.environment import VERSIONS
 from tests.reference.golden import GOLDEN
 
@@ -61,19 +62,21 @@ def _owner(part: str) -> Any:
 
 
 def _in_common(version: str) -> Iterator[tuple[str, Any, Any]]:
-    """Dotted name, their parameters and ours, of all that has both."""
+    """Dotted name, their parameters, and ours that is called, of all that has both."""
     for part, names in NAMES[version].items():
         for name, theirs in names.items():
             ours = getattr(_owner(part), name, None)
             if theirs is not None and callable(ours):
-                parameters = inspect.signature(ours).parameters.values()
-                yield f"{part}.{name}".lstrip("."), theirs, [p for p in parameters if p.name != "self"]
+                yield f"{part}.{name}".lstrip("."), theirs, ours
 
 
 def _unlike(version: str) -> Iterator[tuple[str, str]]:
     """(dotted name, parameter) of what ours does not take as theirs does."""
-    for dotted, theirs, ours in _in_common(version):
+    for dotted, theirs, called in _in_common(version):
+        ours = [p for p in inspect.signature(called).parameters.values() if p.name != "self"]
         named = {p.name: p for p in ours}
+        for other, own in other_names(called).items():
+            named.setdefault(other, named[own])
         takes_any = {p.kind for p in ours} >= {inspect.Parameter.VAR_KEYWORD}
         for name, kind, default in theirs:
             if kind.startswith("VAR_") or (name not in named and takes_any and name != "inputs"):

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from sentence_embedder.argument_names import also_named
 from sentence_embedder.evaluation.retrieval_evaluators import reciprocal_rank
 from sentence_embedder.evaluation.sentence_evaluator import Measured, MeasuringEvaluator
 from sentence_embedder.evaluation.statistics import average_precision, normalized_gain
@@ -37,6 +38,7 @@ class RerankingEvaluator(MeasuringEvaluator):
         ValueError: No sample has documents of both kinds.
     """
 
+    @also_named(mrr_at_k="at_k")
     def __init__(
         self,
         samples: Sequence[Mapping[str, Any]] | Mapping[Any, Mapping[str, Any]],

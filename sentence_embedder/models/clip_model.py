@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sentence_embedder.argument_names import also_named
 from sentence_embedder.features import Features
 from sentence_embedder.models.checkpoint import load_model, load_processor, save_model, save_processor
 
@@ -31,6 +32,12 @@ class CLIPModel(nn.Module):
         WeightsError: The checkpoint lacks weights.
     """
 
+    @also_named(
+        model_name_or_path="model_name",
+        model_kwargs="model_args",
+        config_kwargs="config_args",
+        processor_kwargs="tokenizer_args",
+    )
     def __init__(
         self,
         model_name: str = "openai/clip-vit-base-patch32",

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from sentence_embedder.argument_names import also_named
 from sentence_embedder.features import Features
 from sentence_embedder.formats import CNNConfig
 from sentence_embedder.models.module import Module
@@ -32,6 +33,7 @@ class CNN(Module):
     config_file_name = "cnn_config.json"
     config: CNNConfig
 
+    @also_named(in_embedding_dimension="in_word_embedding_dimension")
     def __init__(
         self,
         in_word_embedding_dimension: int,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+from sentence_embedder.argument_names import also_named
 from sentence_embedder.features import Features
 from sentence_embedder.formats import LSTMConfig
 from sentence_embedder.models.module import Module
@@ -26,6 +27,7 @@ class LSTM(Module):
     config_file_name = "lstm_config.json"
     config: LSTMConfig
 
+    @also_named(embedding_dimension="word_embedding_dimension")
     def __init__(
         self,
         word_embedding_dimension: int,

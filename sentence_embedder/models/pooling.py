@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sentence_embedder.argument_names import also_named
 from sentence_embedder.features import Features
 from sentence_embedder.formats import POOLING_FLAGS, POOLING_MODES, PoolingConfig, PoolingMode
 from sentence_embedder.models.module import Module
@@ -142,6 +143,7 @@ class Pooling(Module):
     pooling_mode_weightedmean_tokens = _flag("weightedmean")
     pooling_mode_lasttoken = _flag("lasttoken")
 
+    @also_named(embedding_dimension="word_embedding_dimension")
     def __init__(
         self,
         word_embedding_dimension: int,

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
+from sentence_embedder.argument_names import also_named
 from sentence_embedder.features import Features, TokenizedTexts
 from sentence_embedder.files import check_inside, read_json, write_json
 from sentence_embedder.formats import TRANSFORMER_CONFIG_NAMES, TransformerConfig
@@ -43,6 +44,7 @@ class Transformer(nn.Module):
         WeightsError: The checkpoint lacks weights that the embeddings depend on.
     """
 
+    @also_named(model_kwargs="model_args", config_kwargs="config_args", processor_kwargs="tokenizer_args")
     def __init__(
         self,
         model_name_or_path: str,

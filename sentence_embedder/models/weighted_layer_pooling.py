@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from sentence_embedder.argument_names import also_named
 from sentence_embedder.features import Features
 from sentence_embedder.formats import WeightedLayerPoolingConfig
 from sentence_embedder.models.module import Module
@@ -26,6 +27,7 @@ class WeightedLayerPooling(Module):
     config_class = WeightedLayerPoolingConfig
     config: WeightedLayerPoolingConfig
 
+    @also_named(embedding_dimension="word_embedding_dimension")
     def __init__(
         self,
         word_embedding_dimension: int,
