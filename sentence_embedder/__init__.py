@@ -13,19 +13,23 @@ from sentence_embedder.version import __version__
 if TYPE_CHECKING:
     from sentence_embedder.datasets.parallel_dataset import ParallelSentencesDataset
     from sentence_embedder.datasets.sentences_dataset import SentencesDataset
+    from sentence_embedder.encoding.nonfinite import NonFiniteError
     from sentence_embedder.input_example import InputExample
     from sentence_embedder.logging_handler import LoggingHandler
     from sentence_embedder.model_card_data import SentenceTransformerModelCardData
     from sentence_embedder.pool.encode_pool import EncodePool
     from sentence_embedder.pool.failure import PoolError
+    from sentence_embedder.quantization.calibration import Calibration
     from sentence_embedder.quantization.precision import quantize_embeddings
     from sentence_embedder.sentence_transformers import SentenceTransformer
     from sentence_embedder.similarity import SimilarityFunction
 
 __all__ = [
+    "Calibration",
     "EncodePool",
     "InputExample",
     "LoggingHandler",
+    "NonFiniteError",
     "ParallelSentencesDataset",
     "PoolError",
     "SentenceTransformer",
@@ -37,9 +41,11 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Calibration": "quantization.calibration",
     "EncodePool": "pool.encode_pool",
     "InputExample": "input_example",
     "LoggingHandler": "logging_handler",
+    "NonFiniteError": "encoding.nonfinite",
     "ParallelSentencesDataset": "datasets.parallel_dataset",
     "PoolError": "pool.failure",
     "SentenceTransformer": "sentence_transformers",

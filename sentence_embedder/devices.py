@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import torch
 from torch import nn
@@ -12,6 +15,8 @@ from torch import nn
 _MEMORY = Path("/proc/meminfo")
 _CONTROL_GROUPS = Path("/proc/self/cgroup")
 _CONTROLS = Path("/sys/fs/cgroup")
+
+_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 
 
 def get_device_name() -> str:
@@ -43,6 +48,24 @@ def available_memory() -> int | None:
         return None
     sizes = (line.split() for line in lines)
     return next((int(size) * 1024 for name, size, *_ in sizes if name == "MemAvailable:"), None)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that there is not enough memory, of a GPU or of the machine."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    # Kinds of devices without an error of their own, and the allocator of the CPU, say it in words.
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _OUT_OF_MEMORY)
+
+
+def give_back_memory(device: torch.device) -> None:
+    """Give memory that nothing uses any more, but that is kept for later, back to the system."""
+    gc.collect()
+    backend: Any = getattr(torch, device.type, None)
+    if hasattr(backend, "empty_cache"):
+        backend.empty_cache()
+    if os.name == "posix" and hasattr(library := ctypes.CDLL(None), "malloc_trim"):  # glibc
+        library.malloc_trim(0)
 
 
 def available_cores() -> int:

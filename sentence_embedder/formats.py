@@ -58,10 +58,11 @@ class ModelConfig(Record):
         similarity_fn_name: ``"cosine"``, ``"dot"``, ``"euclidean"`` or ``"manhattan"``.
         truncate_dim: Width to which embeddings are cut.
         model_type: The family of the model; absent in files of 2.7, where there was one.
+        calibration: The ranges for int8 and uint8, see ``Calibration``; of this package alone.
     """
 
     newer_names = MappingProxyType({"__version__": "versions"})
-    written_if_set = frozenset(["similarity_fn_name", "truncate_dim", "model_type"])
+    written_if_set = frozenset(["similarity_fn_name", "truncate_dim", "model_type", "calibration"])
 
     versions: Mapping[str, str] = field(default_factory=dict)
     prompts: Mapping[str, str] = field(default_factory=dict)
@@ -69,6 +70,7 @@ class ModelConfig(Record):
     similarity_fn_name: str | None = None
     truncate_dim: int | None = None
     model_type: str | None = None
+    calibration: Mapping[str, Sequence[float]] | None = None
 
     @classmethod
     def _taken_from(cls, fields: Fields) -> dict[str, Any]:

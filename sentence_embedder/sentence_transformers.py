@@ -9,6 +9,7 @@ import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -27,14 +28,17 @@ from sentence_embedder.acceleration.dtypes import check_dtype
 from sentence_embedder.acceleration.forward import Forward, PlainForward
 from sentence_embedder.acceleration.snapshot import is_bare
 from sentence_embedder.argument_names import also_named
-from sentence_embedder.devices import get_device_name, module_device
-from sentence_embedder.encoding.chain import Chain, Link, RoutedTexts, by_route
-from sentence_embedder.encoding.collector import Output, Rows, collector_for
+from sentence_embedder.devices import get_device_name, give_back_memory, module_device
+from sentence_embedder.encoding.chain import Chain, Link, PlacedCollector, RoutedTexts, by_route
+from sentence_embedder.encoding.collector import Collector, Output, Rows, collector_for
 from sentence_embedder.encoding.cut_texts import CutTexts, Truncation
 from sentence_embedder.encoding.engine import Engine, TokenizedOnDemand, TokenizesAhead, text_length
+from sentence_embedder.encoding.findings import Findings
 from sentence_embedder.encoding.inputs import DistinctTexts, as_items, chunks_of
 from sentence_embedder.encoding.late_chunks import chunk_embeddings
-from sentence_embedder.encoding.options import EncodeArguments, EncodeOptions, OutputValue, container_for
+from sentence_embedder.encoding.nonfinite import NonFiniteRows, OnNonFinite
+from sentence_embedder.encoding.options import EncodeArguments, EncodeOptions, OutputValue, container_for, is_whole
+from sentence_embedder.encoding.token_budget import TokenBudget
 from sentence_embedder.features import BatchSource, Features
 from sentence_embedder.formats import ModelConfig, ModuleEntry
 from sentence_embedder.hub.card_metadata import CardMetadata
@@ -54,6 +58,7 @@ from sentence_embedder.prompts import (
     first_named,
     resolve_prompt,
 )
+from sentence_embedder.quantization.calibration import Calibration
 from sentence_embedder.quantization.precision import CALIBRATED_PRECISIONS, Precision, as_numpy
 from sentence_embedder.saved_model import LoadArguments, SavedModel
 from sentence_embedder.similarity import Embeddings, SimilarityFunction, as_tensor, truncate_embeddings
@@ -197,6 +202,10 @@ class SentenceTransformer(nn.Sequential):
         self._has_told_of_cuts = self._has_hinted_at_prompts = False
         self._training_facts: Mapping[str, Any] = {}
         self._training_record: TrainingRecord | None = None
+        self._token_budget = TokenBudget()
+        self._unloaded_from: torch.device | None = None
+        known = saved.config.calibration
+        self.calibration: Calibration | None = None if known is None else Calibration.from_dict(known)
         self.prompts: dict[str, str] = dict(saved.config.prompts if prompts is None else prompts)
         self.default_prompt_name = default_prompt_name or saved.config.default_prompt_name
         if self.default_prompt_name is not None:
@@ -253,6 +262,8 @@ class SentenceTransformer(nn.Sequential):
         chunk_size: int | None = None,
         out: NDArray[Any] | None = None,
         truncation: Truncation | CutTexts = "warn",
+        on_nonfinite: OnNonFinite | NonFiniteRows = "nan",
+        deterministic: bool = False,
         **kwargs: Any,
     ) -> NDArray[Any]: ...
 
@@ -368,6 +379,8 @@ class SentenceTransformer(nn.Sequential):
         chunk_size: int | None = None,
         out: Output | None = None,
         truncation: Truncation | CutTexts = "warn",
+        on_nonfinite: OnNonFinite | NonFiniteRows = "nan",
+        deterministic: bool = False,
         **kwargs: Any,
     ) -> Any:
         """The embeddings of texts.
@@ -386,7 +399,8 @@ class SentenceTransformer(nn.Sequential):
             output_value: ``"sentence_embedding"``; ``"token_embeddings"``: a list of tensors (tokens, dim), one
                 a text (``token_offsets`` says where its tokens stand); None: a list of dicts with all features.
             precision: ``"float32"``, ``"int8"``, ``"uint8"``, ``"binary"`` or ``"ubinary"``; see
-                ``quantize_embeddings``.
+                ``quantize_embeddings``. The ranges for int8 and uint8 are those of ``calibrate``, or else of this
+                call.
             convert_to_numpy: Whether sentence embeddings are returned as an array, rather than as a list of
                 tensors.
             convert_to_tensor: Whether they are returned as one tensor instead.
@@ -402,6 +416,10 @@ class SentenceTransformer(nn.Sequential):
                 returned. With ``convert_to_tensor`` a tensor.
             truncation: What is made of texts that are longer than ``max_seq_length``: ``"warn"``: how many were cut
                 is logged, as a warning the first time; ``"ignore"``; or ``"error"``.
+            on_nonfinite: What is made of embeddings that are not finite, even if their texts are computed again,
+                alone and in float32: ``"nan"``: the row is NaN, and a warning names it; or ``"raise"``.
+            deterministic: Whether an embedding is bit for bit the same whatever else is in the call, on one machine
+                with one number of threads. Each text is then computed alone, which takes longer.
             kwargs: What modules of this model ask for: ``task`` names the route of a Router.
 
         Returns:
@@ -413,11 +431,17 @@ class SentenceTransformer(nn.Sequential):
             TypeError: What was given is no text, or a row of it is missing; or no module takes an argument.
             ValueError: An option has a value that does not exist, or a combination without a meaning; or a text is
                 too long, and ``truncation`` is ``"error"``.
+            NonFiniteError: Embeddings are not finite, and ``on_nonfinite`` is ``"raise"`` or the precision has no
+                NaN. It has all the others; a ``ValueError``.
+            MemoryError: A text does not fit into the memory of the device, although it was tried alone; batches
+                that do not fit are halved.
             PoolError: A process of a pool failed, or was lost.
         """
         items, is_single = as_items(sentences)
         limit = getattr(next(iter(self), None), "max_seq_length", None)
         cut = truncation if isinstance(truncation, CutTexts) else CutTexts(truncation, limit)
+        nonfinite = on_nonfinite if isinstance(on_nonfinite, NonFiniteRows) else NonFiniteRows(on_nonfinite)
+        found = Findings(cut, nonfinite)
         self._check_kwargs(kwargs)
         prompt = self._prompt_of(prompt_name, prompt)
         options = EncodeOptions(
@@ -428,6 +452,7 @@ class SentenceTransformer(nn.Sequential):
             normalize_embeddings=normalize_embeddings,
             truncate_dim=self.truncate_dim if truncate_dim is None else truncate_dim,
             prompt=prompt,
+            deterministic=deterministic,
         )
         if options.prompt is None and not self._has_hinted_at_prompts:
             self._hint_at_prompts()
@@ -438,14 +463,16 @@ class SentenceTransformer(nn.Sequential):
             shown = len(items) > batch_size and _shows_progress()
         if pool is None and not isinstance(device, (list, tuple)):
             texts = apply_prompt(prompt, items)
-            rows = self._encoded(texts, options, device, kwargs, cut, out=out, shows_progress=shown)
+            rows = self._encoded(texts, options, device, kwargs, found, out=out, shows_progress=shown)
         else:
             check_chunk_size(chunk_size)
             with self._lent(pool, device) as lent:
                 request = Request(options, kwargs, SentenceTransformer.encode)
-                rows = self._encoded_by(lent, request, items, chunk_size, cut, out=out, shows_progress=shown)
+                rows = self._encoded_by(lent, request, items, chunk_size, found, out=out, shows_progress=shown)
         if cut is not truncation:
             self._tell_of(cut, len(items))
+        if nonfinite is not on_nonfinite:
+            nonfinite.judge(rows)
         return rows[0] if is_single else rows
 
     def encode_iter(
@@ -470,7 +497,7 @@ class SentenceTransformer(nn.Sequential):
             prompt: See above.
             batch_size: See above.
             chunk_size: How many embeddings an array has; the last one may have fewer.
-            precision: ``"float32"``, ``"binary"`` or ``"ubinary"``: the others need all embeddings at once.
+            precision: As for ``encode``; ``"int8"`` and ``"uint8"`` if the model is calibrated.
             convert_to_tensor: Whether the arrays are tensors.
             device: See above.
             normalize_embeddings: See above.
@@ -481,12 +508,12 @@ class SentenceTransformer(nn.Sequential):
 
         Raises:
             TypeError: A row is missing or is no text.
-            ValueError: As for ``encode``; or the precision needs all embeddings at once.
+            ValueError: As for ``encode``; or the precision needs ranges, and the model is not calibrated.
         """
-        if precision in CALIBRATED_PRECISIONS:
+        if precision in CALIBRATED_PRECISIONS and self.calibration is None:
             raise ValueError(
-                f"{precision} needs the range of each dimension over all embeddings: stream float32, then call "
-                "quantize_embeddings on each array with the same ranges="
+                f"{precision} needs the range of each dimension over all embeddings: calibrate the model first; or "
+                "stream float32, and call quantize_embeddings on each array with the same ranges="
             )
         if isinstance(device, (list, tuple)):
             raise ValueError(
@@ -684,7 +711,7 @@ class SentenceTransformer(nn.Sequential):
         options: EncodeOptions,
         device: str | torch.device | None,
         kwargs: Mapping[str, Any],
-        cut: CutTexts,
+        found: Findings,
         *,
         out: Output | None,
         shows_progress: bool,
@@ -696,17 +723,66 @@ class SentenceTransformer(nn.Sequential):
         # What comes apart for each text, its owner may change; and who tokenises by batches, may count them.
         may_share = is_rows and len(groups) == 1 and engines[0].forward.batch_tokens is not None
         distinct = DistinctTexts.of(texts) if may_share else DistinctTexts.every(len(texts))
-        dimension = self._dimension_cut_to(options.truncate_dim)
-        collector = collector_for(distinct, options, dimension=dimension, device=device, out=out)
+        collector = self._collector(distinct, options, device, found, out)
         with progress_bar(len(texts), unit="sentence", shown=shows_progress, description="Encoding") as progress:
             if len(distinct.computed) < len(texts):
                 groups = [RoutedTexts.of_all([texts[place] for place in distinct.computed])]
                 progress.update(len(texts) - len(distinct.computed))
             for group, engine in zip(groups, engines, strict=True):
                 among_all = distinct.computed[group.places]
-                engine.run(group.texts, group.place(collector), progress, cut.of_some(among_all))
-        cut.repeat(distinct)
+                engine.run(group.texts, group.place(collector), progress, rows=among_all, on_cut=found.cut.add)
+        collector.settle()
+        if len(found.nonfinite.places):
+            for group in groups:
+                self._compute_again(group, distinct, options, device, kwargs, collector, found.nonfinite)
+        found.cut.repeat(distinct)
         return collector.finish()
+
+    def _collector(
+        self,
+        texts: DistinctTexts,
+        options: EncodeOptions,
+        device: torch.device,
+        found: Findings,
+        out: Output | None,
+    ) -> Collector:
+        """What takes the results, with what is known of the model's embeddings."""
+        dimension, ranges = self._dimension_cut_to(options.truncate_dim), None
+        wants_ranges = options.precision in CALIBRATED_PRECISIONS and options.output_value == "sentence_embedding"
+        if self.calibration is not None and wants_ranges and dimension is not None:
+            ranges = self.calibration.ranges_for(dimension, normalized=options.normalize_embeddings)
+        return collector_for(
+            texts,
+            options,
+            dimension=dimension,
+            device=device,
+            out=out,
+            nonfinite=found.nonfinite,
+            ranges=ranges,
+        )
+
+    def _compute_again(
+        self,
+        group: RoutedTexts,
+        distinct: DistinctTexts,
+        options: EncodeOptions,
+        device: torch.device,
+        kwargs: Mapping[str, Any],
+        collector: Collector,
+        nonfinite: NonFiniteRows,
+    ) -> None:
+        """Compute texts of a route again whose embeddings are not finite: alone, in float32, module by module."""
+        rows = distinct.computed[group.places]
+        these = np.flatnonzero(np.isin(rows, nonfinite.places))
+        texts = [group.texts[place] for place in these.tolist()]
+        formats = {parameter.dtype for parameter in self.parameters() if parameter.is_floating_point()}
+        model = self if formats <= {torch.float32, torch.float64} else copy.deepcopy(self).float()
+        options = replace(options, deterministic=True)
+        with torch.autocast(device.type, enabled=False), progress_bar(0, unit="sentence", shown=False) as progress:
+            engine = model._engine(group.key, options, device, kwargs, is_plain=True)
+            placed = PlacedCollector(collector, group.places[these])
+            engine.run(texts, placed, progress, rows=rows[these])
+        collector.settle()
 
     def _prompt_of(self, prompt_name: str | None, prompt: str | None) -> str | None:
         """The prompt that is meant by the arguments of a call."""
@@ -747,27 +823,28 @@ class SentenceTransformer(nn.Sequential):
         request: Request,
         texts: Sequence[Any],
         chunk_size: int | None,
-        cut: CutTexts,
+        found: Findings,
         *,
         out: Output | None,
         shows_progress: bool,
     ) -> Rows:
-        collector = collector_for(
-            DistinctTexts.every(len(texts)),
-            request.options,
-            dimension=self._dimension_cut_to(request.options.truncate_dim),
-            device=torch.device("cpu"),
-            out=out,
-        )
+        every = DistinctTexts.every(len(texts))
+        collector = self._collector(every, request.options, torch.device("cpu"), found, out)
         with progress_bar(len(texts), unit="sentence", shown=shows_progress, description="Encoding") as progress:
-            pool.run(request, texts, collector, progress, cut=cut, chunk_size=chunk_size)
+            pool.run(request, texts, collector, progress, cut=found.cut, chunk_size=chunk_size)
         return collector.finish()
 
     def _engine(
-        self, key: str | None, options: EncodeOptions, device: torch.device, kwargs: Mapping[str, Any]
+        self,
+        key: str | None,
+        options: EncodeOptions,
+        device: torch.device,
+        kwargs: Mapping[str, Any],
+        *,
+        is_plain: bool = False,
     ) -> Engine:
         """What turns texts of a route into Features: tokenised ahead, or by batches if somebody has their own
-        ``tokenize``.
+        ``tokenize``; if it is to be plain, through the modules as they are.
         """
         links = [routed for link in self._links() for routed in link.routed(key, kwargs.get("task"))]
         chain = Chain(links, kwargs)
@@ -781,17 +858,21 @@ class SentenceTransformer(nn.Sequential):
             is_stock = is_stock and type(first).tokenize is Transformer.tokenize
         if is_stock and isinstance(first, TokenizesAhead):
             tokenize: Callable[[Sequence[Any]], BatchSource] = first.tokenize_ahead
-            forward = self._forward(chain, key, options, device, extra)
         else:
             own = first.tokenize if is_stock else self.tokenize
             tokenize = functools.partial(TokenizedOnDemand, own)
-            forward = PlainForward(self._called(chain, key), device, extra)
+            is_plain = True
+        forward: Forward = PlainForward(self._called(chain, key), device, extra)
+        if not is_plain:
+            forward = self._forward(chain, key, options, device, extra)
         return Engine(
             tokenize=tokenize,
             forward=forward,
             device=device,
             batch_size=options.batch_size,
             longest=getattr(first, "max_seq_length", None),
+            budget=self._token_budget,
+            is_deterministic=options.deterministic,
         )
 
     def _forward(
@@ -866,9 +947,50 @@ class SentenceTransformer(nn.Sequential):
         """The device to compute on, with the model there and in evaluation mode; changes only what must change."""
         if _is_training(self):
             self.eval()
+        device = device or self._unloaded_from
         if device is not None and torch.device(device) != self.device:
             self.to(torch.device(device))
+        self._unloaded_from = None
         return self.device
+
+    def calibrate(
+        self,
+        sentences: Any,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        batch_size: int = 32,
+        *,
+        truncate_dim: int | None = None,
+        **arguments: Any,
+    ) -> Calibration:
+        """Find the range of each dimension for int8 and uint8, once for all calls of ``encode``.
+
+        With it, one text can be encoded in these precisions, and what is encoded in several calls is comparable. It
+        is saved with the model.
+
+        Args:
+            sentences: Texts like those to come, hundreds of them or more.
+            prompt_name: As for ``encode``, like all that follows.
+            prompt: See above.
+            batch_size: See above.
+            truncate_dim: See above. Ranges are known of embeddings of this width; of narrower ones, too, if they
+                are not scaled to length 1 after they are cut.
+            arguments: ``pool``, ``device`` and what else says how embeddings are computed.
+
+        Returns:
+            The calibration, which is also ``model.calibration``; None there undoes it.
+
+        Raises:
+            ValueError: There are fewer than two texts, or embeddings that are not finite.
+
+        Example:
+            >>> model.calibrate(corpus)  # doctest: +SKIP
+            >>> model.encode("one text", precision="int8").dtype  # doctest: +SKIP
+            dtype('int8')
+        """
+        embeddings = self.encode(sentences, prompt_name, prompt, batch_size, truncate_dim=truncate_dim, **arguments)
+        self.calibration = Calibration.of(np.atleast_2d(embeddings))
+        return self.calibration
 
     # ── Several processes ─────────────────────────────────────────────────────────────────────────────────
 
@@ -1044,6 +1166,35 @@ class SentenceTransformer(nn.Sequential):
         for name, module in list(self._modules.items())[idx]:
             part.add_module(name, module)
         return part
+
+    # ── Memory ────────────────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def max_batch_tokens(self) -> int | None:
+        """The most tokens that a batch may have as it is padded, where memory is short; None for no such limit.
+
+        Larger batches are split. A text that has more is a ``MemoryError``. What did not fit into the memory of a
+        device is split without it, and remembered: this is for devices that do not say so, a CPU above all.
+        """
+        return self._token_budget.limit
+
+    @max_batch_tokens.setter
+    def max_batch_tokens(self, limit: int | None) -> None:
+        if limit is not None and (not is_whole(limit) or limit < 1):
+            raise ValueError(f"max_batch_tokens: expected 1 or more, or None, found {limit!r}")
+        self._token_budget = TokenBudget(limit)
+
+    def unload(self) -> None:
+        """Give back the memory of a GPU, and what else this model keeps to be quick.
+
+        Its weights move to main memory; the next call of ``encode`` takes them back to where they were.
+        """
+        device = self.device
+        if device.type != "cpu":
+            self._unloaded_from = device
+            self.to("cpu")
+        self._acceleration.forget()
+        give_back_memory(device)
 
     # ── Settings ──────────────────────────────────────────────────────────────────────────────────────────
 
@@ -1399,6 +1550,7 @@ class SentenceTransformer(nn.Sequential):
             similarity_fn_name=self._similarity_fn_name or self._model_config.similarity_fn_name,
             truncate_dim=self.truncate_dim,
             model_type=self._model_config.model_type,
+            calibration=None if self.calibration is None else self.calibration.to_dict(),
             versions={"sentence_transformers": _API_LEVEL, **_versions()},
             extra=self._model_config.extra,
         )

@@ -7,6 +7,7 @@ import logging
 import pickle
 import sys
 import threading
+import weakref
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
@@ -25,6 +26,7 @@ from torch import Tensor, nn
 from transformers import BertTokenizer
 
 from sentence_embedder import InputExample, SentenceTransformer, SimilarityFunction
+from sentence_embedder.encoding.options import EncodeOptions
 from sentence_embedder.features import Features
 from sentence_embedder.models import Dense, Normalize, Pooling, Transformer
 from sentence_embedder.util import cos_sim
@@ -506,6 +508,36 @@ class TestTokenOffsets:
             shared.token_offsets(["a", ("a", "b")])
         with pytest.raises(ValueError, match="expected a first module that knows their places, found BagOfLetters"):
             SentenceTransformer(modules=[BagOfLetters()], device="cpu").token_offsets("a")
+
+
+class TestUnload:
+    """Memory that is given back."""
+
+    def test_what_was_made_to_be_quick_goes(self, tiny_folders: dict[str, Path]) -> None:
+        """The next call makes it anew, and the embeddings are the same to the last bit."""
+        model = SentenceTransformer(str(tiny_folders["bert"]), device="cpu")
+        before = model.encode(["the cat", "a dog"])
+        forward: Any = model._engine(None, EncodeOptions(), torch.device("cpu"), {}).forward
+        packed = weakref.ref(forward.encoder)
+        del forward
+        assert packed() is not None
+
+        model.unload()
+
+        assert packed() is None
+        np.testing.assert_array_equal(model.encode(["the cat", "a dog"]), before)
+
+    @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+    def test_a_gpu_is_left_and_entered_again(self, tiny_folders: dict[str, Path]) -> None:
+        """Its memory is free until the next call takes the weights back."""
+        model = SentenceTransformer(str(tiny_folders["bert"]), device="cuda")
+        before = model.encode("the cat")
+
+        model.unload()
+
+        assert torch.cuda.memory_allocated() == 0
+        np.testing.assert_allclose(model.encode("the cat"), before, atol=1e-6)
+        assert model.device.type == "cuda"
 
 
 class TestPrompts:

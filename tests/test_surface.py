@@ -71,7 +71,7 @@ NEWER: dict[str, set[str]] = {
         *("similarity_fn_name", "local_files_only", "model_kwargs", "tokenizer_kwargs", "config_kwargs"),
         *("processor_kwargs", "backend", "acceleration", "dtype", "refresh", "model_card_data"),
     },
-    "encode": {"truncate_dim", "pool", "chunk_size", "out", "truncation"},
+    "encode": {"truncate_dim", "pool", "chunk_size", "out", "truncation", "on_nonfinite", "deterministic"},
     "encode_chunks": {"convert_to_tensor", "normalize_embeddings", "truncate_dim"},
     "push_to_hub": {"revision", "create_pr", "use_auth_token"},
     "save": {"replace_model_card"},

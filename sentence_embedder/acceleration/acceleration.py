@@ -82,6 +82,10 @@ class Acceleration:
         self.dtype = dtype
         self._readings: dict[str | None, Transient[_Reading]] = {}
 
+    def forget(self) -> None:
+        """Drop what was read of a model, and the memory that it takes."""
+        self._readings = {}
+
     def forward(
         self,
         model: nn.Sequential,

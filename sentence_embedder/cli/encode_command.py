@@ -99,15 +99,16 @@ def _file_encoding(args: argparse.Namespace, model: Any, texts: TextFile, output
 
     encode = model.encode_query if args.query else model.encode_document if args.document else model.encode
     arguments = _encode_arguments(args)
-    # The range of a dimension is known at the end: until then they stay as they are.
-    kept_as = "float32" if args.precision in _AFTER_ALL else args.precision
+    # Unless the model is calibrated, ranges are known at the end: until then embeddings stay as they are.
+    is_after_all = args.precision in _AFTER_ALL and model.calibration is None
+    kept_as = "float32" if is_after_all else args.precision
     return FileEncoding(
         texts=texts,
         output=output,
         encode=lambda chunk, cut: encode(
             chunk, precision=kept_as, show_progress_bar=False, truncation=cut, **arguments
         ),
-        precision=args.precision,
+        finished_as=args.precision if is_after_all else None,
         save_every=args.save_every,
         limit=model.get_max_seq_length(),
         truncation=args.truncation,
@@ -122,6 +123,7 @@ def _file_encoding(args: argparse.Namespace, model: Any, texts: TextFile, output
             "model": fingerprint_of(model),
             "prompts": [model.prompts, model.default_prompt_name],
             "version": __version__,
+            "calibration": None if model.calibration is None else model.calibration.to_dict(),
         },
     )
 

@@ -33,7 +33,7 @@ class FileEncoding:
         texts: The file with the texts.
         output: The file that will be.
         encode: What makes embeddings of a chunk.
-        precision: Their format in the output.
+        finished_as: The precision that they get when all are there; None if they have theirs from the beginning.
         save_every: How many texts a chunk has.
         limit: How many tokens of a text the model reads.
         truncation: What is made of texts that are longer.
@@ -43,7 +43,7 @@ class FileEncoding:
     texts: TextFile
     output: Path
     encode: Encode
-    precision: str
+    finished_as: str | None
     save_every: int
     limit: int | None
     settings: dict[str, Any]
@@ -101,14 +101,10 @@ class FileEncoding:
 
     def _finished(self, kept: NDArray[Any]) -> Finished:
         """What is done when all embeddings are there: bytes need the range of each dimension."""
-        from sentence_embedder.quantization.precision import (
-            CALIBRATED_PRECISIONS,
-            check_calibration,
-            quantize_embeddings,
-        )
+        from sentence_embedder.quantization.precision import check_calibration, quantize_embeddings
 
-        precision: Any = self.precision
-        if precision not in CALIBRATED_PRECISIONS:
+        precision: Any = self.finished_as
+        if precision is None:
             return lambda rows: rows
         check_calibration(precision, len(kept))
         ranges = _ranges(kept)

@@ -60,7 +60,7 @@ class SearchedFile:
                 encode=lambda chunk, cut: model.encode_document(
                     chunk, batch_size=batch_size, show_progress_bar=False, truncation=cut
                 ),
-                precision="float32",
+                finished_as=None,
                 save_every=_SAVE_EVERY,
                 limit=model.get_max_seq_length(),
                 settings=made_by,

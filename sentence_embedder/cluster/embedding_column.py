@@ -6,10 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from torch import nn
 
 from sentence_embedder.encoding.collector import Collector
 from sentence_embedder.encoding.cut_texts import CutTexts, Truncation
+from sentence_embedder.encoding.nonfinite import NonFiniteRows, OnNonFinite
 from sentence_embedder.pool.request import Request
 from sentence_embedder.progress import Progress
 from sentence_embedder.quantization.precision import CALIBRATED_PRECISIONS, as_numpy, quantize_embeddings
@@ -29,12 +31,14 @@ class EmbeddingColumn:
         name: The column of the embeddings.
         request: What is wanted of each text.
         truncation: What is made of texts that are longer than the model reads.
+        on_nonfinite: What is made of embeddings that are not finite.
     """
 
     texts: str
     name: str
     request: Request
     truncation: Truncation = "warn"
+    on_nonfinite: OnNonFinite = "nan"
 
     @staticmethod
     def of(model: Any, texts: str, name: str, arguments: Mapping[str, Any]) -> EmbeddingColumn:
@@ -51,14 +55,20 @@ class EmbeddingColumn:
             )
         if name == texts:
             raise ValueError(f"output_column={name!r}: expected another one than that of the texts")
-        if arguments.get("precision") in CALIBRATED_PRECISIONS:
+        if arguments.get("precision") in CALIBRATED_PRECISIONS and model.calibration is None:
             raise ValueError(
-                f"precision={arguments['precision']!r}: expected one that needs no look at all embeddings first; "
-                "write float32, and quantise with quantize_embeddings and ranges"
+                f"precision={arguments['precision']!r}: expected one that needs no look at all embeddings first, "
+                "or a model that is calibrated; or write float32, and quantise with quantize_embeddings and ranges"
             )
         listener = _Listener(model)
         model.encode([], pool=listener, **arguments)
-        return EmbeddingColumn(texts, name, listener.requests[0], arguments.get("truncation", "warn"))
+        return EmbeddingColumn(
+            texts,
+            name,
+            listener.requests[0],
+            arguments.get("truncation", "warn"),
+            arguments.get("on_nonfinite", "nan"),
+        )
 
     @property
     def settings(self) -> dict[str, str]:
@@ -71,6 +81,7 @@ class EmbeddingColumn:
             "precision": options.precision,
             "normalize_embeddings": options.normalize_embeddings,
             "truncate_dim": options.truncate_dim,
+            "deterministic": options.deterministic,
             **self.request.kwargs,
         }
         return {name: repr(value) for name, value in wanted.items()}
@@ -113,8 +124,15 @@ class EmbeddingColumn:
         answer = self.request.answered_by(model, texts)
         cut.add(answer.cut)
         rows = answer.results()
-        precision = self.request.options.precision
-        return as_numpy(rows) if precision == "float32" else quantize_embeddings(rows, precision)
+        nonfinite = NonFiniteRows(self.on_nonfinite)
+        nonfinite.look_at(np.arange(len(texts)), rows)
+        nonfinite.judge(as_numpy(rows))
+        options, ranges = self.request.options, None
+        if options.precision == "float32":
+            return as_numpy(rows)
+        if options.precision in CALIBRATED_PRECISIONS:
+            ranges = model.calibration.ranges_for(rows.shape[1], normalized=options.normalize_embeddings)
+        return quantize_embeddings(rows, options.precision, ranges)
 
 
 class _Listener:

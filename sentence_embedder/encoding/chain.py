@@ -121,6 +121,10 @@ class PlacedCollector:
         """Take results that somebody else has collected."""
         self.collector.put(self.places[places], results)
 
+    def settle(self) -> None:
+        """Let the collector look at all that has come."""
+        self.collector.settle()
+
     def finish(self) -> Rows:
         """What the collector has."""
         return self.collector.finish()

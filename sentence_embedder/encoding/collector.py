@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sentence_embedder.encoding.inputs import DistinctTexts
+from sentence_embedder.encoding.nonfinite import NonFiniteError, NonFiniteRows
 from sentence_embedder.encoding.options import EncodeOptions
 from sentence_embedder.features import Features, Places, array_to_device, memory_of
 from sentence_embedder.quantization.precision import (
@@ -51,6 +52,9 @@ class Collector(Protocol):
             results: A tensor of sentence embeddings (texts, dim), or a list with one object a text.
         """
 
+    def settle(self) -> None:
+        """Look at all that has come: only then is it known which results are not finite."""
+
     def finish(self) -> Rows:
         """All results, in the order of the texts."""
 
@@ -64,6 +68,8 @@ class SentenceEmbeddings:
         dimension: Width of the embeddings, if it is known; for the result of no texts at all.
         device: Where the modules compute.
         out: The array to put them into, if there is one.
+        nonfinite: Told which rows are not finite.
+        ranges: Minimum and maximum of each dimension for int8 and uint8, shape (2, dim), if they are known.
 
     Raises:
         ValueError: A single text in a precision that needs several, or an ``out`` that does not fit.
@@ -76,8 +82,14 @@ class SentenceEmbeddings:
         dimension: int | None,
         device: torch.device,
         out: Output | None = None,
+        *,
+        nonfinite: NonFiniteRows | None = None,
+        ranges: NDArray[Any] | None = None,
     ) -> None:
-        check_calibration(options.precision, texts.count)
+        if ranges is None:
+            check_calibration(options.precision, texts.count)
+        self._ranges = ranges
+        self._nonfinite = NonFiniteRows() if nonfinite is None else nonfinite
         self._texts = texts
         self._options = options
         self._device = torch.device("cpu") if options.container == "numpy" else device
@@ -107,20 +119,28 @@ class SentenceEmbeddings:
         self._waiting.append((self._texts.computed[places], rows))
         on_other_device = rows.device != self._rows.device
         if not on_other_device or sum(len(waiting) for _, waiting in self._waiting) >= _ROWS_ON_DEVICE:
-            self._settle()
+            self.settle()
 
-    def _settle(self) -> None:
-        """Put the embeddings that wait into their places."""
+    def settle(self) -> None:
+        """Put the embeddings that wait into their places: only then is it known which are not finite."""
         if self._waiting:
             places, rows = zip(*self._waiting, strict=True)
             joined = rows[0] if len(rows) == 1 else torch.cat(rows)
             joined = joined.to(self._rows.device, self._rows.dtype)
-            _put(self._rows, np.concatenate(places), joined)
+            together = np.concatenate(places)
+            self._nonfinite.look_at(together, joined)
+            _put(self._rows, together, joined)
             self._waiting.clear()
 
     def finish(self) -> Rows:
         """All results, in the order of the texts."""
-        self._settle()
+        self.settle()
+        nonfinite = self._nonfinite.places
+        if len(nonfinite):
+            _put(self._rows, nonfinite, self._rows.new_full((len(nonfinite), *self._rows.shape[1:]), float("nan")))
+            self._nonfinite.repeat(self._texts)
+            if self._options.precision != "float32":
+                raise NonFiniteError(self._nonfinite.places, as_numpy(self._rows))
         for places, originals in self._texts.repeated():
             here = self._rows.device
             _put(self._rows, places, self._rows[array_to_device(originals, here)])
@@ -128,7 +148,7 @@ class SentenceEmbeddings:
             return self._finished_in(self._out)
         container, precision = self._options.container, self._options.precision
         if precision != "float32":
-            quantized = quantize_embeddings(self._rows, precision)
+            quantized = quantize_embeddings(self._rows, precision, self._ranges)
             if container == "numpy":
                 return quantized
             self._rows = torch.from_numpy(quantized)
@@ -139,7 +159,7 @@ class SentenceEmbeddings:
     def _finished_in(self, out: Output) -> Output:
         if self._options.precision != "float32":
             rows = out if isinstance(out, Tensor) else torch.from_numpy(out)
-            rows.copy_(torch.from_numpy(quantize_embeddings(self._rows, self._options.precision)))
+            rows.copy_(torch.from_numpy(quantize_embeddings(self._rows, self._options.precision, self._ranges)))
         return out
 
 
@@ -189,16 +209,23 @@ class _PerText:
     Args:
         texts: Which of the texts are computed.
         options: What is asked for.
+        nonfinite: Told which texts have results that are not finite.
     """
 
-    def __init__(self, texts: DistinctTexts, options: EncodeOptions) -> None:
+    def __init__(
+        self, texts: DistinctTexts, options: EncodeOptions, nonfinite: NonFiniteRows | None = None
+    ) -> None:
         self._options = options
+        self._nonfinite = NonFiniteRows() if nonfinite is None else nonfinite
         self._rows: list[Any] = [None] * texts.count
 
     def put(self, places: Places, results: Sequence[Any]) -> None:
         """Take the objects of some texts."""
         for place, result in zip(places, results, strict=True):
             self._rows[place] = result
+
+    def settle(self) -> None:
+        """Nothing waits."""
 
     def finish(self) -> Rows:
         """All results, in the order of the texts."""
@@ -216,8 +243,17 @@ class TokenEmbeddings(_PerText):
         tokens, masks = _feature(features, "token_embeddings"), _feature(features, "attention_mask")
         self.put(places, [tokens_of_text[mask.bool()] for tokens_of_text, mask in zip(tokens, masks, strict=True)])
 
+    def put(self, places: Places, results: Sequence[Tensor]) -> None:
+        """Take the matrices of some texts."""
+        super().put(places, results)
+        if len(results):
+            flags = torch.stack([torch.isfinite(matrix).all() for matrix in results])
+            self._nonfinite.add(np.asarray(places, dtype=np.int64), flags)
+
     def finish(self) -> Rows:
         """All results, in the order of the texts."""
+        for place in self._nonfinite.places.tolist():
+            self._rows[place] = torch.full_like(self._rows[place], float("nan"))
         if self._options.precision == "float32":
             return super().finish()
         return list(quantize_matrices(self._rows, self._options.precision))
@@ -242,13 +278,15 @@ def collector_for(
     dimension: int | None,
     device: torch.device,
     out: Output | None = None,
+    nonfinite: NonFiniteRows | None = None,
+    ranges: NDArray[Any] | None = None,
 ) -> Collector:
     """The collector for the output that is asked for; arguments as for ``SentenceEmbeddings``."""
     if options.output_value == "sentence_embedding":
-        return SentenceEmbeddings(texts, options, dimension, device, out)
+        return SentenceEmbeddings(texts, options, dimension, device, out, nonfinite=nonfinite, ranges=ranges)
     if out is not None:
         _check_output(out, texts.count, options)
-    return TokenEmbeddings(texts, options) if options.output_value else AllFeatures(texts, options)
+    return TokenEmbeddings(texts, options, nonfinite) if options.output_value else AllFeatures(texts, options)
 
 
 def _feature(features: Features, name: str) -> Tensor:

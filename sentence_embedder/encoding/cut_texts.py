@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Literal, get_args
 
 import numpy as np
@@ -54,10 +54,6 @@ class CutTexts:
                 "truncation='ignore'"
             )
         self._places.append(np.asarray(places, dtype=np.int64))
-
-    def of_some(self, among_all: NDArray[np.int64]) -> Callable[[NDArray[np.int64]], None]:
-        """What takes the places of texts that are some of all, and have these places among them."""
-        return lambda places: self.add(among_all[places])
 
     def repeat(self, texts: DistinctTexts) -> None:
         """Take those, too, that are equal to one that was cut."""

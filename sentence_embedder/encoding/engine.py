@@ -6,7 +6,8 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import chain, islice
 from typing import Any, Protocol, runtime_checkable
 
@@ -15,10 +16,12 @@ import torch
 from numpy.typing import NDArray
 
 from sentence_embedder.acceleration.forward import Forward
+from sentence_embedder.devices import give_back_memory, is_out_of_memory
 from sentence_embedder.encoding.collector import Collector
 from sentence_embedder.encoding.planner import by_texts, by_tokens
 from sentence_embedder.encoding.threads import single_threads, thread_count
-from sentence_embedder.features import BatchSource, Features, Places
+from sentence_embedder.encoding.token_budget import TokenBudget
+from sentence_embedder.features import BatchSource, Features, Places, TokenizedTexts
 from sentence_embedder.progress import Progress
 
 _WINDOW = 16_384
@@ -27,7 +30,7 @@ _WINDOW = 16_384
 _FEW_BATCHES = 8
 
 OnCut = Callable[[NDArray[np.int64]], None]
-"""Told the places of some texts."""
+"""Told the rows of some texts."""
 
 _TOKENS_A_THREAD = 512
 """Threads share what batch_size allows; with fewer tokens each, there are fewer threads."""
@@ -84,6 +87,9 @@ class Engine:
         device: Where the model computes.
         batch_size: The most texts in a batch; of packed texts, what they may take in memory at their longest.
         longest: The most tokens that a text can have, if there is a limit.
+        budget: How many tokens a batch may have, for the memory.
+        is_deterministic: Whether each text is computed alone, in one thread if it can be: in products of the same
+            shape, whatever else there is.
     """
 
     tokenize: Callable[[Sequence[Any]], BatchSource]
@@ -91,9 +97,17 @@ class Engine:
     device: torch.device
     batch_size: int
     longest: int | None
+    budget: TokenBudget = field(default_factory=TokenBudget)
+    is_deterministic: bool = False
 
     def run(
-        self, texts: Sequence[Any], collector: Collector, progress: Progress, on_cut: OnCut | None = None
+        self,
+        texts: Sequence[Any],
+        collector: Collector,
+        progress: Progress,
+        *,
+        rows: NDArray[np.int64],
+        on_cut: OnCut | None = None,
     ) -> None:
         """Send texts through the model.
 
@@ -101,14 +115,20 @@ class Engine:
             texts: The texts.
             collector: Takes what the model makes.
             progress: Told how many texts are done.
-            on_cut: Told the places of texts that are longer than the model reads, before it computes them.
+            rows: The row that the caller knows each text by, shape (texts,).
+            on_cut: Told the rows of texts that are longer than the model reads, before it computes them.
+
+        Raises:
+            MemoryError: A text does not fit into the memory, although it was tried alone.
         """
         workers = self._workers()
         windows = [texts[start : start + _WINDOW] for start in range(0, len(texts), _WINDOW)]
         # Closed at once if anything fails: what threads have begun ends before the error goes on.
         with closing(_ahead(self.tokenize, windows)) as sources:
-            batches = self._batches(sources, workers, on_cut)
-            with closing(_computed(self.forward, batches, workers)) as computed:
+            batches = self._batches(sources, workers, rows, on_cut)
+            with closing(
+                _computed(partial(self._parts, rows=rows), batches, workers, self.is_deterministic)
+            ) as computed:
                 for places, features in computed:
                     collector.add(places, features)
                     progress.update(len(places))
@@ -117,33 +137,74 @@ class Engine:
         if self.forward.batch_tokens is None or self.device.type != "cpu":
             return 1
         threads = thread_count()
-        return threads if self.longest is None else max(1, min(threads, self._most_tokens() // _TOKENS_A_THREAD))
+        if self.is_deterministic or self.longest is None:
+            return threads
+        return max(1, min(threads, self._most_tokens() // _TOKENS_A_THREAD))
 
     def _most_tokens(self) -> int:
         """How many tokens all batches that are computed at the same time may have, if texts have a limit."""
         return self.batch_size * (self.longest or 0)
 
-    def _batches(self, sources: Iterable[BatchSource], workers: int, on_cut: OnCut | None) -> Iterator[_Batch]:
+    def _batches(
+        self, sources: Iterable[BatchSource], workers: int, rows: NDArray[np.int64], on_cut: OnCut | None
+    ) -> Iterator[_Batch]:
         start = 0
         for source in sources:
             cut: NDArray[np.int64] | None = getattr(source, "cut", None)  # known where texts are tokenised ahead
             if on_cut is not None and cut is not None and len(cut):
-                on_cut(cut + start)
+                on_cut(rows[cut + start])
             lengths = source.lengths
             planned = self._planned(lengths, workers)
-            for number, rows in enumerate(planned):
+            for number, places in enumerate(planned):
                 # What is left in the end is worth no size of its own.
                 is_rest = number == len(planned) - 1 and number >= _FEW_BATCHES
                 least_tokens = int(lengths[planned[number - 1]].sum()) if is_rest else 0
-                yield _Batch(source, rows, rows + start, least_tokens)
+                yield _Batch(source, places, places + start, 0 if self.is_deterministic else least_tokens)
             start += len(lengths)
 
     def _planned(self, lengths: NDArray[np.int64], workers: int) -> list[NDArray[np.int64]]:
+        if self.is_deterministic:
+            return by_texts(lengths, 1)
         tokens = self.forward.batch_tokens
         if tokens is None:
             return by_texts(lengths, self.batch_size)
         most = self._most_tokens() if self.longest else self.batch_size * int(lengths.max(initial=0))
         return by_tokens(lengths, tokens, most=most // workers, workers=workers)
+
+    def _parts(self, batch: _Batch, *, rows: NDArray[np.int64]) -> list[_Computed]:
+        """What the model makes of a batch: in one part, or in several if it takes more memory than there is."""
+        device, is_alone = str(self.device), len(batch.rows) == 1
+        if self.budget.allows(device, batch.tokens) or (is_alone and not self._is_over_limit(batch)):
+            try:
+                return [(batch.places, batch.through(self.forward))]
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+                if is_alone:
+                    raise self._does_not_fit(batch, rows) from error
+                self.budget.has_failed(device, batch.tokens)
+            # Only here is the error gone, and what its frames hold.
+            give_back_memory(self.device)
+        elif is_alone:
+            raise self._does_not_fit(batch, rows)
+        return [part for half in batch.halves() for part in self._parts(half, rows=rows)]
+
+    def _is_over_limit(self, batch: _Batch) -> bool:
+        """Whether somebody has said that there may not be so many tokens, where it is tokens that are counted."""
+        limit = self.budget.limit
+        return limit is not None and isinstance(batch.source, TokenizedTexts) and batch.tokens > limit
+
+    def _does_not_fit(self, batch: _Batch, rows: NDArray[np.int64]) -> MemoryError:
+        kind = "tokens" if isinstance(batch.source, TokenizedTexts) else "characters"
+        limit = f", nor may it have more than {self.budget.limit:,}" if self._is_over_limit(batch) else ""
+        return MemoryError(
+            f"row {int(rows[batch.places[0]])}: a text of {batch.tokens:,} {kind} does not fit into the memory of "
+            f"{self.device} even alone{limit}: lower max_seq_length, or split the text"
+        )
+
+
+_Computed = tuple[NDArray[np.int64], Features]
+"""The places of some texts, and what the model makes of them."""
 
 
 @dataclass(frozen=True)
@@ -162,9 +223,22 @@ class _Batch:
     places: NDArray[np.int64]
     least_tokens: int
 
+    @property
+    def tokens(self) -> int:
+        """How many tokens they are if they are padded."""
+        return len(self.rows) * int(self.source.lengths[self.rows].max(initial=1))
+
     def through(self, forward: Forward) -> Features:
         """What a model makes of them."""
         return forward(self.source, self.rows, self.least_tokens)
+
+    def halves(self) -> tuple[_Batch, _Batch]:
+        """The first half of the texts, and the other."""
+        middle = len(self.rows) // 2
+        return (
+            replace(self, rows=self.rows[:middle], places=self.places[:middle], least_tokens=0),
+            replace(self, rows=self.rows[middle:], places=self.places[middle:], least_tokens=0),
+        )
 
 
 def _ahead(
@@ -184,33 +258,33 @@ def _ahead(
 
 
 def _computed(
-    forward: Forward, batches: Iterator[_Batch], workers: int
-) -> Generator[tuple[NDArray[np.int64], Features], None, None]:
+    parts_of: Callable[[_Batch], list[_Computed]], batches: Iterator[_Batch], workers: int, is_deterministic: bool
+) -> Generator[_Computed, None, None]:
     """What the model makes of each batch, in the order of the batches."""
     first = list(islice(batches, 2))
     batches = chain(first, batches)
-    if workers == 1 or len(first) < 2:
+    # One batch alone is shared by all threads, which may change the last digit.
+    if workers == 1 or len(first) < (1 if is_deterministic else 2):
         for batch in batches:
-            yield batch.places, batch.through(forward)
+            yield from parts_of(batch)
         return
     threads = single_threads(workers)
-    running: deque[tuple[_Batch, Future[Features]]] = deque()
+    running: deque[Future[list[_Computed]]] = deque()
     try:
         for batch in batches:
             # One batch waits for each that is computed: nobody is idle, and not much is held.
             if len(running) == 2 * workers:
-                yield _oldest(running)
-            running.append((batch, threads.submit(batch.through, forward)))
+                yield from _oldest(running)
+            running.append(threads.submit(parts_of, batch))
         while running:
-            yield _oldest(running)
+            yield from _oldest(running)
     finally:
         # Only after an error is there anything left: what has begun ends before the error goes on.
-        wait([future for _, future in running if not future.cancel()])
+        wait([future for future in running if not future.cancel()])
 
 
-def _oldest(running: deque[tuple[_Batch, Future[Features]]]) -> tuple[NDArray[np.int64], Features]:
+def _oldest(running: deque[Future[list[_Computed]]]) -> list[_Computed]:
     """What comes of the batch that was begun first, which is taken out only when it is there."""
-    batch, future = running[0]
-    features = future.result()
+    parts = running[0].result()
     running.popleft()
-    return batch.places, features
+    return parts

@@ -23,6 +23,8 @@ class EncodeArguments(TypedDict, total=False):
     chunk_size: int | None
     out: Any
     truncation: Any
+    on_nonfinite: Any
+    deterministic: bool
     task: str | None
 
 
@@ -38,6 +40,7 @@ class EncodeOptions:
         normalize_embeddings: Whether sentence embeddings are scaled to length 1, after they are cut.
         truncate_dim: Width to which sentence embeddings are cut; None leaves them.
         prompt: What stands before each text, if anything.
+        deterministic: Whether an embedding is bit for bit the same whatever else is in the call.
 
     Raises:
         ValueError: A value that does not exist, or a combination without a meaning.
@@ -50,6 +53,7 @@ class EncodeOptions:
     normalize_embeddings: bool = False
     truncate_dim: int | None = None
     prompt: str | None = None
+    deterministic: bool = False
 
     def __post_init__(self) -> None:
         if not is_whole(self.batch_size) or self.batch_size < 1:

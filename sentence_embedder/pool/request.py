@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sentence_embedder.encoding.cut_texts import CutTexts
+from sentence_embedder.encoding.nonfinite import NonFiniteRows
 from sentence_embedder.encoding.options import EncodeOptions
 from sentence_embedder.features import memory_of, tensor_of
 
@@ -54,6 +55,8 @@ class Request:
             normalize_embeddings=options.normalize_embeddings,
             truncate_dim=options.truncate_dim,
             truncation=cut,
+            on_nonfinite=NonFiniteRows(),
+            deterministic=options.deterministic,
             **self.kwargs,
         )
         if options.output_value == "sentence_embedding":

@@ -31,8 +31,8 @@ def check_calibration(precision: str, rows: int) -> None:
     """Raise a ValueError where the range of each dimension would have to be read off a single embedding."""
     if precision in CALIBRATED_PRECISIONS and rows == 1:
         raise ValueError(
-            f"{precision} needs the range of each dimension, and one embedding has none: encode in float32, then "
-            "call quantize_embeddings with ranges= (shape (2, dim): minima, maxima) or calibration_embeddings="
+            f"{precision} needs the range of each dimension, and one embedding has none: calibrate the model "
+            "(model.calibrate(texts)), or call quantize_embeddings with ranges= (shape (2, dim): minima, maxima)"
         )
 
 

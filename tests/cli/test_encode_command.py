@@ -366,6 +366,23 @@ def test_what_ray_does_not_do_is_told(arguments: list[str], message: str, run: R
     assert message in done.err
 
 
+def test_a_calibrated_model_has_its_own_ranges(run: Run, bert: Path, texts: Path, tmp_path: Path) -> None:
+    """Bytes are then those of ``encode``, whatever else is in the file."""
+    model = SentenceTransformer(str(bert), device="cpu")
+    model.calibrate([f"the cat sat in {word}" for word in ("paris", "london", "a text")], prompt="")
+    model.save(str(tmp_path / "calibrated"))
+    output = tmp_path / "out.npy"
+
+    done = run("encode", texts, output, "--model", tmp_path / "calibrated", "--precision", "int8")
+
+    assert done.code == 0, done.err
+    expected = model.encode(TEXTS, precision="int8")
+    assert np.abs(np.load(output).astype(int) - expected).max() <= 1
+    ranges = model.encode([*TEXTS, "what"], precision="float32")
+    assert model.calibration is not None
+    assert (ranges.min(axis=0) < model.calibration.ranges[0]).any()  # its ranges are not those of the file
+
+
 def test_texts_that_are_cut_are_counted(run: Run, bert: Path, tmp_path: Path) -> None:
     """At the end one is told how many texts the model has read only in part; or the row of the file is named."""
     texts, output = tmp_path / "texts.txt", tmp_path / "out.npy"

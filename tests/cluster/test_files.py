@@ -8,12 +8,14 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
+import torch
 
 from sentence_embedder import SentenceTransformer
 from sentence_embedder.cluster import EncodedFiles, RayPool, datasets, encode_dataset, encode_files, files
 from sentence_embedder.cluster.blocks import Block, Place
 from sentence_embedder.cluster.embedding_column import EmbeddingColumn
 from sentence_embedder.cluster.shipped_model import ShippedModel
+from sentence_embedder.encoding.nonfinite import NonFiniteError
 from sentence_embedder.models import Normalize
 from tests.cluster.conftest import Machines
 from tests.pool.deadline import within
@@ -227,6 +229,35 @@ def test_texts_that_are_cut_are_counted(
     assert f"2 of 4 texts were cut to {bert.max_seq_length} tokens" in caplog.text
     with pytest.raises(Exception, match=r"rows \d to \d: row 1: expected a text of no more than"):
         encode("other", truncation="error")
+
+
+def test_a_column_of_a_calibrated_model(tiny_folders: dict[str, Path]) -> None:
+    """A model that is calibrated makes bytes of each table as of all."""
+    model = SentenceTransformer(str(tiny_folders["bert"]), device="cpu")
+    texts = ["the cat sat", "a dog", "hello world"]
+    model.calibrate(texts)
+    column = EmbeddingColumn.of(model, "text", "embedding", {"precision": "uint8"})
+
+    made = column.added_to(pa.table({"text": texts[:1]}), model, column.cut_texts(model))
+
+    expected = model.encode(texts, precision="uint8")[:1]
+    assert np.abs(_embeddings(made).astype(int) - expected).max() <= 1
+
+
+def test_rows_of_a_column_that_are_not_finite(tiny_folders: dict[str, Path]) -> None:
+    """If they are to be an error, it names them; else they are NaN."""
+    model = SentenceTransformer(str(tiny_folders["bert"]), device="cpu")
+    with torch.no_grad():
+        weights = model[0].auto_model.get_input_embeddings().weight
+        weights[model.tokenizer.convert_tokens_to_ids("red")] = float("nan")
+    table = pa.table({"text": ["a dog", "a red dog"]})
+
+    column = EmbeddingColumn.of(model, "text", "embedding", {"on_nonfinite": "raise"})
+    with pytest.raises(NonFiniteError, match="row 1"):
+        column.added_to(table, model, column.cut_texts(model))
+    column = EmbeddingColumn.of(model, "text", "embedding", {})
+    made = column.added_to(table, model, column.cut_texts(model))
+    assert np.isnan(_embeddings(made)).any(axis=1).tolist() == [False, True]
 
 
 def test_tables_of_a_dataset_tell_once_of_cuts(bert: SentenceTransformer, caplog: pytest.LogCaptureFixture) -> None:

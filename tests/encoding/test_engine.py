@@ -49,7 +49,7 @@ def _encode(texts: list[str], model: Any, progress: Steps, *, batch_size: int = 
         longest=None,
     )
     collector = SentenceEmbeddings(DistinctTexts.every(len(texts)), EncodeOptions(container="tensor"), None, CPU)
-    texts_engine.run(texts, collector, progress)
+    texts_engine.run(texts, collector, progress, rows=np.arange(len(texts)))
     return collector.finish()
 
 
@@ -131,7 +131,7 @@ class PackingForward:
         """How many words and characters each text has."""
         texts = [source.texts[row] for row in rows]
         if self.fails_on in texts:
-            raise MemoryError(self.fails_on)
+            raise OverflowError(self.fails_on)
         self.batches.append(texts)
         self.least_tokens.append(least_tokens)
         self.threads.add((threading.current_thread().name.split("_")[0], torch.get_num_threads()))
@@ -144,7 +144,7 @@ def _pack(texts: list[str], forward: PackingForward, *, batch_size: int = 32, lo
 
     packing = Engine(tokenize=tokenize, forward=forward, device=CPU, batch_size=batch_size, longest=longest)
     collector = SentenceEmbeddings(DistinctTexts.every(len(texts)), EncodeOptions(container="tensor"), None, CPU)
-    packing.run(texts, collector, Steps())
+    packing.run(texts, collector, Steps(), rows=np.arange(len(texts)))
     return collector.finish()
 
 
@@ -212,7 +212,7 @@ def test_an_exception_in_a_thread_reaches_the_caller() -> None:
     """What a batch raises in its thread arrives as it is, and nothing hangs."""
     texts = [" ".join(["word"] * (place % 90 + 1)) for place in range(400)]
 
-    with pytest.raises(MemoryError, match="word"):
+    with pytest.raises(OverflowError, match="word"):
         _pack(texts, PackingForward(fails_on="word word word"))
 
 
@@ -230,6 +230,9 @@ def test_no_work_outlives_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
             raise OSError("no space left on device")
 
         def put(self, _places: Places, _results: Any) -> None:
+            """Is not reached."""
+
+        def settle(self) -> None:
             """Is not reached."""
 
         def finish(self) -> Any:
@@ -251,7 +254,7 @@ def test_no_work_outlives_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     forward = Slow()
     words = Engine(tokenize=lambda window: Words(window), forward=forward, device=CPU, batch_size=32, longest=512)
     with pytest.raises(OSError, match="no space left"):
-        words.run(texts, Full(), Steps())
+        words.run(texts, Full(), Steps(), rows=np.arange(len(texts)))
 
     computed = len(forward.batches)
     assert forward.at_work == 0
@@ -272,7 +275,7 @@ def test_windows_are_tokenized_ahead_on_a_thread(monkeypatch: pytest.MonkeyPatch
     texts = [f"text {place}" for place in range(25)]
     collector = SentenceEmbeddings(DistinctTexts.every(25), EncodeOptions(container="tensor"), None, CPU)
     Engine(tokenize=tokenize, forward=PackingForward(), device=CPU, batch_size=32, longest=None).run(
-        texts, collector, Steps()
+        texts, collector, Steps(), rows=np.arange(len(texts))
     )
 
     assert windows == [(10, "tokenize"), (10, "tokenize"), (5, "tokenize")]

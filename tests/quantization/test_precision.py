@@ -71,7 +71,7 @@ def test_one_embedding_with_ranges() -> None:
 @pytest.mark.parametrize("single", [np.ones(4), np.ones((1, 4)), torch.ones(4), [np.ones(4)]], ids=str)
 def test_one_embedding_without_ranges(precision: Precision, single: Any) -> None:
     """Without ranges it is an error that names the remedy."""
-    with pytest.raises(ValueError, match=r"ranges= .* or calibration_embeddings="):
+    with pytest.raises(ValueError, match=r"model.calibrate.* ranges="):
         quantize_embeddings(single, precision)
 
 

@@ -1,0 +1,130 @@
+"""NonFiniteRows: embeddings that are not finite, and what is made of them."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sentence_embedder.encoding.inputs import DistinctTexts
+
+logger = logging.getLogger(__name__)
+
+OnNonFinite = Literal["nan", "raise"]
+
+_SHOWN = 5
+
+
+class NonFiniteError(ValueError):
+    """Some embeddings are not finite, even if their texts are computed alone, in float32.
+
+    Args:
+        rows: Their rows, ascending, shape (rows,).
+        embeddings: What ``encode`` would have returned: nothing that is done is lost.
+    """
+
+    def __init__(self, rows: NDArray[np.int64], embeddings: Any) -> None:
+        super().__init__(
+            f"{described(rows)}: not finite, even computed alone in float32: the weights or a module make NaN of "
+            "these texts; error.embeddings holds all rows, and on_nonfinite='nan' returns them"
+        )
+        self.rows = rows
+        self.embeddings = embeddings
+
+    def __reduce__(self) -> tuple[type[NonFiniteError], tuple[NDArray[np.int64], Any]]:
+        return NonFiniteError, (self.rows, self.embeddings)
+
+
+class NonFiniteRows:
+    """Takes the places of texts whose embeddings are not finite.
+
+    Args:
+        on_nonfinite: What is made of them in the end: their rows are NaN as a whole, or they are an error.
+
+    Raises:
+        ValueError: There is no such way.
+    """
+
+    def __init__(self, on_nonfinite: OnNonFinite = "nan") -> None:
+        if on_nonfinite not in get_args(OnNonFinite):
+            raise ValueError(f"on_nonfinite: expected one of {list(get_args(OnNonFinite))}, found {on_nonfinite!r}")
+        self.on_nonfinite = on_nonfinite
+        self._places: set[int] = set()
+        self._unread: list[tuple[NDArray[np.int64], Tensor]] = []
+
+    @property
+    def places(self) -> NDArray[np.int64]:
+        """The places, ascending."""
+        if self._unread:
+            places, flags = zip(*self._unread, strict=True)
+            self._unread = []
+            self._take(np.concatenate(places), torch.cat(flags).cpu().numpy())
+        return np.array(sorted(self._places), dtype=np.int64)
+
+    def look_at(self, places: NDArray[np.int64], rows: Tensor) -> None:
+        """Find the rows that are not finite, and take back those that are.
+
+        Args:
+            places: The place of each row among all.
+            rows: The rows, shape (rows, …).
+        """
+        if rows.device.type == "cpu" and not self._places and _all_finite(rows):
+            return
+        self.add(places, torch.isfinite(rows).flatten(1).all(dim=1))
+
+    def add(self, places: NDArray[np.int64], is_finite: Tensor) -> None:
+        """Take those of some places that are not finite, and take back those that are.
+
+        Args:
+            places: The places.
+            is_finite: For each whether it is, shape (places,). A GPU is not waited for: it is read in the end.
+        """
+        if is_finite.device.type == "cpu":
+            self._take(places, is_finite.numpy())
+        else:
+            self._unread.append((places, is_finite))
+
+    def _take(self, places: NDArray[np.int64], is_finite: NDArray[np.bool_]) -> None:
+        self._places.difference_update(places[is_finite].tolist())
+        self._places.update(places[~is_finite].tolist())
+
+    def repeat(self, texts: DistinctTexts) -> None:
+        """Take those, too, whose texts are equal to one of them."""
+        self._places.update(np.flatnonzero(np.isin(texts.originals, self.places)).tolist())
+
+    def judge(self, rows: Any) -> None:
+        """Log which they are, or make them an error, if there are any.
+
+        Args:
+            rows: All results.
+
+        Raises:
+            NonFiniteError: There are some, and they are to be an error.
+        """
+        places = self.places
+        if len(places) and self.on_nonfinite == "raise":
+            raise NonFiniteError(places, rows)
+        if len(places):
+            logger.warning(
+                "%s: the model makes no finite numbers of these texts, even computed alone in float32: their "
+                "embeddings are NaN; on_nonfinite='raise' makes it an error",
+                described(places),
+            )
+
+
+def _all_finite(rows: Tensor) -> bool:
+    # By numpy, in this thread: torch would take processors from those that compute a batch.
+    if rows.dtype in (torch.float32, torch.float64, torch.float16):
+        return bool(np.isfinite(rows.numpy()).all())
+    return bool(torch.isfinite(rows).all())
+
+
+def described(rows: NDArray[np.int64]) -> str:
+    """Rows in words, a few of many."""
+    shown = ", ".join(f"{row:,}" for row in rows[:_SHOWN].tolist())
+    more = f" and {len(rows) - _SHOWN:,} more" if len(rows) > _SHOWN else ""
+    return f"{'row' if len(rows) == 1 else 'rows'} {shown}{more}"
