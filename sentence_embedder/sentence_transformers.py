@@ -61,8 +61,10 @@ from sentence_embedder.prompts import (
 from sentence_embedder.quantization.calibration import Calibration
 from sentence_embedder.quantization.precision import CALIBRATED_PRECISIONS, Precision, as_numpy
 from sentence_embedder.saved_model import LoadArguments, SavedModel
+from sentence_embedder.serving.batcher import Batcher
 from sentence_embedder.similarity import Embeddings, SimilarityFunction, as_tensor, truncate_embeddings
 from sentence_embedder.similarity import normalize_embeddings as normalize
+from sentence_embedder.transient import Transient
 from sentence_embedder.version import __version__
 
 if TYPE_CHECKING:
@@ -202,6 +204,7 @@ class SentenceTransformer(nn.Sequential):
         self._has_told_of_cuts = self._has_hinted_at_prompts = False
         self._training_facts: Mapping[str, Any] = {}
         self._training_record: TrainingRecord | None = None
+        self._own_batcher: Transient[Batcher] = Transient()
         self._token_budget = TokenBudget()
         self._unloaded_from: torch.device | None = None
         known = saved.config.calibration
@@ -1166,6 +1169,37 @@ class SentenceTransformer(nn.Sequential):
         for name, module in list(self._modules.items())[idx]:
             part.add_module(name, module)
         return part
+
+    # ── Many callers ──────────────────────────────────────────────────────────────────────────────────────
+
+    def batcher(
+        self, *, max_wait_ms: float = 2.0, max_batch_tokens: int = 8192, max_waiting: int = 8192
+    ) -> Batcher:
+        """What serves many callers of ``encode``, threads or tasks, together; arguments as for ``Batcher``."""
+        return Batcher(self, max_wait_ms=max_wait_ms, max_batch_tokens=max_batch_tokens, max_waiting=max_waiting)
+
+    async def aencode(
+        self,
+        sentences: Any,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        batch_size: int = 32,
+        **arguments: Any,
+    ) -> Any:
+        """``encode`` for the tasks of an event loop: calls that wait at the same time are computed together.
+
+        Args:
+            sentences: As for ``encode``, like all that follows.
+            prompt_name: See above.
+            prompt: See above.
+            batch_size: See above.
+            arguments: Others of ``encode``, but for ``device``, ``pool``, ``out`` and ``show_progress_bar``.
+
+        Example:
+            >>> embedding = await model.aencode("where is the cat?")  # doctest: +SKIP
+        """
+        own = self._own_batcher.get(make=self.batcher, holds=lambda kept: kept.model is self and not kept.is_closed)
+        return await own.aencode(sentences, prompt_name, prompt, batch_size, **arguments)
 
     # ── Memory ────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -1,0 +1,143 @@
+"""CallQueue: the calls that wait, and which of them are computed together."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+from sentence_embedder.serving.call import Call
+
+
+class CallQueue:
+    """Calls of many threads, taken by one.
+
+    Args:
+        max_wait: For how many seconds a call may wait for others to be computed with, where others are about.
+        max_tokens: About how many tokens are computed together.
+        max_waiting: How many texts may wait.
+    """
+
+    def __init__(self, *, max_wait: float, max_tokens: int, max_waiting: int) -> None:
+        self._max_wait = max_wait
+        self._max_tokens = max_tokens
+        self._max_waiting = max_waiting
+        self._lock = threading.Lock()
+        self._has_calls = threading.Condition(self._lock)
+        self._has_room = threading.Condition(self._lock)
+        self._on_room: list[Callable[[], None]] = []
+        self._calls: list[Call] = []
+        self._texts = 0
+        self._wake_at = 1
+        self._expected = 1
+        self.is_closed = False
+
+    def put(self, call: Call, timeout: float | None = None) -> None:
+        """Add a call, when there is room for it.
+
+        Args:
+            call: The call.
+            timeout: For how many seconds to wait for room; None for ever.
+
+        Raises:
+            RuntimeError: The queue is closed.
+            TimeoutError: There was no room in time.
+        """
+        with self._lock:
+            if not self._has_room.wait_for(lambda: self.is_closed or self._fits(call), timeout):
+                raise TimeoutError(
+                    f"the batcher has {self._texts:,} texts waiting, and took no more in time: there are more "
+                    "calls than it can answer; wait longer, raise max_waiting, or let fewer in"
+                )
+            self._add(call)
+
+    def try_put(self, call: Call, on_room: Callable[[], None]) -> bool:
+        """Add a call if there is room for it.
+
+        Args:
+            call: The call.
+            on_room: If there is none, called once when there may be, in another thread.
+
+        Raises:
+            RuntimeError: The queue is closed.
+        """
+        with self._lock:
+            if not self.is_closed and not self._fits(call):
+                self._on_room.append(on_room)
+                return False
+            self._add(call)
+            return True
+
+    def _fits(self, call: Call) -> bool:
+        return not self._calls or self._texts + len(call.items) <= self._max_waiting
+
+    def _add(self, call: Call) -> None:
+        if self.is_closed:
+            raise RuntimeError("the batcher is closed: it takes no more calls; make another one")
+        self._calls.append(call)
+        self._texts += len(call.items)
+        if len(self._calls) >= self._wake_at:
+            self._has_calls.notify()
+
+    def take(self) -> list[Call] | None:
+        """The calls to compute next, when there are some; None when there are none and the queue is closed."""
+        with self._lock:
+            while True:
+                self._wait_for(1, None)
+                if not self._calls:
+                    return None
+                # Who comes alone is served at once. Where several were, they come again at about the same time.
+                self._wait_for(self._expected, self._max_wait)
+                batch, self._calls = next_batch(self._calls, self._max_tokens)
+                self._texts = sum(len(call.items) for call in self._calls)
+                self._expected = len(batch)
+                self._tell_of_room()
+                if batch:
+                    return batch
+
+    def _wait_for(self, count: int, timeout: float | None) -> None:
+        """Sleep until so many calls are there, the time is over, or the queue is closed."""
+        self._wake_at = count
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while len(self._calls) < count and not self.is_closed:
+            left = None if deadline is None else deadline - time.monotonic()
+            if left is not None and left <= 0:
+                return
+            self._has_calls.wait(left)
+
+    def _tell_of_room(self) -> None:
+        self._has_room.notify_all()
+        callbacks, self._on_room = self._on_room, []
+        for tell in callbacks:
+            tell()
+
+    def close(self) -> None:
+        """Take no more calls. Those that wait are still taken out."""
+        with self._lock:
+            self.is_closed = True
+            self._has_calls.notify_all()
+            self._tell_of_room()
+
+
+def next_batch(calls: Sequence[Call], max_tokens: int) -> tuple[list[Call], list[Call]]:
+    """The calls to compute together: the first one for which somebody waits, and others of its kind in their order,
+    as long as their tokens are no more than so many.
+
+    Args:
+        calls: The calls that wait, in the order in which they came.
+        max_tokens: How many tokens they may have, if they are more than one.
+
+    Returns:
+        The batch, and those that wait on. Calls for which nobody waits any more are in neither.
+    """
+    wanted = [call for call in calls if call.waiter.is_waiting]
+    batch: list[Call] = []
+    rest: list[Call] = []
+    tokens = 0
+    for call in wanted:
+        if not batch or (call.kind == batch[0].kind and tokens + call.tokens <= max_tokens):
+            batch.append(call)
+            tokens += call.tokens
+        else:
+            rest.append(call)
+    return batch, rest
