@@ -22,9 +22,11 @@ if TYPE_CHECKING:
     from sentence_embedder.quantization.calibration import Calibration
     from sentence_embedder.quantization.precision import quantize_embeddings
     from sentence_embedder.sentence_transformers import SentenceTransformer
+    from sentence_embedder.serving.batcher import Batcher
     from sentence_embedder.similarity import SimilarityFunction
 
 __all__ = [
+    "Batcher",
     "Calibration",
     "EncodePool",
     "InputExample",
@@ -41,6 +43,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Batcher": "serving.batcher",
     "Calibration": "quantization.calibration",
     "EncodePool": "pool.encode_pool",
     "InputExample": "input_example",

@@ -18,7 +18,7 @@ import torch
 from tokenizers import Tokenizer
 
 from benchmarks import __main__ as command_line
-from benchmarks import engines, models, newcomer, products, training
+from benchmarks import engines, models, newcomer, products, serving, training
 from benchmarks.engines import OURS, Engine, Library, engines_for
 from benchmarks.measurement import Agreement, Results, agreement
 from benchmarks.models import ModelFolders, RandomModel
@@ -341,3 +341,24 @@ def test_the_page_of_a_walk() -> None:
     assert "1.0 minutes in all" in page
     assert "**1.** 60.0 s\n\n```console\n$ make demo\n```\n\n```text\nfound\n```" in page
     assert page.endswith("**2.** 0.0 s\n\n```py\nx = 2\n```\n")
+
+
+def test_callers_are_served(capsys: pytest.CaptureFixture[str]) -> None:
+    """Each way serves all callers, each text once, and the table says how long they waited."""
+    serving.main(["--callers", "1", "3", "--calls", "12", "--rounds", "1"])
+
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("|")[1].strip() for line in lines[2:]] == ["1"] * 3 + ["3"] * 3
+    assert [line.split("|")[2].strip() for line in lines[2:]] == ["encode", "batcher", "aencode"] * 2
+
+
+def test_what_is_said_of_callers() -> None:
+    """Rates are over all calls; a percentile is the latency that so many keep to; ratios are to calls of encode."""
+    slow = serving.Served(2.0, [0.01 * n for n in range(1, 101)])
+    quick = serving.Served(0.5, [0.001] * 100)
+
+    assert (slow.rate, quick.rate) == (50.0, 200.0)
+    assert slow.percentile(0.5) == pytest.approx(510)
+    assert slow.percentile(0.99) == pytest.approx(1000)
+    rows = serving.rows_of(8, {"encode": [slow], "batcher": [quick], "aencode": [quick]})
+    assert [row[-1] for row in rows] == ["1.00", "4.00", "4.00"]
