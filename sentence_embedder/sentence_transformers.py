@@ -34,7 +34,7 @@ from sentence_embedder.encoding.collector import Collector, Output, Rows, collec
 from sentence_embedder.encoding.cut_texts import CutTexts, Truncation
 from sentence_embedder.encoding.engine import Engine, TokenizedOnDemand, TokenizesAhead, text_length
 from sentence_embedder.encoding.findings import Findings
-from sentence_embedder.encoding.inputs import DistinctTexts, as_items, chunks_of
+from sentence_embedder.encoding.inputs import DistinctTexts, Kind, as_items, chunks_of
 from sentence_embedder.encoding.late_chunks import chunk_embeddings
 from sentence_embedder.encoding.nonfinite import NonFiniteRows, OnNonFinite
 from sentence_embedder.encoding.options import EncodeArguments, EncodeOptions, OutputValue, container_for, is_whole
@@ -45,7 +45,7 @@ from sentence_embedder.hub.card_metadata import CardMetadata
 from sentence_embedder.input_example import InputExample
 from sentence_embedder.model_card import CardFacts, render
 from sentence_embedder.model_card_data import SentenceTransformerModelCardData
-from sentence_embedder.models import Pooling, Router, Transformer
+from sentence_embedder.models import BoW, Pooling, Router, StaticEmbedding, Transformer, WordEmbeddings
 from sentence_embedder.models.module import accepted_kwargs
 from sentence_embedder.pool.encode_pool import EncodePool, Pool, check_chunk_size
 from sentence_embedder.pool.request import Request
@@ -440,7 +440,7 @@ class SentenceTransformer(nn.Sequential):
                 that do not fit are halved.
             PoolError: A process of a pool failed, or was lost.
         """
-        items, is_single = as_items(sentences)
+        items, is_single = as_items(sentences, self._kind_of_rows())
         limit = getattr(next(iter(self), None), "max_seq_length", None)
         cut = truncation if isinstance(truncation, CutTexts) else CutTexts(truncation, limit)
         nonfinite = on_nonfinite if isinstance(on_nonfinite, NonFiniteRows) else NonFiniteRows(on_nonfinite)
@@ -525,7 +525,10 @@ class SentenceTransformer(nn.Sequential):
         chunks = chunks_of(sentences, chunk_size)
 
         def arrays() -> Iterator[Any]:
+            start = 0
             for chunk in chunks:
+                as_items(chunk, self._kind_of_rows(), start)
+                start += len(chunk)
                 yield self.encode(
                     chunk,
                     prompt_name,
@@ -666,7 +669,7 @@ class SentenceTransformer(nn.Sequential):
             >>> model.count_tokens(["hello", "hello there"])  # doctest: +SKIP
             array([3, 4])
         """
-        items, is_single = as_items(sentences)
+        items, is_single = as_items(sentences, self._kind_of_rows())
         first = self._first_module()
         if not hasattr(first, "count_tokens"):
             raise ValueError(f"tokens: expected a first module that counts them, found {type(first).__name__}")
@@ -695,7 +698,7 @@ class SentenceTransformer(nn.Sequential):
             >>> model.token_offsets("hello there").tolist()  # doctest: +SKIP
             [[0, 0], [0, 5], [6, 11], [0, 0]]
         """
-        items, is_single = as_items(sentences)
+        items, is_single = as_items(sentences, self._kind_of_rows())
         first = self._first_module()
         if not hasattr(first, "token_offsets"):
             raise ValueError(
@@ -786,6 +789,13 @@ class SentenceTransformer(nn.Sequential):
             placed = PlacedCollector(collector, group.places[these])
             engine.run(texts, placed, progress, rows=rows[these])
         collector.settle()
+
+    def _kind_of_rows(self) -> Kind:
+        """What the first module takes; of those that are somebody else's nothing is known."""
+        first = next(iter(self), None)
+        if isinstance(first, (StaticEmbedding, WordEmbeddings, BoW)):
+            return "texts"
+        return "texts and pairs" if isinstance(first, Transformer) else "anything"
 
     def _prompt_of(self, prompt_name: str | None, prompt: str | None) -> str | None:
         """The prompt that is meant by the arguments of a call."""

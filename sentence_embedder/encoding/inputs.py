@@ -2,28 +2,41 @@
 
 from __future__ import annotations
 
+from collections import UserString
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from numbers import Number
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
-_ACCEPTED = "a text, a pair of texts, {key: text}, or a collection of them"
+Kind = Literal["texts", "texts and pairs", "anything"]
+"""What the rows of a model are: texts alone; pairs and ``{key: text}``, too; or whatever its first module takes."""
+
+_ACCEPTED: Mapping[Kind, str] = {
+    "texts": "a text, or a collection of them",
+    "texts and pairs": "a text, a pair of texts, {key: text}, or a collection of them",
+    "anything": "a text, a pair of texts, {key: text}, or a collection of them",
+}
 
 
-def as_items(sentences: Any) -> tuple[list[Any], bool]:
+def as_items(sentences: Any, kind: Kind = "texts and pairs", start: int = 0) -> tuple[list[Any], bool]:
     """The items of a list, tuple, array, Series, column or iterator; a lone text is a list of one.
 
     Args:
         sentences: What the caller gave.
+        kind: What the rows are. Of texts, numbers, dates and others that are printed in one way are taken, too.
+        start: The row of the first item, for messages.
 
     Returns:
         The items in their order, and whether there was a lone one.
 
     Raises:
         TypeError: It is no text and no ordered collection, or one of its rows is missing or is no text.
+        ValueError: A row has more or fewer texts than a pair, or than ``{key: text}``.
 
     Example:
         >>> as_items("hello")
@@ -31,22 +44,28 @@ def as_items(sentences: Any) -> tuple[list[Any], bool]:
         >>> as_items(word for word in ("one", "two"))
         (['one', 'two'], False)
     """
-    if isinstance(sentences, np.ndarray):
+    if isinstance(sentences, np.ndarray) and sentences.dtype.names is None:
         sentences = sentences.tolist()
-    if isinstance(sentences, (str, Mapping)) or _is_image(sentences):
+    if isinstance(sentences, (str, Mapping, UserString)) or _is_image(sentences):
+        _check_item(start, sentences, kind)
         return [sentences], True
     if hasattr(sentences, "columns"):
         columns = list(sentences.columns)
         raise TypeError(
             f"encode: expected one column of texts, found a table: pass one of its columns {columns!r:.80}"
         )
-    if isinstance(sentences, (bytes, bytearray, set, frozenset)) or not isinstance(sentences, Iterable):
-        raise TypeError(f"encode: expected {_ACCEPTED}, found {type(sentences).__name__}: {sentences!r:.80}")
+    if isinstance(sentences, _NO_COLLECTIONS) or not isinstance(sentences, Iterable):
+        found = f"{type(sentences).__name__}: {sentences!r:.80}"
+        raise TypeError(f"encode: expected {_ACCEPTED[kind]}, found {found}")
     items = list(sentences)
-    for row, item in enumerate(items):
+    for row, item in enumerate(items, start=start):
         if not isinstance(item, str):
-            _check_item(row, item)
+            _check_item(row, item, kind)
     return items, False
+
+
+_NO_COLLECTIONS = (bytes, bytearray, memoryview, set, frozenset, Tensor, np.ndarray)
+"""What can be iterated, but has no order, or no texts."""
 
 
 def _is_image(item: object) -> bool:
@@ -54,15 +73,54 @@ def _is_image(item: object) -> bool:
     return any(ancestor.__module__ == "PIL.Image" for ancestor in type(item).__mro__)
 
 
-def _check_item(row: int, item: Any) -> None:
-    """Raise a TypeError for what would silently become the embedding of a word like "nan"."""
-    if isinstance(item, (list, tuple, Mapping)):
-        for text in item.values() if isinstance(item, Mapping) else item:
-            _check_item(row, text)
-    is_nan = isinstance(item, (float, np.floating, np.datetime64)) and item != item
-    is_missing = item is None or is_nan or type(item).__name__ in ("NAType", "NaTType")
-    if is_missing or isinstance(item, (bytes, bytearray)):
-        raise TypeError(f"encode: expected a text in row {row}, found {type(item).__name__}: {item!r:.80}")
+def _check_item(row: int, item: Any, kind: Kind) -> None:
+    """Raise an error for what would silently become the embedding of a word like "nan", or of what Python prints of
+    an object.
+    """
+    if kind != "texts" and isinstance(item, (list, tuple, Mapping)):
+        if kind == "texts and pairs" and len(item) != (1 if isinstance(item, Mapping) else 2):
+            raise ValueError(f"row {row}: expected a text, a pair of texts or {{key: text}}, found {item!r:.80}")
+        for part in item.values() if isinstance(item, Mapping) else item:
+            # What else than texts may be inside, a first module of somebody else's may know.
+            _check_item(row, part, "anything" if kind == "anything" else "texts")
+    elif not isinstance(item, str) and (_is_missing(item) or (kind != "anything" and not _is_printable(item))):
+        raise TypeError(f"encode: expected a text in row {row}, found {type(item).__name__}: {_shown(item):.80}")
+
+
+def _is_missing(item: Any) -> bool:
+    """Whether it stands for nothing, as NaN does, or is bytes, whose text is not known."""
+    if item is None or type(item).__name__ in ("NAType", "NaTType") or isinstance(item, (bytes, bytearray)):
+        return True
+    try:
+        return isinstance(item, (Number, np.generic)) and bool(item != item)
+    except (ArithmeticError, ValueError):  # a NaN of Decimal that signals
+        return True
+
+
+def _is_printable(item: Any) -> bool:
+    """Whether it is printed in one way that means something, as numbers, dates and paths are."""
+    if isinstance(item, (Number, np.generic, UserString)):
+        return True
+    own_form: object = type(item).__str__
+    if (
+        own_form is object.__str__
+        or callable(item)
+        or isinstance(item, (Iterable, BaseException))
+        or _is_image(item)
+    ):
+        return False
+    try:
+        str(item)
+    except Exception:  # noqa: BLE001  # whatever it raises, there is no text
+        return False
+    return True
+
+
+def _shown(item: Any) -> str:
+    try:
+        return repr(item)
+    except Exception as error:  # noqa: BLE001  # of somebody's own class
+        return f"what cannot be shown ({type(error).__name__})"
 
 
 def chunks_of(sentences: Iterable[Any], size: int) -> Iterator[list[Any]]:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from sentence_embedder.argument_names import also_named
 from sentence_embedder.features import Features
 from sentence_embedder.models.checkpoint import load_model, load_processor, save_model, save_processor
+from sentence_embedder.models.token_ids import encodable
 
 
 class CLIPModel(nn.Module):
@@ -88,7 +89,7 @@ class CLIPModel(nn.Module):
         info = [0 if isinstance(item, Image) else 1 for item in texts]
         features: Features = {"image_text_info": info}
         if 1 in info:
-            plain = [str(item) for item, kind in zip(texts, info, strict=True) if kind]
+            plain = [encodable(str(item)) for item, kind in zip(texts, info, strict=True) if kind]
             cut = {"truncation": self.max_seq_length is not None, "max_length": self.max_seq_length}
             features.update(self.tokenizer(plain, padding=True, return_tensors="pt", **cut))
         if 0 in info:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from sentence_embedder.features import Features, Places, TokenizedTexts
 from sentence_embedder.files import WeightsError, read_tensors, write_weights
 from sentence_embedder.models.checkpoint import copy_of_backend, read_backend
+from sentence_embedder.models.token_ids import encodable
 
 _TOKENIZER_NAME = "tokenizer.json"
 _TEXTS_AT_ONCE = 1024
@@ -146,7 +147,7 @@ class StaticEmbedding(nn.Module):
         """The token ids of any number of texts."""
         rows: list[list[int]] = []
         for start in range(0, len(texts), _TEXTS_AT_ONCE):
-            some = [str(text) for text in texts[start : start + _TEXTS_AT_ONCE]]
+            some = [encodable(str(text)) for text in texts[start : start + _TEXTS_AT_ONCE]]
             rows += [encoding.ids for encoding in self.tokenizer.encode_batch_fast(some, add_special_tokens=False)]
         return Bags(
             TokenizedTexts(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,12 +17,19 @@ _NO_LIMIT = int(1e20)
 UNLIMITED = _NO_LIMIT + 1
 """A limit that is none."""
 
+_SURROGATES = re.compile("[\\ud800-\\udfff]")
+
 _CHARACTERS_A_TOKEN = 32
 _SHORTEST_CUT = 4096
 """Longer texts are looked at only up to 32 characters for each token that is kept, if that is enough."""
 
 Columns = Mapping[str, Sequence[Sequence[int]]]
 """Name of a feature → for each text its numbers."""
+
+
+def encodable(text: str) -> str:
+    """The text, with U+FFFD for each half of a surrogate pair, which no tokenizer takes: damaged text has them."""
+    return text if text.isascii() else _SURROGATES.sub("\ufffd", text)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from sentence_embedder.features import Features, TokenizedTexts
 from sentence_embedder.files import check_inside, read_json, write_json
 from sentence_embedder.formats import TRANSFORMER_CONFIG_NAMES, TransformerConfig
 from sentence_embedder.models.checkpoint import inert, load_model, load_tokenizer, save_model, save_tokenizer
-from sentence_embedder.models.token_ids import UNLIMITED, TokenIds, Tokenized
+from sentence_embedder.models.token_ids import UNLIMITED, TokenIds, Tokenized, encodable
 from sentence_embedder.record import FormatError
 
 _TEXTS_AT_ONCE = 1024
@@ -262,7 +262,7 @@ class Transformer(nn.Module):
         return f"Transformer({settings}, architecture={type(self.auto_model).__name__!r})"
 
     def _cleaned(self, texts: Sequence[str]) -> list[str]:
-        stripped = [text.strip() for text in texts]
+        stripped = [encodable(text.strip()) for text in texts]
         return [text.lower() for text in stripped] if self.do_lower_case else stripped
 
 

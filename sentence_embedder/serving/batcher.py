@@ -164,7 +164,7 @@ class Batcher:
         unfit = [name for name in _NOT_TAKEN if name in arguments]
         if unfit:
             raise TypeError(f"{method}: a batcher takes no {', '.join(unfit)}: call the model itself")
-        items, is_single = as_items(sentences)
+        items, is_single = as_items(sentences, self.model._kind_of_rows())
         limit = self.model.get_max_seq_length() or self._max_tokens
         tokens = sum(min(text_length(item) // _CHARACTERS_A_TOKEN + _TOKENS_AROUND, limit) for item in items)
         call = Call(method, items, is_single, arguments, tokens, waiter)
