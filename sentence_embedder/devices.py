@@ -32,6 +32,20 @@ def get_device_name() -> str:
     return "cpu"
 
 
+def check_fork(device: torch.device) -> None:
+    """Check that this process can compute on a device.
+
+    Raises:
+        RuntimeError: It was forked from one that had computed on a GPU.
+    """
+    if device.type == "cuda" and torch.cuda._is_in_bad_fork():
+        raise RuntimeError(
+            f"device {device}: expected a process that was started anew, found one that was forked from a process "
+            "which had used the GPU: CUDA does not survive a fork. Start processes with "
+            "multiprocessing.get_context('spawn'), or let them compute on the CPU"
+        )
+
+
 def module_device(module: nn.Module) -> torch.device:
     """The device of a module's first parameter or buffer; the CPU for a module that has neither."""
     for tensors in (module.parameters(), module.buffers()):

@@ -28,7 +28,7 @@ from sentence_embedder.acceleration.dtypes import check_dtype
 from sentence_embedder.acceleration.forward import Forward, PlainForward
 from sentence_embedder.acceleration.snapshot import is_bare
 from sentence_embedder.argument_names import also_named
-from sentence_embedder.devices import get_device_name, give_back_memory, module_device
+from sentence_embedder.devices import check_fork, get_device_name, give_back_memory, module_device
 from sentence_embedder.encoding.chain import Chain, Link, PlacedCollector, RoutedTexts, by_route
 from sentence_embedder.encoding.collector import Collector, Output, Rows, collector_for
 from sentence_embedder.encoding.cut_texts import CutTexts, Truncation
@@ -40,6 +40,7 @@ from sentence_embedder.encoding.nonfinite import NonFiniteRows, OnNonFinite
 from sentence_embedder.encoding.options import EncodeArguments, EncodeOptions, OutputValue, container_for, is_whole
 from sentence_embedder.encoding.token_budget import TokenBudget
 from sentence_embedder.features import BatchSource, Features
+from sentence_embedder.forks import a_model_is_made, compute_alone_if_forked
 from sentence_embedder.formats import ModelConfig, ModuleEntry
 from sentence_embedder.hub.card_metadata import CardMetadata
 from sentence_embedder.input_example import InputExample
@@ -171,6 +172,7 @@ class SentenceTransformer(nn.Sequential):
         if backend != "torch":
             raise ValueError(f"backend: expected 'torch', found {backend!r}")
         device = torch.device(device or get_device_name())
+        check_fork(device)
         dtype = check_dtype(dtype, device)
         if dtype != "float32" and not acceleration:
             raise ValueError(f"dtype: expected 'float32' with acceleration=False, found {dtype!r}")
@@ -229,6 +231,7 @@ class SentenceTransformer(nn.Sequential):
             self.set_pooling_include_prompt(False)
         self._acceleration = Acceleration(enabled=acceleration, dtype=dtype)
         self.to(device)
+        a_model_is_made()
 
     def _add(self, name: str, module: nn.Module, source: str | None) -> None:
         try:
@@ -958,9 +961,11 @@ class SentenceTransformer(nn.Sequential):
 
     def _ready_on(self, device: str | torch.device | None) -> torch.device:
         """The device to compute on, with the model there and in evaluation mode; changes only what must change."""
+        compute_alone_if_forked()
+        device = device or self._unloaded_from
+        check_fork(self.device if device is None else torch.device(device))
         if _is_training(self):
             self.eval()
-        device = device or self._unloaded_from
         if device is not None and torch.device(device) != self.device:
             self.to(torch.device(device))
         self._unloaded_from = None

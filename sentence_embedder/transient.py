@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
+
+from sentence_embedder.forks import ProcessLock
 
 _Value = TypeVar("_Value")
 
@@ -22,7 +23,7 @@ class Transient(Generic[_Value]):
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = ProcessLock()
         self._kept: list[_Value] = []
 
     def get(self, *, make: Callable[[], _Value], holds: Callable[[_Value], bool]) -> _Value:
@@ -35,7 +36,7 @@ class Transient(Generic[_Value]):
         for value in self._kept:
             if holds(value):
                 return value
-        with self._lock:
+        with self._lock.here():
             # While this thread waited, another one may have made it.
             for value in self._kept:
                 if holds(value):

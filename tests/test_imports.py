@@ -41,6 +41,7 @@ LAYERS = {
         "features",
         "files",
         "fingerprint",
+        "forks",
         "formats",
         "input_example",
         "installed",

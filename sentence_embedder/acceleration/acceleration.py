@@ -25,6 +25,7 @@ from sentence_embedder.acceleration.shadow import shadow_of
 from sentence_embedder.acceleration.snapshot import Snapshot, is_bare
 from sentence_embedder.devices import available_memory
 from sentence_embedder.features import PackedTexts
+from sentence_embedder.forks import between_forks
 from sentence_embedder.models import Dense, Dropout, LayerNorm, Normalize, Pooling, Transformer
 from sentence_embedder.transient import Transient
 
@@ -178,6 +179,7 @@ def _with_shadow(model: nn.Sequential, shadow: nn.Module) -> nn.Sequential:
     return nn.Sequential(twin, *rest)
 
 
+@between_forks()
 def _read(model: Any, dtype: str) -> _Reading:
     """Read a model, in the first format that keeps its embeddings."""
     snapshot = Snapshot(model)

@@ -12,6 +12,7 @@ from torch import nn
 from sentence_embedder.acceleration.encoder import Encoder
 from sentence_embedder.acceleration.sizes import rounded_up
 from sentence_embedder.features import BatchSource, Features, Places, TokenizedTexts, array_to_device, to_device
+from sentence_embedder.forks import between_forks
 
 _TOKENS_ON_CPU = 768
 """So many are enough for a product at full speed, and what is computed of them stays near; of halves, twice."""
@@ -58,6 +59,7 @@ class PlainForward:
         """None: batches are padded."""
         return None
 
+    @between_forks()
     @torch.no_grad()
     def __call__(self, source: BatchSource, rows: Places, least_tokens: int = 0) -> Features:
         """The Features that the modules make of some texts."""
@@ -90,6 +92,7 @@ class PackedForward:
             return _TOKENS_ON_GPU
         return _TOKENS_ON_CPU if self.encoder.dtype == torch.float32 else 2 * _TOKENS_ON_CPU
 
+    @between_forks()
     @torch.no_grad()
     def __call__(self, source: TokenizedTexts, rows: Places, least_tokens: int = 0) -> Features:
         """The feature that is wanted; nothing stands at padding but zeros."""

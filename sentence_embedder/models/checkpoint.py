@@ -6,14 +6,14 @@ import copy
 import json
 import logging
 import re
-import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from functools import wraps
 from importlib.util import find_spec
 from inspect import signature
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -28,6 +28,7 @@ from sentence_embedder.files import (
     write_json,
     write_weights,
 )
+from sentence_embedder.forks import ProcessLock
 from sentence_embedder.formats import AdapterConfig, CheckpointConfig, WeightsIndex
 from sentence_embedder.record import FormatError, Record
 
@@ -88,9 +89,31 @@ _FROM_CALLER_ALONE = frozenset(
 _ATTENTIONS = (None, "eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention")
 """Ways to compute attention that are part of transformers; any other name is that of code to fetch."""
 
-_quieting = threading.RLock()
+_Arguments = ParamSpec("_Arguments")
+_Loaded = TypeVar("_Loaded")
+
+_loading = ProcessLock()
 
 
+def one_at_a_time() -> AbstractContextManager[Any]:
+    """Within this context no other thread loads a model.
+
+    What transformers does meanwhile concerns the whole process: while it is imported it lacks names, and while it
+    makes a model in halves every tensor is made so.
+    """
+    return _loading.here()
+
+
+def _one_at_a_time(load: Callable[_Arguments, _Loaded]) -> Callable[_Arguments, _Loaded]:
+    @wraps(load)
+    def load_alone(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Loaded:
+        with one_at_a_time():
+            return load(*args, **kwargs)
+
+    return load_alone
+
+
+@_one_at_a_time
 def load_model(
     name: str, cache_dir: str | None, model_args: Mapping[str, Any], config_args: Mapping[str, Any]
 ) -> Any:
@@ -133,6 +156,7 @@ def load_model(
     return model.eval()
 
 
+@_one_at_a_time
 def load_decoder(name: str, dtype: torch.dtype) -> Any:
     """The language model of a checkpoint, as a decoder that attends to what an encoder gives; in evaluation mode.
 
@@ -259,6 +283,7 @@ def _as_weights_errors(name: str) -> Iterator[None]:
         raise ValueError(f"{name}: {error}") from error
 
 
+@_one_at_a_time
 def load_tokenizer(name: str, cache_dir: str | None, tokenizer_args: Mapping[str, Any]) -> Any:
     """The tokenizer of a checkpoint; arguments as for ``load_model``."""
     from transformers import AutoTokenizer
@@ -273,6 +298,7 @@ def load_tokenizer(name: str, cache_dir: str | None, tokenizer_args: Mapping[str
         raise ValueError(f"{name}: expected a tokenizer, found something else: {error}") from error
 
 
+@_one_at_a_time
 def load_processor(name: str, processor_args: Mapping[str, Any]) -> Any:
     """The tokenizer and image processor of a checkpoint.
 
@@ -371,6 +397,7 @@ def read_backend(path: Path) -> Any:
         raise ValueError(f"{path}: expected a tokenizer, found something else: {error}") from error
 
 
+@_one_at_a_time
 def class_in_folder(reference: str, folder: Path) -> type[Any]:
     """The class ``file.Class`` in a file of a folder, which is executed."""
     from transformers.dynamic_module_utils import get_class_from_dynamic_module
@@ -430,7 +457,7 @@ def _quiet_transformers() -> Iterator[None]:
     from transformers.utils import logging as transformers_logging
 
     log: Any = transformers_logging
-    with _quieting:
+    with one_at_a_time():
         verbosity, has_bars = log.get_verbosity(), log.is_progress_bar_enabled()
         log.set_verbosity_error()
         log.disable_progress_bar()
