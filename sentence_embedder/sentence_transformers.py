@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import copy
-import functools
 import logging
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -25,21 +23,20 @@ from torch.optim import Optimizer
 from sentence_embedder import hub, saved_model
 from sentence_embedder.acceleration.acceleration import Acceleration
 from sentence_embedder.acceleration.dtypes import check_dtype
-from sentence_embedder.acceleration.forward import Forward, PlainForward
-from sentence_embedder.acceleration.snapshot import is_bare
 from sentence_embedder.argument_names import also_named
 from sentence_embedder.devices import check_fork, get_device_name, give_back_memory, module_device
-from sentence_embedder.encoding.chain import Chain, Link, PlacedCollector, RoutedTexts, by_route
+from sentence_embedder.encoding.chain import links_of, no_tokenizer
 from sentence_embedder.encoding.collector import Collector, Output, Rows, collector_for
 from sentence_embedder.encoding.cut_texts import CutTexts, Truncation
-from sentence_embedder.encoding.engine import Engine, TokenizedOnDemand, TokenizesAhead, text_length
+from sentence_embedder.encoding.encode_call import EncodeCall
+from sentence_embedder.encoding.engine import text_length
 from sentence_embedder.encoding.findings import Findings
 from sentence_embedder.encoding.inputs import DistinctTexts, Kind, as_items, chunks_of
 from sentence_embedder.encoding.late_chunks import chunk_embeddings
 from sentence_embedder.encoding.nonfinite import NonFiniteRows, OnNonFinite
 from sentence_embedder.encoding.options import EncodeArguments, EncodeOptions, OutputValue, container_for, is_whole
 from sentence_embedder.encoding.token_budget import TokenBudget
-from sentence_embedder.features import BatchSource, Features
+from sentence_embedder.features import Features
 from sentence_embedder.forks import a_model_is_made, compute_alone_if_forked
 from sentence_embedder.formats import ModelConfig, ModuleEntry
 from sentence_embedder.hub.card_metadata import CardMetadata
@@ -47,7 +44,6 @@ from sentence_embedder.input_example import InputExample
 from sentence_embedder.model_card import CardFacts, render
 from sentence_embedder.model_card_data import SentenceTransformerModelCardData
 from sentence_embedder.models import BoW, Pooling, Router, StaticEmbedding, Transformer, WordEmbeddings
-from sentence_embedder.models.module import accepted_kwargs
 from sentence_embedder.pool.encode_pool import EncodePool, Pool, check_chunk_size
 from sentence_embedder.pool.request import Request
 from sentence_embedder.progress import is_seen, progress_bar
@@ -638,7 +634,7 @@ class SentenceTransformer(nn.Sequential):
     def forward(self, input: Features, **kwargs: Any) -> Features:  # noqa: A002  # as nn.Sequential names it
         """What the modules make of the Features of texts, each with those of the arguments that it takes."""
         features = input
-        for link in self._links():
+        for link in links_of(self, self._entries):
             features = link(features, **kwargs)
         return features
 
@@ -650,7 +646,7 @@ class SentenceTransformer(nn.Sequential):
         """
         first = self._first_module()
         if not hasattr(first, "tokenize"):
-            raise self._no_tokenizer(first)
+            raise no_tokenizer(first, first)
         features: Features = first.tokenize(texts)
         return features
 
@@ -726,26 +722,22 @@ class SentenceTransformer(nn.Sequential):
         shows_progress: bool,
     ) -> Rows:
         device = self._ready_on(device)
-        is_rows = options.output_value == "sentence_embedding"
-        groups = by_route(texts) if self._has_routes() else [RoutedTexts.of_all(texts)]
-        engines = [self._engine(group.key, options, device, kwargs) for group in groups]
-        # What comes apart for each text, its owner may change; and who tokenises by batches, may count them.
-        may_share = is_rows and len(groups) == 1 and engines[0].forward.batch_tokens is not None
-        distinct = DistinctTexts.of(texts) if may_share else DistinctTexts.every(len(texts))
-        collector = self._collector(distinct, options, device, found, out)
-        with progress_bar(len(texts), unit="sentence", shown=shows_progress, description="Encoding") as progress:
-            if len(distinct.computed) < len(texts):
-                groups = [RoutedTexts.of_all([texts[place] for place in distinct.computed])]
-                progress.update(len(texts) - len(distinct.computed))
-            for group, engine in zip(groups, engines, strict=True):
-                among_all = distinct.computed[group.places]
-                engine.run(group.texts, group.place(collector), progress, rows=among_all, on_cut=found.cut.add)
-        collector.settle()
-        if len(found.nonfinite.places):
-            for group in groups:
-                self._compute_again(group, distinct, options, device, kwargs, collector, found.nonfinite)
-        found.cut.repeat(distinct)
-        return collector.finish()
+        call = EncodeCall(
+            model=self,
+            entries=self._entries,
+            has_own_tokenize=type(self).tokenize is not SentenceTransformer.tokenize,
+            has_own_forward=type(self).forward is not SentenceTransformer.forward,
+            acceleration=self._acceleration,
+            budget=self._token_budget,
+            options=options,
+            device=device,
+            kwargs=kwargs,
+        )
+
+        def collector_of(distinct: DistinctTexts) -> Collector:
+            return self._collector(distinct, options, device, found, out)
+
+        return call.rows(texts, collector_of, found, shows_progress=shows_progress)
 
     def _collector(
         self,
@@ -769,29 +761,6 @@ class SentenceTransformer(nn.Sequential):
             nonfinite=found.nonfinite,
             ranges=ranges,
         )
-
-    def _compute_again(
-        self,
-        group: RoutedTexts,
-        distinct: DistinctTexts,
-        options: EncodeOptions,
-        device: torch.device,
-        kwargs: Mapping[str, Any],
-        collector: Collector,
-        nonfinite: NonFiniteRows,
-    ) -> None:
-        """Compute texts of a route again whose embeddings are not finite: alone, in float32, module by module."""
-        rows = distinct.computed[group.places]
-        these = np.flatnonzero(np.isin(rows, nonfinite.places))
-        texts = [group.texts[place] for place in these.tolist()]
-        formats = {parameter.dtype for parameter in self.parameters() if parameter.is_floating_point()}
-        model = self if formats <= {torch.float32, torch.float64} else copy.deepcopy(self).float()
-        options = replace(options, deterministic=True)
-        with torch.autocast(device.type, enabled=False), progress_bar(0, unit="sentence", shown=False) as progress:
-            engine = model._engine(group.key, options, device, kwargs, is_plain=True)
-            placed = PlacedCollector(collector, group.places[these])
-            engine.run(texts, placed, progress, rows=rows[these])
-        collector.settle()
 
     def _kind_of_rows(self) -> Kind:
         """What the first module takes; of those that are somebody else's nothing is known."""
@@ -850,114 +819,17 @@ class SentenceTransformer(nn.Sequential):
             pool.run(request, texts, collector, progress, cut=found.cut, chunk_size=chunk_size)
         return collector.finish()
 
-    def _engine(
-        self,
-        key: str | None,
-        options: EncodeOptions,
-        device: torch.device,
-        kwargs: Mapping[str, Any],
-        *,
-        is_plain: bool = False,
-    ) -> Engine:
-        """What turns texts of a route into Features: tokenised ahead, or by batches if somebody has their own
-        ``tokenize``; if it is to be plain, through the modules as they are.
-        """
-        links = [routed for link in self._links() for routed in link.routed(key, kwargs.get("task"))]
-        chain = Chain(links, kwargs)
-        first: Any = chain.modules[0] if links else None
-        if not hasattr(first, "tokenize"):
-            raise self._no_tokenizer(first)
-        length = self._prompt_length(first, options.prompt) if options.prompt else None
-        extra = {} if length is None else {"prompt_length": length}
-        is_stock = type(self).tokenize is SentenceTransformer.tokenize
-        if isinstance(first, Transformer):
-            is_stock = is_stock and type(first).tokenize is Transformer.tokenize
-        if is_stock and isinstance(first, TokenizesAhead):
-            tokenize: Callable[[Sequence[Any]], BatchSource] = first.tokenize_ahead
-        else:
-            own = first.tokenize if is_stock else self.tokenize
-            tokenize = functools.partial(TokenizedOnDemand, own)
-            is_plain = True
-        forward: Forward = PlainForward(self._called(chain, key), device, extra)
-        if not is_plain:
-            forward = self._forward(chain, key, options, device, extra)
-        return Engine(
-            tokenize=tokenize,
-            forward=forward,
-            device=device,
-            batch_size=options.batch_size,
-            longest=getattr(first, "max_seq_length", None),
-            budget=self._token_budget,
-            is_deterministic=options.deterministic,
-        )
-
-    def _forward(
-        self,
-        chain: Chain,
-        key: str | None,
-        options: EncodeOptions,
-        device: torch.device,
-        extra: Mapping[str, Any],
-    ) -> Forward:
-        """The quickest way through a chain."""
-        is_stock = type(self).forward is SentenceTransformer.forward
-        around = [self, *(module for module in self if isinstance(module, Router))]
-        if not is_stock or not chain.is_plain or not all(map(is_bare, around)):
-            return PlainForward(self._called(chain, key), device, extra)
-        route = key or chain.kwargs.get("task")
-        model = nn.Sequential(*chain.modules) if self._has_routes() else self
-        return self._acceleration.forward(
-            model, output_value=options.output_value, device=device, extra=extra, route=route
-        )
-
-    def _called(self, chain: Chain, key: str | None) -> Callable[[Features], Features]:
-        """The model itself, which may be of a subclass, with what makes it take the way of a chain."""
-        kwargs = dict(chain.kwargs)
-        if key is not None:
-            kwargs["task"] = key
-        return functools.partial(self, **kwargs) if kwargs else self
-
-    def _links(self) -> list[Link]:
-        """The modules, with the arguments that they take: their class says it, or the model's files."""
-        return [
-            Link(module, accepted_kwargs(module).union(self._entries[name].kwargs if name in self._entries else ()))
-            for name, module in self._modules.items()
-        ]
-
-    def _has_routes(self) -> bool:
-        return any(isinstance(module, Router) for module in self)
-
     def _check_kwargs(self, kwargs: Mapping[str, Any]) -> None:
         """Raise a TypeError for arguments that no module takes."""
         if kwargs:
-            accepted = frozenset[str]().union(*(link.accepted_on_any_route() for link in self._links()))
+            accepted = frozenset[str]().union(
+                *(link.accepted_on_any_route() for link in links_of(self, self._entries))
+            )
             unknown = sorted(kwargs.keys() - accepted)
             if unknown:
                 raise TypeError(
                     f"encode: no such argument: {unknown}; the modules of this model take {sorted(accepted)}"
                 )
-
-    def _no_tokenizer(self, first: nn.Module | None) -> Exception:
-        own = self._first_module()
-        if isinstance(own, Router):
-            return ValueError(
-                f"expected {{route: text}} with one of the routes {list(own.routes)}, or task=, found neither"
-            )
-        return TypeError(
-            f"expected a first module with a tokenize method, a Transformer say, found {type(first).__name__}"
-        )
-
-    def _prompt_length(self, first: Any, prompt: str) -> int | None:
-        """How many tokens a prompt takes at the start of a text; None if the first module makes no tokens."""
-        if isinstance(first, Transformer):
-            return first.prompt_length(prompt)
-        features = first.tokenize([prompt])
-        # Texts as bags of tokens are pooled as they are.
-        if "input_ids" not in features or features["input_ids"].ndim < 2:
-            return None
-        ids = features["input_ids"][0].tolist()
-        special_ids = getattr(getattr(first, "tokenizer", None), "all_special_ids", ())
-        return len(ids) - (ids[-1] in special_ids)
 
     def _ready_on(self, device: str | torch.device | None) -> torch.device:
         """The device to compute on, with the model there and in evaluation mode; changes only what must change."""

@@ -26,7 +26,6 @@ from torch import Tensor, nn
 from transformers import BertTokenizer
 
 from sentence_embedder import InputExample, SentenceTransformer, SimilarityFunction
-from sentence_embedder.encoding.options import EncodeOptions
 from sentence_embedder.features import Features
 from sentence_embedder.models import Dense, Normalize, Pooling, Transformer
 from sentence_embedder.util import cos_sim
@@ -517,9 +516,9 @@ class TestUnload:
         """The next call makes it anew, and the embeddings are the same to the last bit."""
         model = SentenceTransformer(str(tiny_folders["bert"]), device="cpu")
         before = model.encode(["the cat", "a dog"])
-        forward: Any = model._engine(None, EncodeOptions(), torch.device("cpu"), {}).forward
-        packed = weakref.ref(forward.encoder)
-        del forward
+        (reading,) = model._acceleration._readings.values()
+        packed = weakref.ref(reading._kept[0].encoder)
+        del reading
         assert packed() is not None
 
         model.unload()

@@ -12,6 +12,7 @@ from torch import nn
 
 from sentence_embedder.encoding.collector import Collector, Rows
 from sentence_embedder.features import Features, Places
+from sentence_embedder.formats import ModuleEntry
 from sentence_embedder.models import Router
 from sentence_embedder.models.module import accepted_kwargs
 
@@ -46,6 +47,35 @@ class Link:
         """The keyword arguments that the module takes, or one inside it."""
         inside = (accepted_kwargs(module) for module in self.module.modules())
         return self.accepted.union(*inside)
+
+
+def links_of(model: nn.Sequential, entries: Mapping[str, ModuleEntry]) -> list[Link]:
+    """The modules of a model, with the arguments that they take: their class says it, or the model's files.
+
+    Args:
+        model: The model.
+        entries: Name → what the files say of a module.
+    """
+    return [
+        Link(module, accepted_kwargs(module).union(entries[name].kwargs if name in entries else ()))
+        for name, module in model._modules.items()
+    ]
+
+
+def no_tokenizer(own: nn.Module, found: nn.Module | None) -> Exception:
+    """What to raise where texts come to a module that has no ``tokenize``.
+
+    Args:
+        own: The first module of the model.
+        found: The module that texts come to.
+    """
+    if isinstance(own, Router):
+        return ValueError(
+            f"expected {{route: text}} with one of the routes {list(own.routes)}, or task=, found neither"
+        )
+    return TypeError(
+        f"expected a first module with a tokenize method, a Transformer say, found {type(found).__name__}"
+    )
 
 
 @dataclass(frozen=True)
