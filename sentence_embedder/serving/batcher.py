@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import os
 import threading
 import time
@@ -71,7 +72,6 @@ class Batcher:
         self._pid = os.getpid()
         self._queue = CallQueue(**self._settings)
         self._thread: threading.Thread | None = None
-        self._end: weakref.finalize[Any, Batcher] | None = None
 
     # ── Threads ───────────────────────────────────────────────────────────────────────────────────────────
 
@@ -205,8 +205,8 @@ class Batcher:
                 target=_serve, args=(self._queue, weakref.ref(self.model)), name="batcher", daemon=True
             )
             thread.start()
-            # Also at the end of the process, where a thread at work in torch must not be cut off.
-            self._end = weakref.finalize(self, _close, self._queue, thread, self._pid)
+            weakref.finalize(self, _close, self._queue, self._pid).atexit = False
+            _open_batchers.add(self)
             self._thread = thread
 
     @property
@@ -216,9 +216,12 @@ class Batcher:
 
     def close(self) -> None:
         """Take no more calls, answer those that wait, and end the thread."""
-        if self._pid == os.getpid() and self._end is not None:
-            self._end()
-        self._queue.is_closed = True
+        if self._pid != os.getpid():  # its queue, and its thread, are those of another process
+            self._queue.is_closed = True
+            return
+        self._queue.close()
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join()
 
     def __enter__(self) -> Batcher:
         return self
@@ -246,12 +249,22 @@ def _serve(queue: CallQueue, model: weakref.ref[nn.Module]) -> None:
         del calls  # or they, and what they hold, would live until the next ones come
 
 
-def _close(queue: CallQueue, thread: threading.Thread, pid: int) -> None:
-    if os.getpid() != pid:  # a fork at its end: the thread is not its own
-        return
-    queue.close()
-    if thread is not threading.current_thread():
-        thread.join()
+def _close(queue: CallQueue, pid: int) -> None:
+    """Let the thread of a batcher end that nobody has any more; it is not waited for, here in the middle of
+    anything.
+    """
+    if os.getpid() == pid:
+        queue.close()
+
+
+_open_batchers: weakref.WeakSet[Batcher] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    """At the end of the process, where a thread that is at work in torch must not be cut off."""
+    for batcher in list(_open_batchers):
+        batcher.close()
 
 
 def _set_soon(loop: asyncio.AbstractEventLoop, event: asyncio.Event) -> None:

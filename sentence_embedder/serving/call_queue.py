@@ -22,7 +22,8 @@ class CallQueue:
         self._max_wait = max_wait
         self._max_tokens = max_tokens
         self._max_waiting = max_waiting
-        self._lock = threading.Lock()
+        # One that its thread can take again: the garbage collector, which may close the queue, comes at any time.
+        self._lock = threading.RLock()
         self._has_calls = threading.Condition(self._lock)
         self._has_room = threading.Condition(self._lock)
         self._on_room: list[Callable[[], None]] = []
