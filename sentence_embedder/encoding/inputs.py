@@ -11,7 +11,6 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 Kind = Literal["texts", "texts and pairs", "anything"]
 """What the rows of a model are: texts alone; pairs and ``{key: text}``, too; or whatever its first module takes."""
@@ -54,7 +53,8 @@ def as_items(sentences: Any, kind: Kind = "texts and pairs", start: int = 0) -> 
         raise TypeError(
             f"encode: expected one column of texts, found a table: pass one of its columns {columns!r:.80}"
         )
-    if isinstance(sentences, _NO_COLLECTIONS) or not isinstance(sentences, Iterable):
+    has_texts = isinstance(sentences, Iterable) and not _is_of(sentences, "torch")
+    if isinstance(sentences, _NO_COLLECTIONS) or not has_texts:
         found = f"{type(sentences).__name__}: {sentences!r:.80}"
         raise TypeError(f"encode: expected {_ACCEPTED[kind]}, found {found}")
     items = list(sentences)
@@ -64,13 +64,18 @@ def as_items(sentences: Any, kind: Kind = "texts and pairs", start: int = 0) -> 
     return items, False
 
 
-_NO_COLLECTIONS = (bytes, bytearray, memoryview, set, frozenset, Tensor, np.ndarray)
+_NO_COLLECTIONS = (bytes, bytearray, memoryview, set, frozenset, np.ndarray)
 """What can be iterated, but has no order, or no texts."""
 
 
 def _is_image(item: object) -> bool:
     """Whether an item is an image of Pillow, which need not be installed."""
-    return any(ancestor.__module__ == "PIL.Image" for ancestor in type(item).__mro__)
+    return _is_of(item, "PIL.Image")
+
+
+def _is_of(item: object, module: str) -> bool:
+    """Whether the class of an item, or one that it derives from, is of a module, which need not be imported."""
+    return any(ancestor.__module__ == module for ancestor in type(item).__mro__)
 
 
 def _check_item(row: int, item: Any, kind: Kind) -> None:

@@ -335,8 +335,10 @@ def test_one_process_writes(many_texts: Path, run: Run, bert: Path) -> None:
     arguments = ("encode", many_texts, output, "--model", bert, "--save-every", 10, "--document")
     process = _started(*arguments)
     _wait_for_rows(process, output, 1)
+    process.send_signal(signal.SIGSTOP)  # so that it is still at it, however long the second one takes
 
     done = run(*arguments)
+    process.send_signal(signal.SIGCONT)
     process.send_signal(signal.SIGINT)
     _, error = process.communicate(timeout=20)
 
