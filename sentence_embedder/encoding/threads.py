@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from sentence_embedder.forks import ProcessLock, threads_elsewhere
+from sentence_embedder.forks import ProcessLock, compute_alone_if_forked, threads_elsewhere
 
 _setting = ProcessLock()
 _pools: dict[int, SingleThreads] = {}
@@ -119,7 +119,7 @@ def _make_single(tasks: _Tasks, count: int) -> None:
 
     torch keeps the number by thread, but each setting is also the one that new threads begin with.
     """
-    before = torch.get_num_threads()
+    before = threads_elsewhere()
     everyone = threading.Barrier(count + 1)
 
     def be_single() -> None:
@@ -140,6 +140,7 @@ def _make_single(tasks: _Tasks, count: int) -> None:
         raise
     finally:
         torch.set_num_threads(before)
+        compute_alone_if_forked()
 
 
 if hasattr(os, "register_at_fork"):

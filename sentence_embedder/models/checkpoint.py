@@ -360,6 +360,14 @@ def has_plain_backend(tokenizer: Any) -> bool:
     )
 
 
+_calling = ProcessLock()
+
+
+def one_call_at_a_time() -> AbstractContextManager[Any]:
+    """Within this context no other thread calls a tokenizer: a call sets its truncation and padding anew."""
+    return _calling.here()
+
+
 def copy_of_backend(tokenizer: Any) -> Any:
     """A copy, which does not pad, of a ``tokenizers.Tokenizer`` or of what a fast tokenizer of transformers wraps.
 

@@ -11,7 +11,13 @@ from torch import Tensor, nn
 
 from sentence_embedder.argument_names import also_named
 from sentence_embedder.features import Features
-from sentence_embedder.models.checkpoint import load_model, load_processor, save_model, save_processor
+from sentence_embedder.models.checkpoint import (
+    load_model,
+    load_processor,
+    one_call_at_a_time,
+    save_model,
+    save_processor,
+)
 from sentence_embedder.models.token_ids import encodable
 
 
@@ -91,7 +97,8 @@ class CLIPModel(nn.Module):
         if 1 in info:
             plain = [encodable(str(item)) for item, kind in zip(texts, info, strict=True) if kind]
             cut = {"truncation": self.max_seq_length is not None, "max_length": self.max_seq_length}
-            features.update(self.tokenizer(plain, padding=True, return_tensors="pt", **cut))
+            with one_call_at_a_time():
+                features.update(self.tokenizer(plain, padding=True, return_tensors="pt", **cut))
         if 0 in info:
             images = [item.convert("RGB") for item, kind in zip(texts, info, strict=True) if not kind]
             features.update(self.processor.image_processor(images, return_tensors="pt"))

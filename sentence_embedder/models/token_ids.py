@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sentence_embedder.models.checkpoint import has_plain_backend
+from sentence_embedder.models.checkpoint import has_plain_backend, one_call_at_a_time
 from sentence_embedder.transient import Transient
 
 _NO_LIMIT = int(1e20)
@@ -50,7 +50,7 @@ class TokenIds:
 
     A tokenizer of the ``tokenizers`` library keeps its truncation and padding as state, which every call of
     transformers sets anew. Here a copy is made, set once, and used by any number of threads. It is made again
-    when the tokenizer it was copied from has changed. Other tokenizers are called as they are.
+    when the tokenizer it was copied from has changed. Others are called as they are, by one thread at a time.
     """
 
     def __init__(self) -> None:
@@ -90,7 +90,9 @@ class TokenIds:
         if has_plain_backend(tokenizer):
             mask: list[int] = self._backend(tokenizer, limit).encode(text).special_tokens_mask
         else:
-            mask = tokenizer(text, **_truncation(limit), return_special_tokens_mask=True)["special_tokens_mask"]
+            with one_call_at_a_time():
+                encoded = tokenizer(text, **_truncation(limit), return_special_tokens_mask=True)
+            mask = encoded["special_tokens_mask"]
         return mask
 
     def offsets(self, tokenizer: Any, limit: int | None, text: str) -> Sequence[tuple[int, int]]:
@@ -104,7 +106,8 @@ class TokenIds:
             offsets: Sequence[tuple[int, int]] = self._backend(tokenizer, limit).encode(text).offsets
             return offsets
         try:
-            encoded = tokenizer(text, **_truncation(limit), return_offsets_mapping=True)
+            with one_call_at_a_time():
+                encoded = tokenizer(text, **_truncation(limit), return_offsets_mapping=True)
         except NotImplementedError as error:
             name = type(tokenizer).__name__
             raise ValueError(f"offsets of tokens: expected a fast tokenizer, found a {name}") from error
@@ -159,13 +162,14 @@ def _truncation(limit: int | None) -> dict[str, Any]:
 
 def _called(tokenizer: Any, limit: int | None, firsts: Sequence[str], seconds: Sequence[str] | None) -> Columns:
     """What a tokenizer answers that is called the usual way."""
-    encoded: Columns = tokenizer(
-        list(firsts),
-        None if seconds is None else list(seconds),
-        padding=False,
-        **_truncation(limit),
-        return_attention_mask=False,
-    )
+    with one_call_at_a_time():
+        encoded: Columns = tokenizer(
+            list(firsts),
+            None if seconds is None else list(seconds),
+            padding=False,
+            **_truncation(limit),
+            return_attention_mask=False,
+        )
     return encoded
 
 
