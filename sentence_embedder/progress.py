@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Any, Protocol
 
 
 class Progress(Protocol):
@@ -52,3 +54,20 @@ def write_line(text: str) -> None:
     from tqdm.auto import tqdm
 
     tqdm.write(text)
+
+
+def _renew_locks_of_bars() -> None:
+    """In a forked process nobody holds the lock with which the threads of tqdm's bars write in turn."""
+    std: Any = sys.modules.get("tqdm.std")
+    kinds = [std.tqdm] if hasattr(std, "tqdm") else []
+    if kinds:
+        std.TqdmDefaultWriteLock.th_lock = threading.RLock()
+    while kinds:
+        kind = kinds.pop()
+        kinds += kind.__subclasses__()
+        if isinstance(vars(kind).get("_lock"), std.TqdmDefaultWriteLock):
+            del kind._lock  # a new one is made when it is needed
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_locks_of_bars)

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import random
-import subprocess
-import sys
-import textwrap
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,7 +15,7 @@ from transformers import BertTokenizer
 from benchmarks.mixed_work import difference, mixed_work
 from benchmarks.texts import short_sentences
 from sentence_embedder import SentenceTransformer
-from tests.test_docs import ROOT
+from tests.programs import run_program
 
 _SECONDS = 120
 """What has not ended then hangs."""
@@ -150,9 +147,9 @@ def test_a_tokenizer_that_keeps_state(model: SentenceTransformer, tiny_folders: 
 
 
 LOADS = """
-import faulthandler, sys, threading
-faulthandler.dump_traceback_later(100, exit=True)
+import logging, sys, threading
 from sentence_embedder import SentenceTransformer
+logging.disable(logging.WARNING)
 
 folders, errors = sys.argv[1:], []
 start = threading.Barrier(len(folders))
@@ -176,14 +173,6 @@ print(*errors, sep="\\n")
 """
 
 
-def run_program(program: str, *arguments: str, timeout: float = _SECONDS) -> str:
-    """What a program prints, in a process of its own."""
-    command = [sys.executable, "-W", "error", "-c", textwrap.dedent(program), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False, cwd=ROOT)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
 def test_eight_threads_load_eight_models(tiny_folders: dict[str, Path]) -> None:
     """In a process that has not imported transformers yet, threads load models of different kinds and formats."""
     printed = run_program(LOADS, *map(str, tiny_folders.values()))
@@ -192,7 +181,9 @@ def test_eight_threads_load_eight_models(tiny_folders: dict[str, Path]) -> None:
 
 
 GOES_ON = """
-import sys, threading, time
+import logging, sys, threading, time, torch
+logging.disable(logging.WARNING)
+torch.set_num_threads(2)
 from sentence_embedder import SentenceTransformer
 
 model = SentenceTransformer(sys.argv[1], device="cpu")
@@ -210,6 +201,4 @@ threading.Thread(target=work).start()
 
 def test_threads_encode_while_the_interpreter_ends(tiny_folders: dict[str, Path]) -> None:
     """A thread that is left when the main thread has come to its end still encodes, in several threads."""
-    program = GOES_ON.replace("import sys", "import torch; torch.set_num_threads(2)\nimport sys")
-
-    assert run_program(program, str(tiny_folders["bert"])).split() == ["True"]
+    assert run_program(GOES_ON, str(tiny_folders["bert"])).split() == ["True"]
