@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 
-from sentence_embedder.encoding.threads import single_threads, thread_count
+from sentence_embedder.encoding.threads import SingleThreads, single_threads, thread_count
 
 
 @pytest.fixture(autouse=True)
@@ -83,6 +86,59 @@ def test_they_are_kept() -> None:
     assert list(two.map(str, range(3))) == ["0", "1", "2"]
     del two
     assert single_threads(2) is not three
+
+
+def test_an_exception_thrown_into_them() -> None:
+    """What somebody throws into an idle thread costs neither the thread nor a task that comes after it."""
+    pool = single_threads(2)
+    both = threading.Barrier(2)
+
+    def ident(_: int) -> int:
+        both.wait(20)
+        return threading.get_ident()
+
+    before = set(pool.map(ident, range(2)))
+    for thread in before:
+        assert ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(ValueError)) == 1
+
+    assert list(pool.map(str, range(50), timeout=20)) == [str(number) for number in range(50)]
+    assert set(pool.map(ident, range(2), timeout=20)) == before
+
+
+def test_an_error_is_that_of_its_task() -> None:
+    """Whatever a task raises comes out where its result is wanted; a task that was cancelled is not done."""
+
+    def fail() -> None:
+        raise KeyboardInterrupt
+
+    pool = SingleThreads(1)
+    holds = threading.Event()
+    first, failing, cancelled = pool.submit(holds.wait, 20), pool.submit(fail), pool.submit(fail)
+    cancelled.cancel()
+    holds.set()
+
+    assert first.result(20)
+    with pytest.raises(KeyboardInterrupt):
+        failing.result(20)
+    assert pool.submit(str, 1).result(20) == "1"
+    assert cancelled.cancelled()
+
+
+def test_they_end_when_nobody_has_them() -> None:
+    """Threads of a pool that is gone end, after what they have to do."""
+    pool = SingleThreads(2)
+    threads = [thread for thread in threading.enumerate() if thread.name.startswith("encode_")]
+    result = pool.submit(str, 1)
+
+    del pool
+    gc.collect()
+
+    assert result.result(20) == "1"
+    for _ in range(200):
+        if sum(thread.is_alive() for thread in threads) <= len(threads) - 2:
+            break
+        time.sleep(0.05)
+    assert sum(thread.is_alive() for thread in threads) <= len(threads) - 2
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
