@@ -1,0 +1,157 @@
+"""Ctrl-C in the middle of anything leaves a model that works as before."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="timers that interrupt")
+
+BEGINNING = """
+import faulthandler, logging, random, signal, sys, time
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+from sentence_embedder import InputExample, SentenceTransformer, losses
+
+faulthandler.dump_traceback_later(150, exit=True)
+logging.disable(logging.WARNING)
+torch.set_num_threads(2)
+FOLDER = sys.argv[1]
+few = ["the cat sat", "a dog"]
+many = [f"{'the cat sat on a mat ' * (n % 4)}the dog {n}" for n in range(120)]
+model = SentenceTransformer(FOLDER, device="cpu")
+expected = model.encode(many), model.encode(few)
+draw = random.Random(0)
+
+def interrupt(_signal, _frame):
+    raise KeyboardInterrupt
+
+signal.signal(signal.SIGALRM, interrupt)
+
+def cut_off(work, longest):
+    # Whether it was interrupted after a random time.
+    try:
+        try:
+            signal.setitimer(signal.ITIMER_REAL, draw.uniform(1e-4, longest))
+            work()
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+    except KeyboardInterrupt:
+        return True
+    return False
+
+def takes(work):
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+def agrees(model):
+    return all(np.allclose(model.encode(texts), rows, atol=1e-5) for texts, rows in zip((many, few), expected))
+
+def tried(work, times=12, longest=None):
+    # How often it was interrupted; after each time the model must be as it was.
+    longest = longest or min(takes(work) for _ in range(2))
+    count = 0
+    for _ in range(times):
+        count += cut_off(work, longest)
+        assert agrees(model)
+    return count
+"""
+
+PROGRAMS = {
+    "many texts": "print(tried(lambda: model.encode(many)))",
+    "one text": "print(tried(lambda: [model.encode(few[0]) for _ in range(20)]))",
+    "module by module": """
+model = SentenceTransformer(FOLDER, device="cpu", acceleration=False)
+print(tried(lambda: model.encode(many, batch_size=8)))
+""",
+    "a stream": "print(tried(lambda: list(model.encode_iter(iter(many), chunk_size=32))))",
+    "the first call of a model": """
+count = 0
+for _ in range(10):
+    fresh = SentenceTransformer(FOLDER, device="cpu").train()
+    count += cut_off(lambda: fresh.encode(many), 0.02)
+    assert agrees(fresh)
+print(count)
+""",
+    "loading": """
+def load():
+    loaded.append(SentenceTransformer(FOLDER, device="cpu"))
+
+loaded = []
+count = tried(load, longest=takes(load))
+assert all(map(agrees, loaded))
+print(count)
+""",
+    "a batcher": """
+with model.batcher() as batcher:
+    print(tried(lambda: [batcher.encode(text) for text in many[:20]]))
+    assert np.allclose(batcher.encode(few), expected[1], atol=1e-5)
+""",
+    "a pool": """
+if __name__ == "__main__":
+    with model.start_multi_process_pool(["cpu"]) as pool:
+        print(tried(lambda: model.encode(many, pool=pool, chunk_size=8), times=8))
+        assert np.allclose(model.encode(many, pool=pool), expected[0], atol=1e-5)
+""",
+    "saving": """
+count = tried(lambda: model.save(sys.argv[2] + "/saved"), longest=0.1)
+model.save(sys.argv[2] + "/saved")
+assert agrees(SentenceTransformer(sys.argv[2] + "/saved", device="cpu"))
+print(count)
+""",
+    "training": """
+rows = [InputExample(texts=[one, other], label=0.5) for one, other in zip(many, many[1:])]
+trained = SentenceTransformer(FOLDER, device="cpu")
+
+def fit():
+    loader = DataLoader(rows, batch_size=16)
+    trained.fit([(loader, losses.CosineSimilarityLoss(trained))], epochs=1, show_progress_bar=False)
+
+count = 0
+for _ in range(8):
+    count += cut_off(fit, 0.3)
+    assert np.isfinite(trained.encode(many)).all()
+    assert np.allclose(trained.encode(many[0]), trained.encode(many)[0], atol=1e-5)
+print(count)
+""",
+}
+
+
+TOGETHER = (
+    ("many texts", "one text", "module by module", "a stream", "the first call of a model", "a batcher"),
+    ("loading", "saving", "training"),
+    ("a pool",),
+)
+"""What shares a process."""
+
+
+@pytest.mark.parametrize("names", TOGETHER, ids=", ".join)
+def test_it_works_as_before(names: tuple[str, ...], tiny_folders: dict[str, Path], tmp_path: Path) -> None:
+    """Interrupted at random moments, often in the middle, the model then gives what it gave."""
+    anew = 'model = SentenceTransformer(FOLDER, device="cpu")\n'
+    program = tmp_path / "program.py"
+    program.write_text(BEGINNING + "".join(f"{anew}{PROGRAMS[name]}\n" for name in names), encoding="utf-8")
+
+    done = subprocess.run(
+        [sys.executable, str(program), str(tiny_folders["bert"]), str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=180,
+        # Threads that wait for their turn at once, in a loop, would keep the others from work.
+        env={**os.environ, "OMP_WAIT_POLICY": "PASSIVE"},
+    )
+
+    assert done.returncode == 0, done.stderr
+    counts = dict(zip(names, map(int, done.stdout.split()), strict=True))
+    assert min(counts.values()) >= 2, counts
+
+
+def test_nothing_is_left_out() -> None:
+    """Each program belongs to one of the processes."""
+    assert sorted(name for names in TOGETHER for name in names) == sorted(PROGRAMS)
