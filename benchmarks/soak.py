@@ -217,13 +217,19 @@ class Soak:
 
 
 def growth_over_calls(model: SentenceTransformer, calls: int) -> tuple[float, float]:
-    """Megabytes of memory before and after so many calls of ``encode``, of one text and of some."""
+    """Megabytes of memory before and after so many calls of ``encode``, of one text and of some.
+
+    Before them there are up to a thousand of the same kind: products are compiled for each size of batch.
+    """
     texts = short_sentences(64)
-    for warm_up in range(min(calls, 1000)):
-        model.encode(texts[: 1 + warm_up % 8], truncation="ignore")
+
+    def call(times: int) -> None:
+        for number in range(times):
+            model.encode(texts[number % 50 : number % 50 + 1 + number % 8], truncation="ignore")
+
+    call(min(calls, 1000))
     before = Sample.now().memory
-    for number in range(calls):
-        model.encode(texts[number % 50 : number % 50 + 1 + number % 8], truncation="ignore")
+    call(calls)
     return before, Sample.now().memory
 
 

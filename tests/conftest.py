@@ -12,6 +12,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+# Before anything imports torch: tests, and the processes that they start, run side by side, so each has one thread;
+# and those that ask for more do not wait for work in a loop, which would keep the others from theirs.
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+
 # Before anything imports huggingface_hub, which reads them once: an empty cache, and no telemetry.
 _hub_home = tempfile.TemporaryDirectory(prefix="hub-")
 os.environ["HF_HOME"] = _hub_home.name
@@ -28,7 +33,7 @@ from tests.minilm import minilm_folder
 from tests.tiny_chains import Folders, write_checkpoints
 from tests.tiny_models import TINY_MODELS, write_model, write_transformer
 
-torch.set_num_threads(1)  # tests run side by side
+torch.set_num_threads(1)  # a plugin of pytest may have imported it before
 
 
 @pytest.fixture(autouse=True)

@@ -18,7 +18,7 @@ import torch
 from tokenizers import Tokenizer
 
 from benchmarks import __main__ as command_line
-from benchmarks import engines, models, newcomer, products, serving, training
+from benchmarks import engines, models, newcomer, products, serving, soak, training
 from benchmarks.engines import OURS, Engine, Library, engines_for
 from benchmarks.measurement import Agreement, Results, agreement
 from benchmarks.models import ModelFolders, RandomModel
@@ -362,3 +362,24 @@ def test_what_is_said_of_callers() -> None:
     assert slow.percentile(0.99) == pytest.approx(1000)
     rows = serving.rows_of(8, {"encode": [slow], "batcher": [quick], "aencode": [quick]})
     assert [row[-1] for row in rows] == ["1.00", "4.00", "4.00"]
+
+
+def test_a_short_soak(tiny_folders: dict[str, Path]) -> None:
+    """Callers, cancelled tasks, bad texts, modules that fail, short memory and Ctrl-C: every answer is right."""
+    short = soak.Soak(SentenceTransformer(str(tiny_folders["bert"]), device="cpu"), seconds=3, callers=1)
+
+    short.run()
+
+    assert short.wrong == []
+    expected = ["mixed work", "by the batcher", "by tasks", "cancelled", "failed", "left halfway", "wrong input"]
+    assert [what for what in expected if not short.done[what]] == []
+    assert all(early > 0 < late for early, late in short.growth().values())
+
+
+def test_memory_over_calls(tiny_folders: dict[str, Path]) -> None:
+    """Before and after calls it is told how much memory the process has."""
+    model = SentenceTransformer(str(tiny_folders["bert"]), device="cpu")
+
+    before, after = soak.growth_over_calls(model, 20)
+
+    assert 10 < before <= after + 50

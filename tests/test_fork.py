@@ -34,7 +34,7 @@ model = SentenceTransformer(sys.argv[1], device="cpu")
 few, many = short_sentences(10), short_sentences(150)
 
 def all_of_it():
-    return [*model.encode(few), *model.encode(many), model.encode(few[0])]
+    return [*model.encode(few), *model.encode(many, batch_size=256), model.encode(few[0])]
 
 def agree(found):
     return all(np.allclose(*pair, atol=1e-5) for pair in zip(found, expected, strict=True))
@@ -88,7 +88,8 @@ ends = threading.Event()
 def work(seed):
     draw = random.Random(seed)
     while not ends.is_set():
-        model.encode([" ".join(draw.sample(many, draw.randint(1, 3))) for _ in range(draw.choice([1, 5, 70]))])
+        texts = [" ".join(draw.sample(many, draw.randint(1, 3))) for _ in range(draw.choice([1, 5, 70]))]
+        model.encode(texts, batch_size=256)
         model.max_seq_length = draw.choice([20, 24])  # caches are made anew
 
 threads = [threading.Thread(target=work, args=(seed,)) for seed in range(3)]
@@ -134,14 +135,14 @@ held.wait()
 def everything_anew():
     other = SentenceTransformer(sys.argv[1], device="cpu")
     model.max_seq_length = 22
-    model.encode(many)
+    model.encode(many, batch_size=256)
     model[0].auto_model.encoder.layer[0].output.dense.weight.data.mul_(2)
     model.encode(few)
     sys.stderr = open(os.devnull, "w")
     from sentence_embedder.progress import progress_bar
     with progress_bar(3, unit="text", shown=True) as bar:
         bar.update(3)
-    return agree([*other.encode(few), *other.encode(many), other.encode(few[0])])
+    return agree([*other.encode(few), *other.encode(many, batch_size=256), other.encode(few[0])])
 
 def release_later():
     time.sleep(1)

@@ -288,7 +288,7 @@ def test_an_error_at_the_start_leaves_nothing(run: Run, bert: Path, tmp_path: Pa
 
 def _started(*arguments: object) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "sentence_embedder", *map(str, arguments)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
 
 

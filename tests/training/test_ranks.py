@@ -27,7 +27,7 @@ def of_two(tiny_folders: dict[str, Path], tmp_path_factory: pytest.TempPathFacto
             *("-m", "tests.training.ranks_script"),
         ],
         cwd=ROOT,
-        env={**os.environ, "FOLDER": str(tiny_folders["bert"]), "OUT": str(out), "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "FOLDER": str(tiny_folders["bert"]), "OUT": str(out)},
         capture_output=True,
         text=True,
         check=False,
