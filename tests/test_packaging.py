@@ -7,6 +7,8 @@ import sys
 import zipfile
 from pathlib import Path
 
+import pytest
+
 import sentence_embedder
 
 ROOT = Path(__file__).parents[1]
@@ -26,3 +28,14 @@ def test_the_wheel_holds_every_file(tmp_path: Path) -> None:
     assert {"sentence_embedder/py.typed", "sentence_embedder/model_card.md"} <= names
     assert sentence_embedder.__version__ in wheel.name
     assert any(name.endswith("LICENSE") for name in zipfile.ZipFile(wheel).namelist())
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="there is no repository")
+def test_the_repository_holds_small_files_alone() -> None:
+    """No link, which leads elsewhere on another machine, and nothing larger than 1 MB was committed."""
+    listed = subprocess.check_output(["git", "ls-tree", "-r", "--long", "HEAD"], cwd=ROOT, text=True)
+    entries = [line.split(maxsplit=4) for line in listed.splitlines()]
+
+    assert len(entries) > 100
+    assert [path for mode, *_, path in entries if mode not in {"100644", "100755"}] == []
+    assert [path for *_, size, path in entries if int(size) > 1_000_000] == []
