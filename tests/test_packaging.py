@@ -33,7 +33,8 @@ def test_the_wheel_holds_every_file(tmp_path: Path) -> None:
 @pytest.mark.skipif(not (ROOT / ".git").exists(), reason="there is no repository")
 def test_the_repository_holds_small_files_alone() -> None:
     """No link, which leads elsewhere on another machine, and nothing larger than 1 MB was committed."""
-    listed = subprocess.check_output(["git", "ls-tree", "-r", "--long", "HEAD"], cwd=ROOT, text=True)
+    list_all = ["git", "ls-tree", "-r", "--long", "HEAD"]
+    listed = subprocess.check_output(list_all, cwd=ROOT, text=True)
     entries = [line.split(maxsplit=4) for line in listed.splitlines()]
 
     assert len(entries) > 100
