@@ -282,6 +282,19 @@ def test_an_error_reaches_its_own_caller_alone(model: SentenceTransformer, monke
     np.testing.assert_allclose(np.stack(results[:5] + results[6:]), expected, atol=1e-6)
 
 
+@pytest.mark.parametrize("rows", [None, {"rows": 1}, [np.zeros(1)], [np.zeros(1)] * 3])
+def test_an_encode_of_somebodys_own(rows: Any) -> None:
+    """What cannot be shared out among callers, or cannot be copied, is asked for by each call alone."""
+
+    class Own:
+        def encode(self, sentences: Any) -> Any:
+            return sentences if isinstance(sentences, str) else rows
+
+    together = [calls.Call("encode", [text], True, {}, 1, calls.WaitingThread(), "kind") for text in ("a", "b")]
+
+    assert [answer.rows for answer in calls.answers(together, Own())] == ["a", "b"]
+
+
 def test_what_is_no_text_never_joins(batcher: Batcher) -> None:
     """It is the error of its caller at once, like an argument that has no meaning here."""
     with pytest.raises(TypeError, match="expected a text in row 1, found NoneType"):
