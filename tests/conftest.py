@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import socket
 import tempfile
 from collections.abc import Iterator
@@ -65,6 +66,14 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """No setting of the machine's reaches a test."""
     for name in ("SENTENCE_TRANSFORMERS_HOME", "HF_TOKEN", "HF_ENDPOINT"):
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(autouse=True)
+def termination() -> None:
+    """SIGTERM ends what a test forks. The machines of Ray, which live on from test to test, have a handler in this
+    process, which children would inherit: they would wait for Ray instead of ending.
+    """
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 @pytest.fixture(autouse=True)
