@@ -364,6 +364,10 @@ def test_what_is_said_of_callers() -> None:
     assert [row[-1] for row in rows] == ["1.00", "4.00", "4.00"]
 
 
+# Ctrl-C may come where nobody can get it: in a callback of the garbage collector, or at the end of a thread.
+@pytest.mark.filterwarnings(
+    "ignore::pytest.PytestUnraisableExceptionWarning", "ignore::pytest.PytestUnhandledThreadExceptionWarning"
+)
 def test_a_short_soak(tiny_folders: dict[str, Path]) -> None:
     """Callers, cancelled tasks, bad texts, modules that fail, short memory and Ctrl-C: every answer is right."""
     short = soak.Soak(SentenceTransformer(str(tiny_folders["bert"]), device="cpu"), seconds=3, callers=1)
