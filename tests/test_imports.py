@@ -59,6 +59,7 @@ LAYERS = {
         "util",
         "version",
         "web_file",
+        "whole_import",
     ),
 }
 LAYER_OF = {part: layer for layer, parts in LAYERS.items() for part in parts}

@@ -31,6 +31,7 @@ from sentence_embedder.files import (
 from sentence_embedder.forks import ProcessLock
 from sentence_embedder.formats import AdapterConfig, CheckpointConfig, WeightsIndex
 from sentence_embedder.record import FormatError, Record
+from sentence_embedder.whole_import import import_whole
 
 logger = logging.getLogger(__name__)
 
@@ -92,6 +93,9 @@ _ATTENTIONS = (None, "eager", "sdpa", "flash_attention_2", "flash_attention_3", 
 _Arguments = ParamSpec("_Arguments")
 _Loaded = TypeVar("_Loaded")
 
+_SLOW = "transformers.modeling_utils"
+"""What takes nearly all the time that importing transformers takes."""
+
 _loading = ProcessLock()
 
 
@@ -128,6 +132,7 @@ def load_model(
     Raises:
         WeightsError: The checkpoint lacks weights that the embeddings depend on.
     """
+    import_whole(_SLOW)
     import transformers
 
     # Repositories are given with the weights' arguments; the configuration comes from the same place.
@@ -169,6 +174,7 @@ def load_decoder(name: str, dtype: torch.dtype) -> Any:
     Raises:
         ValueError: There is no such decoder of its architecture.
     """
+    import_whole(_SLOW)
     import transformers
 
     check_settings(Path(name))
@@ -466,15 +472,34 @@ def _quiet_transformers() -> Iterator[None]:
 
     log: Any = transformers_logging
     with one_at_a_time():
-        verbosity, has_bars = log.get_verbosity(), log.is_progress_bar_enabled()
-        log.set_verbosity_error()
-        log.disable_progress_bar()
+        # Its level stays: Ctrl-C in the middle of changing a level leaves logging's lock with the thread for ever.
+        its_logger, has_bars = log.get_logger("transformers"), log.is_progress_bar_enabled()
+        handlers, propagate = its_logger.handlers, its_logger.propagate
         try:
+            its_logger.handlers, its_logger.propagate = [_ErrorsAlone(its_logger)], False
+            log.disable_progress_bar()
             yield
         finally:
-            log.set_verbosity(verbosity)
+            its_logger.handlers, its_logger.propagate = handlers, propagate
             if has_bars:
                 log.enable_progress_bar()
+
+
+class _ErrorsAlone(logging.Handler):
+    """Hands on what is an error, to whom the logger hands everything.
+
+    Args:
+        given: The logger, as it is now.
+    """
+
+    def __init__(self, given: logging.Logger) -> None:
+        super().__init__(logging.ERROR)
+        self._as_given = logging.Logger(given.name)
+        self._as_given.handlers, self._as_given.propagate = given.handlers, given.propagate
+        self._as_given.parent = given.parent
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._as_given.callHandlers(record)
 
 
 def _make_tokenizer_portable(folder: Path) -> None:

@@ -7,6 +7,8 @@ from typing import Any
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from sentence_embedder.whole_import import import_whole
+
 SCHEDULERS = ("constantlr", "warmupconstant", "warmuplinear", "warmupcosine", "warmupcosinewithhardrestarts")
 """Names of schedules, in any case: a rate that stays; one that rises first and stays then; one that falls again, in
 a line, along a cosine, or along one that starts anew.
@@ -29,7 +31,8 @@ def scheduler_for(name: str, optimizer: Optimizer, *, warmup_steps: int, total_s
         total_steps: After how many the training ends.
     """
     check_scheduler(name)
-    # Takes long, and who loads a model has paid for it.
+    # Takes long, and who only encodes need not pay for it.
+    import_whole("transformers.optimization")
     from transformers import optimization
 
     schedules: Any = optimization

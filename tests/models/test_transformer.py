@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import nn
 
-from sentence_embedder.models import Transformer
+from sentence_embedder.models import Transformer, checkpoint
 from tests.tiny_models import TINY_MODELS
 
 TEXTS = ["the cat sat on the mat", "", "hello"]
@@ -258,7 +258,12 @@ class TestFiles:
         from transformers.utils import logging as transformers_logging
 
         log: Any = transformers_logging
-        before = (log.get_verbosity(), log.is_progress_bar_enabled())
+        its_logger = log.get_logger("transformers")
+
+        def switches() -> Any:
+            return log.get_verbosity(), log.is_progress_bar_enabled(), its_logger.handlers, its_logger.propagate
+
+        before = switches()
         loaded: list[Any] = []
 
         def load(folder: Path) -> None:
@@ -271,8 +276,23 @@ class TestFiles:
             thread.join(timeout=120)
 
         assert len(loaded) == len(tiny_folders)
-        assert (log.get_verbosity(), log.is_progress_bar_enabled()) == before
+        assert switches() == before
         assert before[0] <= logging.WARNING
+
+    def test_only_errors_of_transformers_are_heard(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """While something is loaded its warnings are dropped; its errors go where they always go."""
+        its_logger = logging.getLogger("transformers")
+        heard: list[str] = []
+        handler = logging.Handler()
+        monkeypatch.setattr(handler, "emit", lambda record: heard.append(record.getMessage()))
+        monkeypatch.setattr(its_logger, "handlers", [handler])
+
+        with checkpoint._quiet_transformers():
+            logging.getLogger("transformers.loading").warning("a table")
+            logging.getLogger("transformers.loading").error("a fault")
+        logging.getLogger("transformers.loading").warning("something else")
+
+        assert heard == ["a fault", "something else"]
 
     def test_width(self, transformers: dict[str, Transformer]) -> None:
         """The width of token embeddings is known."""
