@@ -44,6 +44,7 @@ from sentence_embedder.input_example import InputExample
 from sentence_embedder.model_card import CardFacts, render
 from sentence_embedder.model_card_data import SentenceTransformerModelCardData
 from sentence_embedder.models import BoW, Pooling, Router, StaticEmbedding, Transformer, WordEmbeddings
+from sentence_embedder.placement import Placement
 from sentence_embedder.pool.encode_pool import EncodePool, Pool, check_chunk_size
 from sentence_embedder.pool.request import Request
 from sentence_embedder.progress import is_seen, progress_bar
@@ -65,7 +66,7 @@ from sentence_embedder.transient import Transient
 from sentence_embedder.version import __version__
 
 if TYPE_CHECKING:
-    from typing_extensions import Unpack
+    from typing_extensions import Self, Unpack
 
     from sentence_embedder.training.plan import AmpDtype
     from sentence_embedder.training.training_record import LoggedSteps, TrainingRecord
@@ -77,6 +78,11 @@ _API_LEVEL = "2.7.0"
 
 _INSTRUCTOR_MODELS = tuple(f"hkunlp/instructor-{size}" for size in ("base", "large", "xl"))
 """Models whose instructions are not pooled, which their files do not say."""
+
+_NOT_CALIBRATED = frozenset(
+    {"precision", "normalize_embeddings", "output_value", "convert_to_numpy", "convert_to_tensor", "out"}
+)
+"""Arguments of ``encode`` that say what becomes of embeddings, of which there are ranges before that."""
 
 _Result = TypeVar("_Result")
 _Method = TypeVar("_Method", bound=Callable[..., Any])
@@ -204,7 +210,7 @@ class SentenceTransformer(nn.Sequential):
         self._training_record: TrainingRecord | None = None
         self._own_batcher: Transient[Batcher] = Transient()
         self._token_budget = TokenBudget()
-        self._unloaded_from: torch.device | None = None
+        self._placement = Placement()
         known = saved.config.calibration
         self.calibration: Calibration | None = None if known is None else Calibration.from_dict(known)
         self.prompts: dict[str, str] = dict(saved.config.prompts if prompts is None else prompts)
@@ -750,7 +756,10 @@ class SentenceTransformer(nn.Sequential):
         """What takes the results, with what is known of the model's embeddings."""
         dimension, ranges = self._dimension_cut_to(options.truncate_dim), None
         wants_ranges = options.precision in CALIBRATED_PRECISIONS and options.output_value == "sentence_embedding"
-        if self.calibration is not None and wants_ranges and dimension is not None:
+        if self.calibration is not None and wants_ranges:
+            if dimension is None:  # no module knows it: somebody's own
+                whole = self.calibration.ranges.shape[1]
+                dimension = min(whole, options.truncate_dim or whole)
             ranges = self.calibration.ranges_for(dimension, normalized=options.normalize_embeddings)
         return collector_for(
             texts,
@@ -834,13 +843,9 @@ class SentenceTransformer(nn.Sequential):
     def _ready_on(self, device: str | torch.device | None) -> torch.device:
         """The device to compute on, with the model there and in evaluation mode; changes only what must change."""
         compute_alone_if_forked()
-        device = device or self._unloaded_from
-        check_fork(self.device if device is None else torch.device(device))
         if _is_training(self):
             self.eval()
-        if device is not None and torch.device(device) != self.device:
-            self.to(torch.device(device))
-        self._unloaded_from = None
+        self._placement.ready_on(self, device)
         return self.device
 
     def calibrate(
@@ -865,12 +870,14 @@ class SentenceTransformer(nn.Sequential):
             batch_size: See above.
             truncate_dim: See above. Ranges are known of embeddings of this width; of narrower ones, too, if they
                 are not scaled to length 1 after they are cut.
-            arguments: ``pool``, ``device`` and what else says how embeddings are computed.
+            arguments: ``pool``, ``device`` and what else says how embeddings are computed; what they become after
+                that is not asked: they are calibrated as they are, and for those scaled to length 1.
 
         Returns:
             The calibration, which is also ``model.calibration``; None there undoes it.
 
         Raises:
+            TypeError: An argument says what becomes of the embeddings.
             ValueError: There are fewer than two texts, or embeddings that are not finite.
 
         Example:
@@ -878,6 +885,9 @@ class SentenceTransformer(nn.Sequential):
             >>> model.encode("one text", precision="int8").dtype  # doctest: +SKIP
             dtype('int8')
         """
+        unfit = sorted(_NOT_CALIBRATED & arguments.keys())
+        if unfit:
+            raise TypeError(f"calibrate: expected no {', '.join(unfit)}: ranges are those of plain embeddings")
         embeddings = self.encode(sentences, prompt_name, prompt, batch_size, truncate_dim=truncate_dim, **arguments)
         self.calibration = Calibration.of(np.atleast_2d(embeddings))
         return self.calibration
@@ -950,6 +960,21 @@ class SentenceTransformer(nn.Sequential):
     def device(self) -> torch.device:
         """The device that the model is on; the CPU if it has neither parameters nor buffers."""
         return module_device(self)
+
+    def to(self, *args: Any, **kwargs: Any) -> Self:
+        """As of any module; a model that was unloaded then stays where it is brought."""
+        self._placement.forget()
+        return super().to(*args, **kwargs)
+
+    def cuda(self, device: int | torch.device | None = None) -> Self:
+        """As ``to`` a GPU."""
+        self._placement.forget()
+        return super().cuda(device)
+
+    def cpu(self) -> Self:
+        """As ``to`` the CPU."""
+        self._placement.forget()
+        return super().cpu()
 
     @property
     def _target_device(self) -> torch.device:
@@ -1108,12 +1133,11 @@ class SentenceTransformer(nn.Sequential):
     def unload(self) -> None:
         """Give back the memory of a GPU, and what else this model keeps to be quick.
 
-        Its weights move to main memory; the next call of ``encode`` takes them back to where they were.
+        Its weights move to main memory; the next call of ``encode`` takes them back to where they were, unless the
+        model was moved meanwhile. Calls that compute on a GPU at that moment must have ended.
         """
         device = self.device
-        if device.type != "cpu":
-            self._unloaded_from = device
-            self.to("cpu")
+        self._placement.unload(self)
         self._acceleration.forget()
         give_back_memory(device)
 

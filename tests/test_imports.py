@@ -48,6 +48,7 @@ LAYERS = {
         "loaders",
         "logging_handler",
         "model_card_data",
+        "placement",
         "progress",
         "prompts",
         "quantization",

@@ -139,11 +139,11 @@ class SentenceEmbeddings:
         if len(nonfinite):
             _put(self._rows, nonfinite, self._rows.new_full((len(nonfinite), *self._rows.shape[1:]), float("nan")))
             self._nonfinite.repeat(self._texts)
-            if self._options.precision != "float32":
-                raise NonFiniteError(self._nonfinite.places, as_numpy(self._rows))
         for places, originals in self._texts.repeated():
             here = self._rows.device
             _put(self._rows, places, self._rows[array_to_device(originals, here)])
+        if len(nonfinite) and self._options.precision != "float32":
+            raise NonFiniteError(self._nonfinite.places, as_numpy(self._rows), precision=self._options.precision)
         if self._out is not None:
             return self._finished_in(self._out)
         container, precision = self._options.container, self._options.precision

@@ -61,6 +61,13 @@ class CutTexts:
         for places, originals in texts.repeated() if len(cut) else ():
             self.add(places[np.isin(originals, cut)])
 
+    def part(self, start: int, count: int) -> CutTexts:
+        """Those among so many texts from a place on, with places among these."""
+        part = CutTexts(self.truncation, self.limit)
+        places = self.places
+        part._places = [places[(places >= start) & (places < start + count)] - start]
+        return part
+
     def told(self, count: int) -> str:
         """What there is to say of them, among so many texts."""
         return told_of_cuts(len(self.places), count, self.limit)

@@ -196,10 +196,15 @@ class Engine:
 
     def _does_not_fit(self, batch: _Batch, rows: NDArray[np.int64]) -> MemoryError:
         kind = "tokens" if isinstance(batch.source, TokenizedTexts) else "characters"
-        limit = f", nor may it have more than {self.budget.limit:,}" if self._is_over_limit(batch) else ""
+        text = f"row {int(rows[batch.places[0]])}: a text of {batch.tokens:,} {kind}"
+        if self._is_over_limit(batch):
+            return MemoryError(
+                f"{text} is more than a batch may have, max_batch_tokens={self.budget.limit:,}: raise it, lower "
+                "max_seq_length, or split the text"
+            )
         return MemoryError(
-            f"row {int(rows[batch.places[0]])}: a text of {batch.tokens:,} {kind} does not fit into the memory of "
-            f"{self.device} even alone{limit}: lower max_seq_length, or split the text"
+            f"{text} does not fit into the memory of {self.device} even alone: lower max_seq_length, or split the "
+            "text"
         )
 
 

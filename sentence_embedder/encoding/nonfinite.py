@@ -24,19 +24,23 @@ class NonFiniteError(ValueError):
 
     Args:
         rows: Their rows, ascending, shape (rows,).
-        embeddings: What ``encode`` would have returned: nothing that is done is lost.
+        embeddings: All rows, of a lone text, too, as ``encode`` would have returned them, or in float32 if they
+            were to be quantised: nothing that is done is lost.
+        precision: What they were to be.
     """
 
-    def __init__(self, rows: NDArray[np.int64], embeddings: Any) -> None:
+    def __init__(self, rows: NDArray[np.int64], embeddings: Any, precision: str = "float32") -> None:
+        remedy = "on_nonfinite='nan'" if precision == "float32" else f"precision='float32', unlike {precision},"
         super().__init__(
             f"{described(rows)}: not finite, even computed alone in float32: the weights or a module make NaN of "
-            "these texts; error.embeddings holds all rows, and on_nonfinite='nan' returns them"
+            f"these texts; error.embeddings holds all rows, and {remedy} returns them"
         )
         self.rows = rows
         self.embeddings = embeddings
+        self._precision = precision
 
-    def __reduce__(self) -> tuple[type[NonFiniteError], tuple[NDArray[np.int64], Any]]:
-        return NonFiniteError, (self.rows, self.embeddings)
+    def __reduce__(self) -> tuple[type[NonFiniteError], tuple[NDArray[np.int64], Any, str]]:
+        return NonFiniteError, (self.rows, self.embeddings, self._precision)
 
 
 class NonFiniteRows:
@@ -95,6 +99,12 @@ class NonFiniteRows:
     def repeat(self, texts: DistinctTexts) -> None:
         """Take those, too, whose texts are equal to one of them."""
         self._places.update(np.flatnonzero(np.isin(texts.originals, self.places)).tolist())
+
+    def part(self, start: int, count: int) -> NonFiniteRows:
+        """Those among so many texts from a place on, with places among these."""
+        part = NonFiniteRows(self.on_nonfinite)
+        part._places = {place - start for place in self.places.tolist() if start <= place < start + count}
+        return part
 
     def judge(self, rows: Any) -> None:
         """Log which they are, or make them an error, if there are any.

@@ -17,13 +17,17 @@ from torch import nn
 from sentence_embedder.encoding.engine import text_length
 from sentence_embedder.encoding.inputs import as_items
 from sentence_embedder.encoding.options import is_whole
+from sentence_embedder.forks import ProcessLock
 from sentence_embedder.quantization.precision import CALIBRATED_PRECISIONS
-from sentence_embedder.serving.call import Call, WaitingTask, WaitingThread, answers, deliver
+from sentence_embedder.serving.call import Answer, Call, WaitingTask, WaitingThread, answers, deliver
 from sentence_embedder.serving.call_queue import CallQueue
 
 _NOT_TAKEN = ("out", "pool", "device", "show_progress_bar")
 _CHARACTERS_A_TOKEN = 4
 _TOKENS_AROUND = 2
+_LONGEST_WAIT_MS = 60_000
+_PLAIN = frozenset({str, int, float, bool, type(None)})
+"""Kinds of arguments of which it is plain whether two are equal."""
 
 
 class Batcher:
@@ -37,7 +41,7 @@ class Batcher:
         model: The SentenceTransformer.
         max_wait_ms: For how many milliseconds a call may wait for others, where there were others just before.
         max_batch_tokens: About how many tokens are computed together, at four characters each. A call that has
-            more is computed in its own thread.
+            more is computed in its own thread at once: it neither waits nor is given up.
         max_waiting: How many texts may wait; further callers have to wait before they are let in.
 
     Raises:
@@ -56,8 +60,8 @@ class Batcher:
         max_batch_tokens: int = 8192,
         max_waiting: int = 8192,
     ) -> None:
-        if not max_wait_ms >= 0:
-            raise ValueError(f"max_wait_ms: expected 0 or more, found {max_wait_ms!r}")
+        if not 0 <= max_wait_ms <= _LONGEST_WAIT_MS:
+            raise ValueError(f"max_wait_ms: expected 0 to {_LONGEST_WAIT_MS:,}, found {max_wait_ms!r}")
         for name, number in (("max_batch_tokens", max_batch_tokens), ("max_waiting", max_waiting)):
             if not is_whole(number) or number < 1:
                 raise ValueError(f"{name}: expected 1 or more, found {number!r}")
@@ -68,7 +72,7 @@ class Batcher:
             "max_tokens": max_batch_tokens,
             "max_waiting": max_waiting,
         }
-        self._starting = threading.Lock()
+        self._starting = ProcessLock()
         self._pid = os.getpid()
         self._queue = CallQueue(**self._settings)
         self._thread: threading.Thread | None = None
@@ -115,6 +119,7 @@ class Batcher:
         waiter = WaitingThread()
         call = self._call(method, sentences, arguments, waiter)
         queue = self._served_queue()
+        queue.check_open()
         if call.tokens > self._max_tokens:
             return call.asked_of(self.model)
         queue.put(call, timeout)
@@ -147,6 +152,7 @@ class Batcher:
         waiter = WaitingTask(loop.create_future())
         call = self._call(method, sentences, arguments, waiter)
         queue = self._served_queue()
+        queue.check_open()
         if call.tokens > self._max_tokens:
             return await asyncio.to_thread(call.asked_of, self.model)
         room = asyncio.Event()
@@ -173,33 +179,28 @@ class Batcher:
 
     def _kind(self, method: str, arguments: dict[str, Any]) -> Hashable | None:
         """What calls must have in common to be computed together; None for what can only be computed alone."""
-        reads_ranges = arguments.get("precision") in CALIBRATED_PRECISIONS and self.model.calibration is None
-        is_padded = "output_value" in arguments and arguments["output_value"] is None
-        if reads_ranges or is_padded:
+        if not all(type(value) in _PLAIN for value in arguments.values()):
             return None
-        try:
-            kind = (method, *sorted(arguments.items(), key=lambda argument: argument[0]))
-            hash(kind)
-        except TypeError:
+        output_value = arguments.get("output_value", "sentence_embedding")
+        has_ranges = self.model.calibration is not None and output_value == "sentence_embedding"
+        if output_value is None or (arguments.get("precision") in CALIBRATED_PRECISIONS and not has_ranges):
             return None
-        return kind
+        return (method, *sorted(arguments.items(), key=lambda argument: argument[0]))
 
     def _served_queue(self) -> CallQueue:
         """The queue, with a thread that serves it; a process that was forked has its own."""
         if self._thread is None or self._pid != os.getpid():
-            self._start()
+            with self._starting.here():
+                self._start()
         return self._queue
 
     def _start(self) -> None:
         if self._pid != os.getpid():
             # Whatever threads of the parent held is held for ever here.
-            was_closed = self._queue.is_closed
-            self._starting, self._queue = threading.Lock(), CallQueue(**self._settings)
-            self._queue.is_closed = was_closed
-            self._thread, self._pid = None, os.getpid()
-        with self._starting:
-            if self._thread is not None or self._queue.is_closed:
-                return
+            queue = CallQueue(**self._settings)
+            queue.is_closed = self._queue.is_closed
+            self._thread, self._queue, self._pid = None, queue, os.getpid()
+        if self._thread is None and not self._queue.is_closed:
             # The thread knows the model only while it computes: it must not be what keeps the model alive.
             thread = threading.Thread(
                 target=_serve, args=(self._queue, weakref.ref(self.model)), name="batcher", daemon=True
@@ -244,9 +245,17 @@ class Batcher:
 
 
 def _serve(queue: CallQueue, model: weakref.ref[nn.Module]) -> None:
-    while (calls := queue.take()) is not None:
-        deliver(calls, answers(calls, model()))
-        del calls  # or they, and what they hold, would live until the next ones come
+    calls: list[Call] | None = []
+    try:
+        while (calls := queue.take()) is not None:
+            deliver(calls, answers(calls, model()))
+            calls = []  # or they, and what they hold, would live until the next ones come
+    except BaseException as error:  # noqa: BLE001  # who waits must hear of it
+        queue.close()
+        failed = RuntimeError(f"the batcher failed, and takes no more calls: {error!r}; make another one")
+        failed.__cause__ = error
+        left = [*(calls or ()), *queue.take_all()]
+        deliver(left, [Answer(error=failed)] * len(left))
 
 
 def _close(queue: CallQueue, pid: int) -> None:

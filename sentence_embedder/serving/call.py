@@ -7,10 +7,15 @@ import threading
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from inspect import signature
 from typing import Any, Protocol
 
 import numpy as np
 from torch import Tensor
+
+from sentence_embedder.encoding.cut_texts import CutTexts
+from sentence_embedder.encoding.findings import Findings
+from sentence_embedder.encoding.nonfinite import NonFiniteError, NonFiniteRows
 
 
 @dataclass(frozen=True)
@@ -65,7 +70,9 @@ class WaitingThread:
         return answer.rows
 
     def wake(self, answer: Answer) -> None:
-        """Hand over the answer."""
+        """Hand over the answer, if there is none yet."""
+        if self._answer is not None:
+            return
         self._answer = answer
         self._asleep.release()
 
@@ -108,10 +115,15 @@ class Call:
     waiter: WaitingThread | WaitingTask
     kind: Hashable = field(default_factory=object)
 
-    def asked_of(self, model: Any) -> Any:
-        """What a model makes of it alone, as its caller would get it from the model."""
+    def asked_of(self, model: Any, **others: Any) -> Any:
+        """What a model makes of it alone, as its caller would get it from the model.
+
+        Args:
+            model: A SentenceTransformer.
+            others: Other arguments.
+        """
         sentences = self.items[0] if self.is_single else self.items
-        return getattr(model, self.method)(sentences, **self.arguments)
+        return getattr(model, self.method)(sentences, **self.arguments, **others)
 
 
 def answers(calls: Sequence[Call], model: Any) -> list[Answer]:
@@ -123,27 +135,61 @@ def answers(calls: Sequence[Call], model: Any) -> list[Answer]:
         model: A SentenceTransformer.
     """
     try:
+        known = _known_arguments(model)
+        quiet = {"show_progress_bar": False} if "show_progress_bar" in known else {}
         if len(calls) == 1:
-            return [Answer(calls[0].asked_of(model))]
+            return [Answer(calls[0].asked_of(model, **quiet))]
+        arguments = {**calls[0].arguments, **quiet}
+        found = _findings(model, arguments) if {"truncation", "on_nonfinite"} <= known else None
+        if found is not None:
+            arguments.update(truncation=found.cut, on_nonfinite=found.nonfinite)
         items = [item for call in calls for item in call.items]
-        rows = getattr(model, calls[0].method)(items, **calls[0].arguments)
-        if len(rows) == len(items):  # a subclass may answer as it likes
-            return list(_parts(calls, rows))
+        rows = getattr(model, calls[0].method)(items, **arguments)
+        # A subclass may answer as it likes; only what is a row a text for certain is shared out.
+        if type(rows) in (list, np.ndarray, Tensor) and len(rows) == len(items):
+            return list(_parts(calls, rows, found, model))
     except BaseException as error:  # noqa: BLE001  # whatever it is, it is the caller's
         if len(calls) == 1:
             return [Answer(error=error)]
     return [answer for call in calls for answer in answers([call], model)]
 
 
-def _parts(calls: Sequence[Call], rows: Any) -> Iterable[Answer]:
+def _known_arguments(model: Any) -> frozenset[str]:
+    """Arguments that ``encode`` of a model takes by name."""
+    return frozenset(signature(model.encode).parameters)
+
+
+def _findings(model: Any, arguments: Mapping[str, Any]) -> Findings:
+    """What takes the findings of a call of several callers, who are told of their own rows."""
+    cut = CutTexts(arguments.get("truncation", "warn"), model.get_max_seq_length())
+    return Findings(cut, NonFiniteRows(arguments.get("on_nonfinite", "nan")))
+
+
+def _parts(calls: Sequence[Call], rows: Any, found: Findings | None, model: Any) -> Iterable[Answer]:
     start = 0
     for call in calls:
-        part = rows[start] if call.is_single else rows[start : start + len(call.items)]
-        start += len(call.items)
-        # Their own: a view would keep the rows of all others in memory.
-        yield Answer(
-            part.copy() if isinstance(part, np.ndarray) else part.clone() if isinstance(part, Tensor) else part
-        )
+        count = len(call.items)
+        part = _own(rows[start] if call.is_single else rows[start : start + count])
+        try:
+            if found is not None:
+                model._tell_of(found.cut.part(start, count), count)
+                found.nonfinite.part(start, count).judge(part)
+        except NonFiniteError as error:
+            yield Answer(error=error)
+        else:
+            yield Answer(part)
+        start += count
+
+
+def _own(part: Any) -> Any:
+    """A copy: a view would keep the rows of all others in memory, and, saved, show them."""
+    if isinstance(part, np.ndarray):
+        return part.copy()
+    if isinstance(part, Tensor):
+        return part.clone()
+    if isinstance(part, list):
+        return [_own(row) for row in part]
+    return part
 
 
 def deliver(calls: Sequence[Call], given: Sequence[Answer]) -> None:

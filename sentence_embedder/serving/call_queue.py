@@ -72,9 +72,13 @@ class CallQueue:
     def _fits(self, call: Call) -> bool:
         return not self._calls or self._texts + len(call.items) <= self._max_waiting
 
-    def _add(self, call: Call) -> None:
+    def check_open(self) -> None:
+        """Raise a RuntimeError if it is closed."""
         if self.is_closed:
             raise RuntimeError("the batcher is closed: it takes no more calls; make another one")
+
+    def _add(self, call: Call) -> None:
+        self.check_open()
         self._calls.append(call)
         self._texts += len(call.items)
         if len(self._calls) >= self._wake_at:
@@ -111,6 +115,12 @@ class CallQueue:
         callbacks, self._on_room = self._on_room, []
         for tell in callbacks:
             tell()
+
+    def take_all(self) -> list[Call]:
+        """All calls that wait."""
+        with self._lock:
+            calls, self._calls = self._calls, []
+            return calls
 
     def close(self) -> None:
         """Take no more calls. Those that wait are still taken out."""

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
 from sentence_embedder import SentenceTransformer
 from sentence_embedder.quantization.calibration import Calibration
@@ -134,3 +136,36 @@ def test_what_a_file_must_hold(spoiled: dict[str, Any]) -> None:
 
     with pytest.raises(ValueError, match=r"expected (lists of numbers|finite minima)"):
         Calibration.from_dict(data)
+
+
+@pytest.mark.parametrize(
+    "argument", [{"precision": "int8"}, {"normalize_embeddings": True}, {"out": None}], ids=str
+)
+def test_ranges_are_those_of_plain_embeddings(model: SentenceTransformer, argument: dict[str, Any]) -> None:
+    """An argument that says what becomes of embeddings would give ranges of something else."""
+    with pytest.raises(TypeError, match=f"calibrate: expected no {next(iter(argument))}"):
+        model.calibrate(CORPUS, **argument)
+
+
+def test_a_width_that_no_module_knows() -> None:
+    """Then it is that of the ranges."""
+
+    class Own(nn.Module):
+        def tokenize(self, texts: list[str]) -> dict[str, Any]:
+            return {
+                "sentence_embedding": torch.tensor(
+                    [[text.count(letter) / 3 for letter in "aeio"] for text in texts]
+                )
+            }
+
+        def forward(self, features: dict[str, Any]) -> dict[str, Any]:
+            return features
+
+    own = SentenceTransformer(modules=[Own()], device="cpu")
+    assert own.get_sentence_embedding_dimension() is None
+    own.calibrate(CORPUS)
+
+    together = own.encode(TEXTS, precision="int8")
+
+    np.testing.assert_array_equal(own.encode(TEXTS[0], precision="int8"), together[0])
+    assert own.encode(TEXTS[0], precision="int8", truncate_dim=2).shape == (2,)

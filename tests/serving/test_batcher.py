@@ -282,7 +282,7 @@ def test_an_error_reaches_its_own_caller_alone(model: SentenceTransformer, monke
     np.testing.assert_allclose(np.stack(results[:5] + results[6:]), expected, atol=1e-6)
 
 
-@pytest.mark.parametrize("rows", [None, {"rows": 1}, [np.zeros(1)], [np.zeros(1)] * 3])
+@pytest.mark.parametrize("rows", [None, {"rows": 1}, [np.zeros(1)], [np.zeros(1)] * 3, (np.zeros((2, 1)), {})])
 def test_an_encode_of_somebodys_own(rows: Any) -> None:
     """What cannot be shared out among callers, or cannot be copied, is asked for by each call alone."""
 
@@ -290,9 +290,54 @@ def test_an_encode_of_somebodys_own(rows: Any) -> None:
         def encode(self, sentences: Any) -> Any:
             return sentences if isinstance(sentences, str) else rows
 
+        def get_max_seq_length(self) -> int:
+            return 24
+
     together = [calls.Call("encode", [text], True, {}, 1, calls.WaitingThread(), "kind") for text in ("a", "b")]
 
     assert [answer.rows for answer in calls.answers(together, Own())] == ["a", "b"]
+
+
+def test_a_thread_that_breaks(model: SentenceTransformer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who waits hears of it, and so does who comes later; the model's own batcher is made anew."""
+
+    def broken(_batch: Sequence[calls.Call], _model: Any) -> list[calls.Answer]:
+        raise MemoryError("no more")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("sentence_embedder.serving.batcher.answers", broken)
+        batcher = model.batcher()
+        with pytest.raises(RuntimeError, match=r"the batcher failed, .*no more") as caught:
+            within(20, lambda: batcher.encode("a cat"))
+        assert isinstance(caught.value.__cause__, MemoryError)
+        with pytest.raises(RuntimeError, match="is closed"):
+            batcher.encode("a cat")
+        with pytest.raises(RuntimeError, match="the batcher failed"):
+            within(20, lambda: asyncio.run(model.aencode("a cat")))
+
+    assert within(20, lambda: asyncio.run(model.aencode("a cat"))).shape == (32,)
+
+
+def test_each_is_told_of_its_own_rows(model: SentenceTransformer, caplog: pytest.LogCaptureFixture) -> None:
+    """What is found out about texts that were computed together is said of the rows of each call."""
+    weights = model[0].auto_model.get_input_embeddings().weight
+    with torch.no_grad():
+        weights[model.tokenizer.convert_tokens_to_ids("red")] = float("inf")
+    long = "the cat sat " * 20
+    given = [["a cat", "a dog"], ["a cat", "a red dog", long], ["red"], ["a dog"]]
+    marked, strict = (
+        [calls.Call("encode", texts, False, arguments, 1, calls.WaitingThread(), "kind") for texts in given]
+        for arguments in ({}, {"on_nonfinite": "raise"})
+    )
+
+    found = calls.answers(marked, model)
+
+    assert [np.isnan(answer.rows).any(axis=1).tolist() for answer in found] == [[0, 0], [0, 1, 0], [1], [0]]
+    named = [message.partition(":")[0] for message in caplog.messages if "no finite numbers" in message]
+    assert named == ["row 1", "row 0"]
+    assert [message.partition(" texts")[0] for message in caplog.messages if "were cut" in message] == ["1 of 3"]
+    errors = [answer.error for answer in calls.answers(strict, model)]
+    assert [str(error).partition(":")[0] for error in errors] == ["None", "row 1", "row 0", "None"]
 
 
 def test_what_is_no_text_never_joins(batcher: Batcher) -> None:
@@ -328,13 +373,16 @@ def test_what_cannot_be_computed_with_others(model: SentenceTransformer) -> None
             batcher._kind("encode", {"precision": "int8"}),
             batcher._kind("encode", {"output_value": None}),
             batcher._kind("encode", {"of_a_module": []}),
+            batcher._kind("encode", {"of_a_module": torch.zeros(2)}),  # hashed, and not equal to anything
         ]
         np.testing.assert_array_equal(
             batcher.encode(texts, precision="int8"), model.encode(texts, precision="int8")
         )
         model.calibrate(TEXTS)
         assert batcher._kind("encode", {"precision": "int8"}) == batcher._kind("encode", {"precision": "int8"})
-    assert kinds == [None, None, None]
+        of_tokens = {"precision": "int8", "output_value": "token_embeddings"}
+        assert batcher._kind("encode", of_tokens) is None
+    assert kinds == [None] * 4
 
 
 def test_a_large_call_is_computed_in_its_own_thread(model: SentenceTransformer) -> None:
@@ -342,6 +390,29 @@ def test_a_large_call_is_computed_in_its_own_thread(model: SentenceTransformer) 
     with model.batcher(max_batch_tokens=10) as batcher:
         _same(batcher.encode(TEXTS), model.encode(TEXTS))
         _same(within(20, lambda: asyncio.run(batcher.aencode(TEXTS))), model.encode(TEXTS))
+
+
+def test_a_large_call_is_refused_at_the_end(model: SentenceTransformer) -> None:
+    """What is computed in its own thread is refused like any other when the batcher is closed."""
+    batcher = model.batcher(max_batch_tokens=4)
+    batcher.close()
+
+    with pytest.raises(RuntimeError, match="is closed"):
+        batcher.encode(["the cat sat"] * 3)
+    with pytest.raises(RuntimeError, match="is closed"):
+        asyncio.run(batcher.aencode(["the cat sat"] * 3))
+
+
+def test_tensors_of_a_list_are_the_callers_own(model: SentenceTransformer) -> None:
+    """Behind them there is nothing of others."""
+    arguments = {"convert_to_numpy": False}
+    together = [
+        calls.Call("encode", texts, False, arguments, 1, calls.WaitingThread(), "kind")
+        for texts in (["a cat", "a dog"], ["the cat"])
+    ]
+
+    for answer in calls.answers(together, model):
+        assert [row.untyped_storage().nbytes() for row in answer.rows] == [32 * 4] * len(answer.rows)
 
 
 def test_rows_are_the_callers_own(batcher: Batcher) -> None:
@@ -468,7 +539,13 @@ def test_a_process_ends_with_it_open(tiny_folders: dict[str, Path]) -> None:
 
 @pytest.mark.parametrize(
     "numbers",
-    [{"max_wait_ms": -1}, {"max_wait_ms": float("nan")}, {"max_batch_tokens": 0}, {"max_waiting": 1.5}],
+    [
+        {"max_wait_ms": -1},
+        {"max_wait_ms": float("nan")},
+        {"max_wait_ms": float("inf")},
+        {"max_batch_tokens": 0},
+        {"max_waiting": 1.5},
+    ],
     ids=str,
 )
 def test_numbers_that_make_no_sense(shared: SentenceTransformer, numbers: dict[str, Any]) -> None:
