@@ -114,7 +114,7 @@ def test_an_owner_who_moves_it_is_obeyed(
     """Where a model is brought after it was unloaded, there it stays."""
     model = SentenceTransformer(str(tiny_folders["bert"]), device="cpu")
     model._placement._belongs_on = GPU
-    monkeypatch.setattr(nn.Module, "cuda", lambda self, device: self)
+    monkeypatch.setattr(nn.Module, "cuda", lambda self, _device: self)
 
     getattr(model, move)(*["cpu"] * (move == "to"))
 

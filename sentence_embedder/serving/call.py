@@ -138,7 +138,9 @@ def answers(calls: Sequence[Call], model: Any) -> list[Answer]:
         known = _known_arguments(model)
         quiet = {"show_progress_bar": False} if "show_progress_bar" in known else {}
         if len(calls) == 1:
-            return [Answer(calls[0].asked_of(model, **quiet))]
+            rows = calls[0].asked_of(model, **quiet)
+            # Without a tensor behind it: one that a daemon thread frees while the process ends, aborts the process.
+            return [Answer(rows.copy() if isinstance(rows, np.ndarray) else rows)]
         arguments = {**calls[0].arguments, **quiet}
         found = _findings(model, arguments) if {"truncation", "on_nonfinite"} <= known else None
         if found is not None:

@@ -427,6 +427,7 @@ def test_rows_are_the_callers_own(batcher: Batcher) -> None:
 
     assert all(result.flags.writeable and result.nbytes == 32 * 4 for result in results)
     assert all(result.base is None or result.base.size == 32 for result in results)
+    assert batcher.encode("a cat").flags.owndata  # no tensor, which a daemon thread must not free at the end
 
 
 def test_the_end(model: SentenceTransformer, gate: Gate) -> None:
