@@ -28,7 +28,7 @@ from sentence_embedder.models import (
     Transformer,
     WordWeights,
 )
-from sentence_embedder.models.checkpoint import copy_code, one_at_a_time
+from sentence_embedder.models.checkpoint import alone, copy_code
 from sentence_embedder.models.module import class_name_of, save_module
 from sentence_embedder.models.transformer import read_transformer_config
 from sentence_embedder.module_classes import class_named, is_known
@@ -118,8 +118,7 @@ def load(folder: Path, arguments: LoadArguments) -> SavedModel:
         FileNotFoundError: The folder holds no model, or lacks a file of it.
         FormatError: A file does not hold what it should, or names a class that is not known here.
     """
-    with one_at_a_time():
-        return _loaded(folder, arguments)
+    return alone(lambda: _loaded(folder, arguments))
 
 
 def _loaded(folder: Path, arguments: LoadArguments) -> SavedModel:

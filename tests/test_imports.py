@@ -43,6 +43,7 @@ LAYERS = {
         "fingerprint",
         "forks",
         "formats",
+        "grad_mode",
         "input_example",
         "installed",
         "loaders",
@@ -57,10 +58,10 @@ LAYERS = {
         "retrieval",
         "similarity",
         "transient",
+        "uninterrupted",
         "util",
         "version",
         "web_file",
-        "whole_import",
     ),
 }
 LAYER_OF = {part: layer for layer, parts in LAYERS.items() for part in parts}

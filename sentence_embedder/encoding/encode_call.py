@@ -24,6 +24,7 @@ from sentence_embedder.encoding.options import EncodeOptions
 from sentence_embedder.encoding.token_budget import TokenBudget
 from sentence_embedder.features import BatchSource, Features
 from sentence_embedder.formats import ModuleEntry
+from sentence_embedder.grad_mode import grad_mode_kept
 from sentence_embedder.models import Router, Transformer
 from sentence_embedder.progress import progress_bar
 
@@ -54,6 +55,7 @@ class EncodeCall:
     device: torch.device
     kwargs: Mapping[str, Any]
 
+    @grad_mode_kept()
     def rows(
         self,
         texts: Sequence[Any],

@@ -31,7 +31,7 @@ from sentence_embedder.files import (
 from sentence_embedder.forks import ProcessLock
 from sentence_embedder.formats import AdapterConfig, CheckpointConfig, WeightsIndex
 from sentence_embedder.record import FormatError, Record
-from sentence_embedder.whole_import import import_whole
+from sentence_embedder.uninterrupted import uninterrupted
 
 logger = logging.getLogger(__name__)
 
@@ -93,9 +93,6 @@ _ATTENTIONS = (None, "eager", "sdpa", "flash_attention_2", "flash_attention_3", 
 _Arguments = ParamSpec("_Arguments")
 _Loaded = TypeVar("_Loaded")
 
-_SLOW = "transformers.modeling_utils"
-"""What takes nearly all the time that importing transformers takes."""
-
 _loading = ProcessLock()
 
 
@@ -108,11 +105,24 @@ def one_at_a_time() -> AbstractContextManager[Any]:
     return _loading.here()
 
 
+def alone(load: Callable[[], _Loaded]) -> _Loaded:
+    """Load something while no other thread loads, to the end, whatever Ctrl-C comes meanwhile.
+
+    Args:
+        load: Loads it.
+    """
+
+    def locked() -> _Loaded:
+        with one_at_a_time():
+            return load()
+
+    return uninterrupted(locked)
+
+
 def _one_at_a_time(load: Callable[_Arguments, _Loaded]) -> Callable[_Arguments, _Loaded]:
     @wraps(load)
     def load_alone(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Loaded:
-        with one_at_a_time():
-            return load(*args, **kwargs)
+        return alone(lambda: load(*args, **kwargs))
 
     return load_alone
 
@@ -132,7 +142,6 @@ def load_model(
     Raises:
         WeightsError: The checkpoint lacks weights that the embeddings depend on.
     """
-    import_whole(_SLOW)
     import transformers
 
     # Repositories are given with the weights' arguments; the configuration comes from the same place.
@@ -174,7 +183,6 @@ def load_decoder(name: str, dtype: torch.dtype) -> Any:
     Raises:
         ValueError: There is no such decoder of its architecture.
     """
-    import_whole(_SLOW)
     import transformers
 
     check_settings(Path(name))

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from sentence_embedder.evaluation.sentence_evaluator import primary_figure
+from sentence_embedder.grad_mode import grad_mode_kept
 from sentence_embedder.loaders import Collation
 from sentence_embedder.progress import Progress, progress_bar
 from sentence_embedder.training.activations import recomputed_activations
@@ -81,7 +82,7 @@ def train(
     """
     if not objectives:
         raise ValueError("train_objectives: expected at least one pair of a loader and a loss, found none")
-    with joined_ranks(model.device) as ranks:
+    with grad_mode_kept(), torch.enable_grad(), joined_ranks(model.device) as ranks:
         device = ranks.device(model.device)
         model.to(device)
         for _, loss in objectives:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Any
 
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from sentence_embedder.whole_import import import_whole
+from sentence_embedder.uninterrupted import uninterrupted
 
 SCHEDULERS = ("constantlr", "warmupconstant", "warmuplinear", "warmupcosine", "warmupcosinewithhardrestarts")
 """Names of schedules, in any case: a rate that stays; one that rises first and stays then; one that falls again, in
@@ -32,7 +33,7 @@ def scheduler_for(name: str, optimizer: Optimizer, *, warmup_steps: int, total_s
     """
     check_scheduler(name)
     # Takes long, and who only encodes need not pay for it.
-    import_whole("transformers.optimization")
+    uninterrupted(lambda: import_module("transformers.optimization"))
     from transformers import optimization
 
     schedules: Any = optimization

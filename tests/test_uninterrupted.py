@@ -1,4 +1,4 @@
-"""import_whole: Ctrl-C ends the wait for a module, and leaves no half of it."""
+"""Ctrl-C ends the wait for what must not be broken off, and leaves no half of it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from sentence_embedder.whole_import import import_whole
+from sentence_embedder.uninterrupted import uninterrupted
 
 PACKAGE = {
     "__init__.py": "from slow_package import part\nfrom slow_package.other import value",
@@ -26,10 +26,16 @@ PACKAGE = {
     "other.py": "import slow_package.part\nvalue = slow_package.part.__name__",
     "broken.py": "raise ValueError('not today')",
     "circular.py": """
-        from sentence_embedder.whole_import import import_whole
-        itself = import_whole("slow_package.circular")
+        from importlib import import_module
+        from sentence_embedder.uninterrupted import uninterrupted
+        itself = uninterrupted(lambda: import_module("slow_package.circular"))
     """,
 }
+
+
+def imported(name: str) -> Any:
+    """A module, imported whole."""
+    return uninterrupted(lambda: importlib.import_module(name))
 
 
 @pytest.fixture
@@ -57,12 +63,12 @@ def test_an_import_that_is_interrupted(package: Path) -> None:
     try:
         signal.setitimer(signal.ITIMER_REAL, 0.1)
         with pytest.raises(KeyboardInterrupt):
-            import_whole("slow_package.other")
+            imported("slow_package.other")
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
 
-    assert import_whole("slow_package.other").value == "slow_package.part"
+    assert imported("slow_package.other").value == "slow_package.part"
     assert (package / "count").read_text(encoding="utf-8") == "x"
 
 
@@ -70,12 +76,12 @@ def test_an_import_that_is_interrupted(package: Path) -> None:
 def test_errors_are_those_of_the_import() -> None:
     """What a module raises, and that there is none, reach who asked for it."""
     with pytest.raises(ValueError, match="not today"):
-        import_whole("slow_package.broken")
+        imported("slow_package.broken")
     with pytest.raises(ModuleNotFoundError, match="nothing"):
-        import_whole("slow_package.nothing")
+        imported("slow_package.nothing")
 
 
 @pytest.mark.usefixtures("package")
 def test_a_module_that_asks_for_itself() -> None:
     """What is being imported already is not waited for in another thread, for ever."""
-    assert import_whole("slow_package.circular").itself.__name__ == "slow_package.circular"
+    assert imported("slow_package.circular").itself.__name__ == "slow_package.circular"
