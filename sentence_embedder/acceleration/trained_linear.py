@@ -30,6 +30,14 @@ def quick_products(device: torch.device) -> AbstractContextManager[Any]:
 
 
 class _QuickProducts(TorchFunctionMode):
+    def __exit__(self, *error: Any) -> None:
+        try:
+            super().__exit__(*error)  # type: ignore[no-untyped-call]
+        except RuntimeError:
+            # torch takes a mode away while it asks it; Ctrl-C at that moment leaves nothing to take away here.
+            if error[0] is not KeyboardInterrupt:
+                raise
+
     def __torch_function__(
         self, func: Any, types: Sequence[Any], args: Sequence[Any] = (), kwargs: Any = None
     ) -> Any:

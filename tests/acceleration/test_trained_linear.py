@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.overrides import _pop_mode
 from torch.profiler import ProfilerActivity, profile
 
-from sentence_embedder.acceleration.trained_linear import quick_products
+from sentence_embedder.acceleration.trained_linear import _QuickProducts, quick_products
 
 CPU = torch.device("cpu")
 
@@ -151,3 +152,15 @@ def test_modules_stay_as_they_are() -> None:
     assert torch.allclose(inside, expected, atol=1e-5)
     assert mean.item() == pytest.approx(0, abs=1e-6)
     assert "forward" not in vars(layer)
+
+
+def test_ctrl_c_while_it_is_asked() -> None:
+    """torch has taken it away then, and the interrupt is what is raised."""
+
+    def interrupted() -> None:
+        with _QuickProducts():
+            _pop_mode()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
