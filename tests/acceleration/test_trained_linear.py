@@ -159,7 +159,7 @@ def test_ctrl_c_while_it_is_asked() -> None:
 
     def interrupted() -> None:
         with _QuickProducts():
-            _pop_mode()
+            _pop_mode()  # type: ignore[no-untyped-call]
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
