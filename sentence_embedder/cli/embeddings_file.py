@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, time, timedelta
 from decimal import Decimal
@@ -30,6 +31,34 @@ def check_suffix(path: Path) -> None:
         raise UsageError(f"{path}: expected a file that ends in {', '.join(_FORMATS)}")
     if path.suffix.lower() == ".parquet":
         _pyarrow(path)
+
+
+def check_rows(texts: TextFile, suffix: str) -> None:
+    """Check, before anything is computed, that the rows of a file can be written with their embeddings.
+
+    Args:
+        texts: The file with the rows, which are read for it where their types are not known.
+        suffix: The suffix of the file to write.
+
+    Raises:
+        ValueError: They cannot.
+    """
+    if suffix.lower() == ".parquet":
+        pyarrow, parquet = _pyarrow(texts.path)
+        with _as_value_errors(pyarrow, texts.path):
+            parquet.ParquetWriter(pyarrow.BufferOutputStream(), _whole_schema(pyarrow, texts)).close()
+    elif suffix.lower() == ".jsonl" and (schema := texts.schema()) is not None:
+        pyarrow, _ = _pyarrow(texts.path)
+        names = [field.name for field in schema if _has_bytes(pyarrow, field.type)]
+        if names:
+            raise ValueError(f"{texts.path}: bytes, in {names}, have no form in JSON: write .npy or .parquet")
+
+
+def _has_bytes(pyarrow: Any, kind: Any) -> bool:
+    """Whether there are bytes in a type of Arrow, or in one within it."""
+    within = [kind.field(place).type for place in range(kind.num_fields)]
+    is_bytes = (pyarrow.types.is_binary, pyarrow.types.is_large_binary, pyarrow.types.is_fixed_size_binary)
+    return any(check(kind) for check in is_bytes) or any(_has_bytes(pyarrow, each) for each in within)
 
 
 @dataclass(frozen=True)
@@ -96,12 +125,13 @@ def _in_words(value: Any) -> str:
 
 def _write_parquet(source: EmbeddingsFile, path: Path) -> None:
     pyarrow, parquet = _pyarrow(path)
-    schema = source.texts.schema()
+    with _as_value_errors(pyarrow, source.texts.path):
+        schema = _whole_schema(pyarrow, source.texts)
     writer = None
     try:
         for records, embeddings in source.rows():
-            table = _table(pyarrow, records, schema, source.texts.path)
-            schema = table.schema
+            with _as_value_errors(pyarrow, source.texts.path):
+                table = pyarrow.Table.from_pylist(records, schema=schema)
             if _COLUMN in table.schema.names:
                 table = table.drop_columns([_COLUMN])
             values = pyarrow.array(np.ascontiguousarray(embeddings).reshape(-1))
@@ -114,17 +144,28 @@ def _write_parquet(source: EmbeddingsFile, path: Path) -> None:
             writer.close()
 
 
-def _table(pyarrow: Any, records: list[Record], schema: Any, path: Path) -> Any:
-    """Rows as a table: of a schema, or of that which the first of them have."""
-    unknown = set[str]() if schema is None else set[str]().union(*records) - set(schema.names)
+@contextmanager
+def _as_value_errors(pyarrow: Any, path: Path) -> Iterator[None]:
     try:
-        if unknown:
-            raise pyarrow.ArrowInvalid(f"columns {sorted(unknown)} that the first rows have not")
-        return pyarrow.Table.from_pylist(records, schema=schema or _schema_of(pyarrow, records))
-    except (pyarrow.ArrowInvalid, pyarrow.ArrowTypeError) as error:
+        yield
+    except (pyarrow.ArrowException, TypeError) as error:
         raise ValueError(
             f"{path}: expected values of one type a column, for Parquet: {error}: write .npy or .jsonl"
         ) from error
+
+
+def _whole_schema(pyarrow: Any, texts: TextFile) -> Any:
+    """The types of all rows: what the first ones have may be narrower, and would narrow the others."""
+    known = texts.schema()
+    if known is not None:
+        return known
+    records = texts.records()
+    whole = pyarrow.schema([])
+    while chunk := list(itertools.islice(records, _ROWS_AT_ONCE)):
+        whole = pyarrow.unify_schemas([whole, _schema_of(pyarrow, chunk)], promote_options="permissive")
+        if texts.has_strings_alone:
+            break
+    return whole
 
 
 def _schema_of(pyarrow: Any, records: list[Record]) -> Any:

@@ -8,12 +8,13 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from sentence_embedder.cli.embeddings_file import check_suffix
+from sentence_embedder.cli.embeddings_file import check_rows, check_suffix
 from sentence_embedder.cli.file_encoding import FileEncoding
 from sentence_embedder.cli.journal import Journal
 from sentence_embedder.cli.model_options import add_model, load_model, positive
 from sentence_embedder.cli.text_file import TextFile
 from sentence_embedder.cli.usage_error import UsageError
+from sentence_embedder.encoding.cut_texts import told_of_cuts
 from sentence_embedder.version import __version__
 
 EXAMPLES = """\
@@ -88,7 +89,9 @@ def run(args: argparse.Namespace) -> None:
     if texts.path.resolve() == output.resolve():
         raise UsageError(f"{output}: expected another file than INPUT")
     Journal(output).check_name(overwrite=args.overwrite)
-    _ = texts.stamp  # a file that is not there is told before a model is loaded
+    # What cannot be read, or written in the end, is told before a model is loaded.
+    _ = texts.stamp
+    check_rows(texts, output.suffix)
     said = _file_encoding(args, load_model(args), texts, output).run(overwrite=args.overwrite)
     sys.stderr.write(f"{said}\n")
 
@@ -161,7 +164,9 @@ def _run_on_ray(args: argparse.Namespace) -> None:
         truncation=args.truncation,
         **_encode_arguments(args),
     )
-    sys.stderr.write(f"{args.output}: {done.rows:,} texts in {done.blocks} files, {done.skipped} files before\n")
+    cuts = f"\n{told_of_cuts(done.cut, done.rows, None)}" if done.cut and args.truncation == "warn" else ""
+    said = f"{args.output}: {done.rows:,} texts in {done.blocks} files, {done.skipped} files before{cuts}"
+    sys.stderr.write(f"{said}\n")
 
 
 def _check_ray(args: argparse.Namespace, unfit: Mapping[str, bool]) -> None:

@@ -57,47 +57,49 @@ class FileEncoding:
 
         Raises:
             FileExistsError: There is a file, or one begun in another way.
-            ValueError: A row has no text; or the file was changed meanwhile.
+            ValueError: A row has no text, or a longer one than it may be; or the file was changed meanwhile.
         """
         stamp = self.texts.stamp
         start = time.monotonic()
         journal = Journal(self.output)
         with journal.opened({**self.settings, "input": stamp}, overwrite=overwrite) as is_whole:
             before = journal.rows
-            cut = 0
+            if journal.cut and self.truncation == "error":
+                raise ValueError(
+                    f"{self.texts.path}: expected texts of no more than {self.limit:,} tokens, found "
+                    f"{journal.cut:,} longer ones among those that are encoded already: split them, or let them be cut"
+                )
             if not is_whole:
-                cut = self._add_missing(journal)
+                self._add_missing(journal)
                 if self.texts.stamp != stamp:
                     raise ValueError(f"{self.texts.path}: was changed meanwhile: give --overwrite to begin anew")
                 kept = journal.embeddings()
                 file = EmbeddingsFile(self.texts, kept, self._finished(kept))
                 journal.place(lambda path: file.write(path, self.output.suffix))
-            return self._said(journal.rows, before, cut, time.monotonic() - start)
+            return self._said(journal, before, time.monotonic() - start)
 
-    def _add_missing(self, journal: Journal) -> int:
-        """Encode what is not there, and return how many texts of it were cut."""
-        cuts: list[CutTexts] = []
+    def _add_missing(self, journal: Journal) -> None:
+        """Encode what is not there."""
         is_shown = sys.stderr.isatty()
         total = self.texts.count() if is_shown else None
         with progress_bar(
             total, unit="text", shown=is_shown, description="Encoding", done=journal.rows
         ) as progress:
-            for count in journal.add(self._missing(journal.rows, cuts)):
+            for count in journal.add(self._missing(journal.rows)):
                 progress.update(count)
-        return sum(len(cut.places) for cut in cuts)
 
-    def _missing(self, done: int, cuts: list[CutTexts]) -> Iterator[NDArray[Any]]:
-        """The embeddings that are not there, by chunks; none of no texts at all."""
+    def _missing(self, done: int) -> Iterator[tuple[NDArray[Any], int]]:
+        """The embeddings that are not there, by chunks, and how many texts were cut; none of no texts at all."""
         texts = self.texts.texts()
         skipped = sum(1 for _ in itertools.islice(texts, done))
         if skipped < done:
             raise ValueError(f"{self.texts.path}: was changed meanwhile: give --overwrite to begin anew")
         for chunk in in_chunks(texts, self.save_every):
-            cuts.append(CutTexts(self.truncation, self.limit, start=done))
-            yield self.encode(chunk, cuts[-1])
+            cut = CutTexts(self.truncation, self.limit, start=done)
+            yield self.encode(chunk, cut), len(cut.places)
             done += len(chunk)
         if not done:
-            yield self.encode([], CutTexts())
+            yield self.encode([], CutTexts()), 0
 
     def _finished(self, kept: NDArray[Any]) -> Finished:
         """What is done when all embeddings are there: bytes need the range of each dimension."""
@@ -110,10 +112,11 @@ class FileEncoding:
         ranges = _ranges(kept)
         return lambda rows: quantize_embeddings(rows, precision, ranges)
 
-    def _said(self, rows: int, before: int, cut: int, seconds: float) -> str:
+    def _said(self, journal: Journal, before: int, seconds: float) -> str:
+        rows, cut = journal.rows, journal.cut
         resumed = f", {before:,} of them before" if before else ""
         rate = (rows - before) / max(seconds, 1e-9)
-        cuts = f"\n{told_of_cuts(cut, rows - before, self.limit)}" if cut and self.truncation == "warn" else ""
+        cuts = f"\n{told_of_cuts(cut, rows, self.limit)}" if cut and self.truncation == "warn" else ""
         return f"{self.output}: {rows:,} texts{resumed}, in {seconds:.1f} s ({rate:,.0f}/s){cuts}"
 
 

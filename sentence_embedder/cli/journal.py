@@ -38,7 +38,8 @@ class Journal:
 
         Args:
             settings: All that decides what will be in the file.
-            overwrite: Whether a file that is there, and what was begun in another way, may go.
+            overwrite: Whether a file that is there, and what was begun in another way, may go. What was begun in
+                the same way is gone on with all the same.
 
         Yields:
             Whether the file is whole already: a process was killed after its last step but one.
@@ -110,11 +111,17 @@ class Journal:
         """How many embeddings are safe."""
         return int(self._state["rows"])
 
-    def add(self, chunks: Iterator[NDArray[Any]]) -> Iterator[int]:
+    @property
+    def cut(self) -> int:
+        """Of how many texts only a part was read."""
+        return int(self._state.get("cut", 0))
+
+    def add(self, chunks: Iterator[tuple[NDArray[Any], int]]) -> Iterator[int]:
         """Write chunks of embeddings behind those that are safe.
 
         Args:
-            chunks: Arrays (texts, dim), all of one width and format.
+            chunks: Arrays (texts, dim), all of one width and format, and of how many of the texts only a part was
+                read.
 
         Yields:
             After each, how many embeddings it has.
@@ -124,8 +131,13 @@ class Journal:
         with path.open("r+b") as file:
             file.truncate(self._bytes)
             file.seek(self._bytes)
-            for chunk in chunks:
-                state = {"rows": self.rows + len(chunk), "width": chunk.shape[1], "dtype": chunk.dtype.str}
+            for chunk, cut in chunks:
+                state = {
+                    "rows": self.rows + len(chunk),
+                    "width": chunk.shape[1],
+                    "dtype": chunk.dtype.str,
+                    "cut": self.cut + cut,
+                }
                 file.write(np.ascontiguousarray(chunk).data.cast("B") if chunk.size else b"")
                 _flush(file)
                 _replace(self.folder / _STATE, state)

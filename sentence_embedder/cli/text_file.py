@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ _TEXT = "text"
 _CHARACTERS_AT_ONCE = 2**20
 _ROWS_AT_ONCE = 4096
 _LONGEST_FIELD = 2**31 - 1
+_HALF = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,11 @@ class TextFile:
     def schema(self) -> Any:
         """The ``pyarrow.Schema`` of a Parquet file; None for all others."""
         return _parquet_file(self.path).schema_arrow if self.path.suffix.lower() == ".parquet" else None
+
+    @property
+    def has_strings_alone(self) -> bool:
+        """Whether every value is a string, by the format."""
+        return self.path.suffix.lower() in (".txt", ".csv", ".tsv")
 
     def count(self) -> int:
         """How many rows there are; all are read, but of Parquet."""
@@ -141,9 +148,22 @@ def _json_rows(path: Path) -> Iterator[Record]:
             value = json.loads(line)
         except ValueError as error:
             raise ValueError(f"{path}, line {number}: expected JSON, found {line[:40]!r}: {error}") from error
+        if "\\u" in line:
+            value = _without_halves(value)
         if not isinstance(value, (str, dict)):
             raise ValueError(f"{path}, line {number}: expected an object or a text, found {line[:40]!r}")
         yield {_TEXT: value} if isinstance(value, str) else value
+
+
+def _without_halves(value: Any) -> Any:
+    """Halves of surrogate pairs, which no file can hold, as U+FFFD: so they are encoded, too."""
+    if isinstance(value, str):
+        return _HALF.sub("\ufffd", value)
+    if isinstance(value, list):
+        return [_without_halves(each) for each in value]
+    if isinstance(value, dict):
+        return {_without_halves(name): _without_halves(each) for name, each in value.items()}
+    return value
 
 
 def _csv_rows(path: Path) -> Iterator[Record]:

@@ -50,8 +50,8 @@ class CutTexts:
             limit = "the model reads" if self.limit is None else f"{self.limit:,} tokens"
             raise ValueError(
                 f"row {self._start + int(np.min(places))}: expected a text of no more than {limit}, found a longer "
-                f"one, and {len(places) - 1:,} more among those after it so far: split them, or pass "
-                "truncation='ignore'"
+                f"one, and {len(places) - 1:,} more among those after it so far: split them, or let "
+                "truncation be 'warn'"
             )
         self._places.append(np.asarray(places, dtype=np.int64))
 

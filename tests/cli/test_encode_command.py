@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -398,7 +399,92 @@ def test_texts_that_are_cut_are_counted(run: Run, bert: Path, tmp_path: Path) ->
     assert f"row 1: expected a text of no more than {limit} tokens" in refused.err
     assert done.code == 0
     assert "4 texts, 1 of them before" in done.err  # the one before the row that was refused
-    assert f"2 of 3 texts were cut to {limit} tokens" in done.err
+    assert f"2 of 4 texts were cut to {limit} tokens" in done.err
+
+
+def test_cuts_are_known_after_an_interruption(
+    run: Run, bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was cut before it is counted at the end, and is an error for who wants no text to be cut."""
+    texts, output = tmp_path / "texts.txt", tmp_path / "out.npy"
+    texts.write_text("the cat " * 100 + "\nthe cat" * 4, encoding="utf-8")
+    arguments = ("encode", texts, output, "--model", bert, "--save-every", 1)
+    with monkeypatch.context() as patch:
+        _stopping_at(9, patch)
+        assert run(*arguments).code == 130
+
+    strict = run(*arguments, "--truncation", "error")
+    done = run(*arguments)
+
+    assert strict.code == 1
+    assert "found 1 longer ones among those that are encoded already" in strict.err
+    assert done.code == 0
+    assert re.search(r"5 texts, [1-4] of them before", done.err)
+    assert "1 of 5 texts were cut" in done.err
+
+
+LATE = 4100
+"""More rows than are looked at together."""
+
+
+@pytest.mark.parametrize(
+    ("early", "late"),
+    [
+        ({"value": 1}, {"value": 1.5}),
+        ({"value": {"a": 1}}, {"value": {"a": 1, "b": "de"}}),
+        ({"value": [1]}, {"value": [1.5]}),
+        ({"value": None}, {"value": "x"}),
+        ({}, {"value": "x"}),
+    ],
+    ids=str,
+)
+def test_no_row_is_narrowed_by_those_before(
+    early: dict[str, Any], late: dict[str, Any], run: Run, bert: Path, tmp_path: Path
+) -> None:
+    """A column has the type that all rows fit into, however late they come."""
+    texts, output = tmp_path / "texts.jsonl", tmp_path / "out.parquet"
+    lines = [json.dumps({"text": "same", **early})] * LATE + [json.dumps({"text": "same", **late})]
+    texts.write_text("\n".join(lines), encoding="utf-8")
+
+    done = run("encode", texts, output, "--model", bert)
+
+    assert done.code == 0, done.err
+    assert parquet.read_table(output).column("value").to_pylist()[-1] == late["value"]
+
+
+def test_what_cannot_be_written_is_told_first(
+    run: Run, bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before a model is loaded: columns of several types, and bytes where there is no form for them."""
+    monkeypatch.setattr("sentence_embedder.cli.encode_command.load_model", lambda _: pytest.fail("it was loaded"))
+    mixed, bytes_within = tmp_path / "mixed.jsonl", tmp_path / "bytes.parquet"
+    lines = [json.dumps({"text": "same", "value": 1})] * LATE + [json.dumps({"text": "same", "value": "x"})]
+    mixed.write_text("\n".join(lines), encoding="utf-8")
+    parquet.write_table(pyarrow.table({"text": ["a"], "value": [[b"b"]]}), bytes_within)
+
+    of_mixed = run("encode", mixed, tmp_path / "out.parquet", "--model", bert)
+    of_bytes = run("encode", bytes_within, tmp_path / "out.jsonl", "--model", bert)
+
+    assert of_mixed.code == of_bytes.code == 1
+    assert "expected values of one type a column, for Parquet" in of_mixed.err
+    assert "bytes, in ['value'], have no form in JSON" in of_bytes.err
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+def test_halves_of_pairs_become_whole(suffix: str, run: Run, bert: Path, tmp_path: Path) -> None:
+    """What no file can hold is U+FFFD, as it is encoded."""
+    texts, output = tmp_path / "texts.jsonl", tmp_path / f"out{suffix}"
+    texts.write_text('{"text": "half \\ud83d pair", "more": ["\\ude00", "\\ud83d\\ude00"]}\n', encoding="utf-8")
+
+    done = run("encode", texts, output, "--model", bert)
+
+    assert done.code == 0, done.err
+    rows = (
+        parquet.read_table(output).to_pylist() if suffix == ".parquet" else [json.loads(output.read_text("utf-8"))]
+    )
+    assert rows[0]["text"] == "half \ufffd pair"
+    assert rows[0]["more"] == ["\ufffd", "😀"]
+    assert run("search", texts, "--query", "pair", "--model", bert).out.endswith("half \ufffd pair\n")
 
 
 def test_ray_gets_the_arguments(run: Run, bert: Path, monkeypatch: pytest.MonkeyPatch) -> None:
