@@ -63,8 +63,12 @@ class PackedTexts:
     @property
     def mask(self) -> NDArray[np.bool_]:
         """Whether a place of the padded batch holds a token, shape (texts, tokens of the longest)."""
+        return self.mask_of(0)
+
+    def mask_of(self, width: int) -> NDArray[np.bool_]:
+        """The same for a batch that is padded to so many tokens, or to more if its longest text has more."""
         # A batch of empty texts still gets a column: models do not run on no tokens at all.
-        width = max(1, int(self.lengths.max(initial=0)))
+        width = max(1, width, int(self.lengths.max(initial=0)))
         places = np.arange(width)
         if self.padding_side == "left":
             places = places[::-1]
@@ -118,10 +122,15 @@ class TokenizedTexts:
         columns = {name: column[tokens].astype(np.int64) for name, column in self.columns.items()}
         return PackedTexts(columns=columns, lengths=lengths, padding_side=self.padding_side)
 
-    def batch(self, rows: Places) -> Features:
-        """The texts at the given places as one padded batch, in the order given."""
+    def batch(self, rows: Places, width: int = 0) -> Features:
+        """The texts at the given places as one padded batch, in the order given.
+
+        Args:
+            rows: The places.
+            width: To how many tokens they are padded at least.
+        """
         packed = self.packed(rows)
-        mask = packed.mask
+        mask = packed.mask_of(width)
         features: Features = {}
         for name, column in packed.columns.items():
             padded = np.full(mask.shape, self.pad_values[name], dtype=np.int64)

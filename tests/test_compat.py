@@ -111,7 +111,10 @@ class TestModules:
         module = importlib.import_module(f"{theirs.__name__}.{path}")
 
         assert module.__all__
-        assert all(getattr(module, name).__module__.startswith("sentence_embedder.") for name in module.__all__)
+        named = [getattr(module, name) for name in module.__all__]
+        homes = {each.__module__ for each in named if hasattr(each, "__module__")}  # a set of words has none
+        assert homes
+        assert all(home.startswith("sentence_embedder.") for home in homes)
 
     def test_every_module_of_the_tables_once_was(self) -> None:
         """The tables know no module that was in neither version."""
@@ -222,6 +225,28 @@ class TestWhatIsNotThere:
             importlib.import_module(full)
 
         assert caught.value.name == full
+
+    def test_who_only_asks_is_told_that_there_is_none(self, theirs: Any) -> None:
+        """Asking for a module is no import: it has no error, neither here nor for a module that is there."""
+        assert importlib.util.find_spec(f"{theirs.__name__}.backend") is None
+        assert importlib.util.find_spec(f"{theirs.__name__}.util") is not None
+
+    def test_members_of_absent_classes(self, theirs: Any) -> None:
+        """They have a reason, too, and are absent for who asks."""
+        arguments = importlib.import_module(f"{theirs.__name__}.training_args")
+        sampler = importlib.import_module(f"{theirs.__name__}.sampler")
+
+        with pytest.raises(
+            AttributeError, match=r"'NO_DUPLICATES': BatchSamplers is not part of .*: the loader decides"
+        ):
+            _ = arguments.BatchSamplers.NO_DUPLICATES
+        assert not hasattr(sampler.NoDuplicatesBatchSampler, "set_epoch")
+
+    def test_stop_words(self, theirs: Any) -> None:
+        """What is no class or function is there, too."""
+        tokenizer = importlib.import_module(f"{theirs.__name__}.models.tokenizer")
+
+        assert "the" in tokenizer.ENGLISH_STOP_WORDS
 
     def test_attributes(self, theirs: Any) -> None:
         """So is an attribute; a name with a reason for its absence has it in the message."""

@@ -829,7 +829,7 @@ class Shouting(SentenceTransformer):
 class OwnTokenizer(Transformer):
     """A Transformer whose subclass has its own tokenize."""
 
-    def tokenize(self, texts: Sequence[Any]) -> Features:
+    def tokenize(self, texts: Sequence[Any]) -> Features:  # type: ignore[override]  # as in many a program
         """Tokenises other words."""
         return super().tokenize([f"the {text}" for text in texts])
 

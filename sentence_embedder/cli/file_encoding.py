@@ -67,7 +67,8 @@ class FileEncoding:
             if journal.cut and self.truncation == "error":
                 raise ValueError(
                     f"{self.texts.path}: expected texts of no more than {self.limit:,} tokens, found "
-                    f"{journal.cut:,} longer ones among those that are encoded already: split them, or let them be cut"
+                    f"{journal.cut:,} longer ones among those that are encoded already: split them, or let them "
+                    "be cut"
                 )
             if not is_whole:
                 self._add_missing(journal)

@@ -14,7 +14,15 @@ class AbsentClassError(NotImplementedError):
     """A class was called that is not part of this package."""
 
 
-class _Absent:
+class _WithoutMembers(type):
+    def __getattr__(cls, name: str) -> NoReturn:
+        message = f"type object {cls.__name__!r} has no attribute {name!r}"
+        if name.startswith("__") or name == "instead":
+            raise AttributeError(message)
+        raise AttributeError(f"{message}: {cls.__name__} is not part of sentence_embedder: {cls.instead}")
+
+
+class _Absent(metaclass=_WithoutMembers):
     instead: ClassVar[str]
     """What there is instead."""
 
@@ -115,6 +123,30 @@ class DefaultBatchSampler(_Training):
     """What draws batches for a Trainer."""
 
     instead = "a DataLoader draws batches"
+
+
+class NoDuplicatesBatchSampler(_Training):
+    """What draws batches without equal texts for a Trainer."""
+
+    instead = "datasets.NoDuplicatesDataLoader makes such batches"
+
+
+class ProportionalBatchSampler(_Training):
+    """What draws from data sets of a Trainer by their sizes."""
+
+    instead = "SentenceTransformer.fit takes a batch of each objective in turn"
+
+
+class RoundRobinBatchSampler(_Training):
+    """What takes turns with data sets of a Trainer."""
+
+    instead = "SentenceTransformer.fit takes a batch of each objective in turn"
+
+
+class GroupByLabelBatchSampler(_Training):
+    """What draws batches with several texts of each label for a Trainer."""
+
+    instead = "datasets.SentenceLabelDataset yields texts in such an order"
 
 
 class MultiDatasetDefaultBatchSampler(_Training):

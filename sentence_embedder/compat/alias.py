@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from pathlib import Path
-from types import ModuleType
+from types import FrameType, ModuleType
 from typing import Any
 
 import sentence_embedder
@@ -62,7 +63,8 @@ class AliasFinder(MetaPathFinder, Loader):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """What stands for a module of sentence-transformers; None for modules of others.
+        """What stands for a module of sentence-transformers; None for modules of others, and for who only asks
+        whether there is one.
 
         Raises:
             ModuleNotFoundError: Nothing stands for it. What is installed is not looked at: with a class from here
@@ -73,6 +75,8 @@ class AliasFinder(MetaPathFinder, Loader):
             return None
         below = _below_root(fullname)
         if not module_paths.is_known(below):
+            if below and _is_probe():
+                return None
             reason = module_paths.why_missing(below) or "there is none in any version that it stands for"
             message = f"No module named {fullname!r} (sentence_embedder.compat): {reason}"
             raise ModuleNotFoundError(message, name=fullname)
@@ -102,6 +106,14 @@ class AliasFinder(MetaPathFinder, Loader):
             homes = [import_module(f"{sentence_embedder.__name__}.{home}") for home in module_paths.HOMES[path]]
             names = {name: getattr(home, name) for home in homes for name in _public(home)}
         module.__dict__.update(names, __all__=sorted(names))
+
+
+def _is_probe() -> bool:
+    """Whether ``importlib.util.find_spec`` asks, not an import: nothing more is found in an Alias then."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and frame.f_globals.get("__name__") in (__name__, "importlib._bootstrap"):
+        frame = frame.f_back
+    return frame is not None and frame.f_globals.get("__name__") == "importlib.util"
 
 
 def _below_root(name: str) -> str:

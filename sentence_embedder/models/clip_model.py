@@ -80,11 +80,12 @@ class CLIPModel(nn.Module):
         """The tokenizer of texts."""
         return self.processor.tokenizer
 
-    def tokenize(self, texts: Sequence[Any]) -> Features:
+    def tokenize(self, texts: Sequence[Any], padding: str | bool = True) -> Features:
         """The Features of a batch of texts and images.
 
         Args:
             texts: Each a text, cut to what the model takes, or a ``PIL.Image.Image``.
+            padding: To how many tokens texts are padded, as the tokenizer takes it.
 
         Returns:
             ``input_ids`` and ``attention_mask`` (texts, tokens), ``pixel_values`` (images, channels, height,
@@ -98,7 +99,7 @@ class CLIPModel(nn.Module):
             plain = [encodable(str(item)) for item, kind in zip(texts, info, strict=True) if kind]
             cut = {"truncation": self.max_seq_length is not None, "max_length": self.max_seq_length}
             with one_call_at_a_time():
-                features.update(self.tokenizer(plain, padding=True, return_tensors="pt", **cut))
+                features.update(self.tokenizer(plain, padding=padding, return_tensors="pt", **cut))
         if 0 in info:
             images = [item.convert("RGB") for item, kind in zip(texts, info, strict=True) if not kind]
             features.update(self.processor.image_processor(images, return_tensors="pt"))

@@ -14,6 +14,8 @@ from typing import Any, ClassVar, TypeVar
 from sentence_embedder.files import read_json, write_json
 from sentence_embedder.formats import PhraseTokenizerConfig, WordTokenizerConfig
 
+__all__ = ["ENGLISH_STOP_WORDS", "PhraseTokenizer", "WhitespaceTokenizer", "WordTokenizer"]
+
 _Tokenizer = TypeVar("_Tokenizer", bound="_StopWordTokenizer")
 
 _STOP_WORDS_FILE = "english_stop_words.txt"

@@ -133,18 +133,38 @@ class Transformer(nn.Module):
         width: int = config.hidden_size if hasattr(config, "hidden_size") else config.encoder.hidden_size
         return width
 
-    def tokenize(self, texts: Sequence[Any]) -> Features:
-        """The features of a batch of texts, padded to the longest.
+    def tokenize(self, texts: Sequence[Any], padding: str | bool = True) -> Features:
+        """The features of a batch of texts.
 
         Args:
             texts: Each a text, a pair of texts, or ``{key: text}``.
+            padding: To how many tokens they are padded: True or ``"longest"``: as many as the longest has;
+                ``"max_length"``: ``max_seq_length``; False or ``"do_not_pad"``: none, of texts of one length.
 
         Returns:
             ``input_ids``, ``attention_mask`` and whatever else the tokenizer makes, int64 tensors of shape
             (texts, tokens); ``text_keys`` if the texts came with keys.
+
+        Raises:
+            ValueError: There is no such padding, or none of texts of several lengths.
         """
         batch = [texts] if isinstance(texts, str) else texts
-        return self.tokenize_ahead(batch).batch(range(len(batch)))
+        tokenized = self.tokenize_ahead(batch)
+        return tokenized.batch(range(len(batch)), self._least_width(padding, tokenized.lengths))
+
+    def _least_width(self, padding: str | bool, lengths: NDArray[np.int64]) -> int:
+        if padding is True or padding == "longest":
+            return 0
+        if padding == "max_length" and self.max_seq_length is not None:
+            return self.max_seq_length
+        if padding is False or padding == "do_not_pad":
+            if len(set(lengths.tolist())) > 1:
+                raise ValueError(f"padding: expected some, for texts of {sorted(set(lengths.tolist()))} tokens")
+            return 0
+        raise ValueError(
+            "padding: expected True, False, 'longest', 'do_not_pad' or, of a model with a max_seq_length, "
+            f"'max_length', found {padding!r}"
+        )
 
     def tokenize_ahead(self, texts: Sequence[Any]) -> TokenizedTexts:
         """The token ids of any number of texts, cut to the longest input, not yet padded.

@@ -294,6 +294,28 @@ class TestFiles:
 
         assert heard == ["a fault", "something else"]
 
+    @pytest.mark.parametrize("name", ["bert", "decoder"])
+    def test_padding(self, name: str, tiny_folders: dict[str, Path]) -> None:
+        """Texts are padded to the longest of them, to the limit, or, if they are of one length, not at all."""
+        transformer = Transformer.load(tiny_folders[name])
+        limit = transformer.max_seq_length or 0
+        assert limit > 10
+        longest = transformer.tokenize(TEXTS)
+
+        full = transformer.tokenize(TEXTS, padding="max_length")
+
+        assert full["input_ids"].shape == full["attention_mask"].shape == (len(TEXTS), limit)
+        assert torch.equal(full["attention_mask"].sum(dim=1), longest["attention_mask"].sum(dim=1))
+        assert torch.equal(
+            full["input_ids"][full["attention_mask"] == 1], longest["input_ids"][longest["attention_mask"] == 1]
+        )
+        assert torch.equal(transformer.tokenize(TEXTS, "longest")["input_ids"], longest["input_ids"])
+        assert transformer.tokenize(["the cat", "a dog"], padding=False)["attention_mask"].all()
+        with pytest.raises(ValueError, match="padding: expected some, for texts of"):
+            transformer.tokenize(["a", "the cat sat on"], padding=False)
+        with pytest.raises(ValueError, match=r"padding: expected True, .* found 'most'"):
+            transformer.tokenize(TEXTS, padding="most")
+
     def test_width(self, transformers: dict[str, Transformer]) -> None:
         """The width of token embeddings is known."""
         assert {transformer.get_word_embedding_dimension() for transformer in transformers.values()} == {32}
