@@ -140,8 +140,8 @@ class SentenceTransformer(nn.Sequential):
         ValueError: An argument has a value that does not exist.
 
     Example:
-        >>> model = SentenceTransformer("all-MiniLM-L6-v2")  # doctest: +SKIP
-        >>> model.encode(["one sentence", "another"]).shape  # doctest: +SKIP
+        >>> model = SentenceTransformer("all-MiniLM-L6-v2")
+        >>> model.encode(["one sentence", "another"]).shape
         (2, 384)
     """
 
@@ -584,7 +584,7 @@ class SentenceTransformer(nn.Sequential):
                 model does not begin with a Transformer and a Pooling.
 
         Example:
-            >>> model.encode_chunks("One. Two.", [(0, 4), (5, 9)]).shape  # doctest: +SKIP
+            >>> model.encode_chunks("One. Two.", [(0, 4), (5, 9)]).shape
             (2, 384)
         """
         if not isinstance(sentences, str):
@@ -671,7 +671,7 @@ class SentenceTransformer(nn.Sequential):
             ValueError: The first module has no tokens to count.
 
         Example:
-            >>> model.count_tokens(["hello", "hello there"])  # doctest: +SKIP
+            >>> model.count_tokens(["hello", "hello there"])
             array([3, 4])
         """
         items, is_single = as_items(sentences, self._kind_of_rows())
@@ -700,7 +700,7 @@ class SentenceTransformer(nn.Sequential):
             ValueError: The first module, or its tokenizer, does not know where tokens stand.
 
         Example:
-            >>> model.token_offsets("hello there").tolist()  # doctest: +SKIP
+            >>> model.token_offsets("hello there").tolist()
             [[0, 0], [0, 5], [6, 11], [0, 0]]
         """
         items, is_single = as_items(sentences, self._kind_of_rows())
@@ -881,8 +881,8 @@ class SentenceTransformer(nn.Sequential):
             ValueError: There are fewer than two texts, or embeddings that are not finite.
 
         Example:
-            >>> model.calibrate(corpus)  # doctest: +SKIP
-            >>> model.encode("one text", precision="int8").dtype  # doctest: +SKIP
+            >>> calibration = model.calibrate(["a text", "another", "what else there is"])
+            >>> model.encode("one text", precision="int8").dtype
             dtype('int8')
         """
         unfit = sorted(_NOT_CALIBRATED & arguments.keys())
@@ -1148,7 +1148,7 @@ class SentenceTransformer(nn.Sequential):
         """Within this context ``encode`` cuts embeddings to so many values; None leaves them whole.
 
         Example:
-            >>> with model.truncate_sentence_embeddings(16):  # doctest: +SKIP
+            >>> with model.truncate_sentence_embeddings(16):
             ...     model.encode("hello there").shape
             (16,)
         """
@@ -1282,9 +1282,10 @@ class SentenceTransformer(nn.Sequential):
             CheckpointError: A checkpoint could not be written or read.
 
         Example:
-            >>> from torch.utils.data import DataLoader  # doctest: +SKIP
-            >>> loader = DataLoader(examples, batch_size=32, shuffle=True)  # doctest: +SKIP
-            >>> model.fit([(loader, losses.CosineSimilarityLoss(model))], warmup_steps=100)  # doctest: +SKIP
+            >>> from sentence_embedder import InputExample, losses
+            >>> examples = [InputExample(texts=["a cat", "a kitten"], label=0.9)]
+            >>> loader = torch.utils.data.DataLoader(examples, batch_size=32, shuffle=True)
+            >>> record = model.fit([(loader, losses.CosineSimilarityLoss(model))], warmup_steps=100)
         """
         # With all losses: who only encodes need not wait for them.
         from sentence_embedder.training.loop import train

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import pkgutil
 import re
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ import pytest
 import yaml
 
 import sentence_embedder
-from sentence_embedder import hub
+from sentence_embedder import SentenceTransformer, hub
 from tests.hub.server import TOKEN, HubServer
 from tests.minilm import minilm_folder
 
@@ -70,6 +71,27 @@ def test_the_pages_that_teach_have_code() -> None:
     with_code = {page.name for page in PAGES if blocks_of(page)}
 
     assert {"README.md", "index.md", "quickstart.md"} <= with_code
+
+
+WITH_EXAMPLES = [
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+    for path in sorted((ROOT / "sentence_embedder").rglob("*.py"))
+    if re.search(">>> .*(?<!SKIP)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+]
+"""The modules with examples in their docstrings that need neither Ray nor a Hub nor an event loop."""
+
+
+@pytest.mark.usefixtures("model_by_name")
+@pytest.mark.parametrize("name", WITH_EXAMPLES)
+def test_examples_of_docstrings(name: str) -> None:
+    """Every example in a docstring gives what it says, with models and texts of the usual names at hand."""
+    model = SentenceTransformer(MODEL_NAME, device="cpu")
+    at_hand = {"model": model, "student": model, "teacher": model, "texts": ["a text", "another"]}
+
+    found = doctest.testmod(pkgutil.resolve_name(name), extraglobs=at_hand)
+
+    assert found.attempted
+    assert not found.failed
 
 
 REFERENCE = [

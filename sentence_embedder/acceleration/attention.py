@@ -252,6 +252,9 @@ def _multiply(
     are_few = len(query) < _FEW_TOKENS
     dtype = torch.float32 if are_few else query.dtype
     by_head = [_by_head(part, texts).to(dtype) for part in (query, key, value)]
+    if dtype != torch.float32:
+        # oneDNN multiplies halves, and would bring these into order itself, which takes it longer.
+        by_head[:2] = [part.contiguous() for part in by_head[:2]]
     # float16 holds no exponentials but those of scores around zero.
     if not are_few and len(query) // texts <= _LONGEST_UNSHIFTED and dtype != torch.float16:
         attended = _exponentials_of_scores(*by_head, texts=texts, mask=mask, scale=scale)

@@ -24,8 +24,8 @@ class DenoisingAutoEncoderDataset(Dataset[InputExample]):
         ImportError: NLTK, which ``delete`` needs, is not installed.
 
     Example:
-        >>> DenoisingAutoEncoderDataset(["A man is eating food."])[0].texts
-        ['man food.', 'A man is eating food.']
+        >>> DenoisingAutoEncoderDataset(["A man eats."], noise_fn=lambda text: text.replace("man ", ""))[0].texts
+        ['A eats.', 'A man eats.']
     """
 
     def __init__(self, sentences: Sequence[str], noise_fn: Callable[[str], str] | None = None) -> None:

@@ -31,8 +31,9 @@ class NoDuplicatesDataLoader:
 
     Example:
         >>> examples = [InputExample(texts=[text]) for text in ("a", "A ", "b", "c")]
-        >>> for batch in NoDuplicatesDataLoader(examples, batch_size=2):  # "a" and "A " are never together
-        ...     ...
+        >>> loader = NoDuplicatesDataLoader(examples, batch_size=2)
+        >>> [len(batch) for batch in loader]  # "a" and "A " are never together
+        [2, 2]
     """
 
     def __init__(self, train_examples: Sequence[InputExample], batch_size: int) -> None:

@@ -39,8 +39,9 @@ class ParallelSentencesDataset(Dataset[InputExample]):
     Example:
         >>> dataset = ParallelSentencesDataset(student, teacher)
         >>> dataset.add_dataset([["hello world", "hallo Welt", "hola mundo"]])
-        >>> dataset[0].texts  # with teacher.encode("hello world") as its label
-        ['hola mundo']
+        >>> example = dataset[0]  # with teacher.encode("hello world") as its label
+        >>> example.texts[0] in {"hello world", "hallo Welt", "hola mundo"}
+        True
     """
 
     def __init__(

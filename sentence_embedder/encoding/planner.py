@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -9,6 +12,14 @@ from sentence_embedder.acceleration.sizes import rounded_up
 
 _FEWEST_TOKENS = 256
 """Fewer are not worth a thread of their own."""
+
+_SMALLEST_GAP = 1 / 32
+"""A smaller part of a batch is not worth a text: alone among longer ones, as each length has attention of its own,
+it takes as long as what is filled up in its place."""
+
+_MOST_PADDED = 2
+"""Times the tokens of a batch: so many it has at most when it is padded to its longest text, as for the modules
+that follow a Transformer."""
 
 
 def by_texts(lengths: NDArray[np.int64], batch_size: int) -> list[NDArray[np.int64]]:
@@ -31,7 +42,8 @@ def by_texts(lengths: NDArray[np.int64], batch_size: int) -> list[NDArray[np.int
 
 
 def by_tokens(lengths: NDArray[np.int64], tokens: int, *, most: int, workers: int) -> list[NDArray[np.int64]]:
-    """Batches of texts of like length, each with about as many tokens; the longest first.
+    """Batches of about as many tokens each: the longest texts first, and where the next is too long for what is
+    left of a batch, the longest that fits, as long as not too much of a padded batch would be padding.
 
     Args:
         lengths: How many tokens each text has, shape (texts,).
@@ -43,24 +55,60 @@ def by_tokens(lengths: NDArray[np.int64], tokens: int, *, most: int, workers: in
         For each batch the places of its texts. Every text is in one batch.
 
     Example:
-        >>> by_tokens(np.array([300, 600, 100, 200]), 512, most=1024, workers=2)
-        [array([1]), array([0, 3]), array([2])]
+        >>> by_tokens(np.array([300, 500, 200, 100, 200]), 512, most=1024, workers=1)
+        [array([1]), array([0, 3]), array([2, 4])]
     """
     if len(lengths) == 1:
         return [np.zeros(1, dtype=np.int64)]
     order = np.argsort(-lengths, kind="stable")
-    ends = np.cumsum(lengths[order])
-    total = int(ends[-1]) if len(ends) else 0
+    total = int(lengths.sum())
     size = max(1, min(tokens, most, max(_FEWEST_TOKENS, -(-total // workers))))
     count = -(-total // size)
     if count > 1:
         count = -(-count // workers) * workers
     size = min(most, rounded_up(-(-total // max(count, 1))))
-    batches, start = [], 0
-    while start < len(order):
-        before = int(ends[start - 1]) if start else 0
-        # The texts whose tokens fit, at least one; texts without tokens go with those before them.
-        end = max(start + 1, int(np.searchsorted(ends, before + size, side="right")))
-        batches.append(order[start:end])
-        start = end
-    return batches
+    return [order[ranks] for ranks in _filled(lengths[order].tolist(), size)]
+
+
+def _filled(lengths: Sequence[int], size: int) -> Iterator[list[int]]:
+    """The ranks of each batch's texts.
+
+    Args:
+        lengths: How many tokens each text has, from long to short.
+        size: How many a batch has; a single text may have more.
+    """
+    left, shortness = _Left(len(lengths)), [-length for length in lengths]
+    while (rank := left.at(0)) < len(lengths):
+        ranks: list[int] = []
+        gap, most = size, _MOST_PADDED * size // max(1, lengths[rank])
+        while rank < len(lengths) and (not ranks or (lengths[rank] <= gap and len(ranks) < most)):
+            ranks.append(rank)
+            left.take(rank)
+            gap -= lengths[rank]
+            rank = left.at(rank + 1)
+            if rank < len(lengths) and lengths[rank] > gap >= size * _SMALLEST_GAP:
+                rank = left.at(bisect_left(shortness, -gap))
+        yield ranks
+
+
+class _Left:
+    """The ranks that are in no batch yet.
+
+    Args:
+        count: How many there are.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._next = list(range(count + 1))
+
+    def at(self, rank: int) -> int:
+        """The first that is left from a rank on; their number if there is none."""
+        following = self._next
+        while following[rank] != rank:
+            following[rank] = following[following[rank]]  # half of the way, for the next time
+            rank = following[rank]
+        return rank
+
+    def take(self, rank: int) -> None:
+        """This one is in a batch."""
+        self._next[rank] = rank + 1

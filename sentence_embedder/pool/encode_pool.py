@@ -89,7 +89,7 @@ class EncodePool:
         Exception: Something in the model cannot be pickled.
 
     Example:
-        >>> with EncodePool(model) as pool:  # doctest: +SKIP
+        >>> with EncodePool(model) as pool:
         ...     embeddings = model.encode(texts, pool=pool)
     """
 

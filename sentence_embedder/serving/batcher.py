@@ -48,7 +48,7 @@ class Batcher:
         ValueError: A number that makes no sense.
 
     Example:
-        >>> with model.batcher() as batcher:  # doctest: +SKIP
+        >>> with model.batcher() as batcher:
         ...     embedding = batcher.encode("where is the cat?")  # in any number of threads
     """
 

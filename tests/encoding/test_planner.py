@@ -37,16 +37,20 @@ def test_texts_of_one_length_stay_in_order(count: int, batch_size: int) -> None:
     workers=st.integers(1, 4),
 )
 def test_batches_of_tokens(lengths: list[int], tokens: int, most: int, workers: int) -> None:
-    """Each text is in exactly one batch, from long texts to short ones; no batch of several texts has more tokens
-    than it may.
+    """Each text is in exactly one batch, in each from long texts to short ones, and the longest that is left begins
+    the next; no batch of several texts has more tokens than it may.
     """
     batches = by_tokens(np.array(lengths, dtype=np.int64), tokens, most=most, workers=workers)
 
     places = [place for batch in batches for place in batch]
     assert sorted(places) == list(range(len(lengths)))
-    assert [lengths[place] for place in places] == sorted(lengths, reverse=True)
     assert all(len(batch) > 0 for batch in batches)
-    sums = [sum(lengths[place] for place in batch) for batch in batches]
+    by_batch = [[lengths[place] for place in batch] for batch in batches]
+    assert all(in_batch == sorted(in_batch, reverse=True) for in_batch in by_batch)
+    assert all(
+        in_batch[0] == max(max(other) for other in by_batch[number:]) for number, in_batch in enumerate(by_batch)
+    )
+    sums = [sum(in_batch) for in_batch in by_batch]
     assert all(total <= most for total, batch in zip(sums, batches, strict=True) if len(batch) > 1)
 
 
@@ -59,6 +63,34 @@ def test_batches_of_tokens_are_alike(count: int, length: int, workers: int) -> N
     assert len({rounded_up(size) for size in sums[:-1]}) <= 1
     assert len(set(sums[:-1])) <= 1
     assert sums[-1] <= sums[0] <= 512
+
+
+@given(seed=st.integers(0, 2**32 - 1), count=st.integers(200, 400))
+def test_batches_are_full(seed: int, count: int) -> None:
+    """Where the next text is too long, shorter ones fill the batch: hardly a token is computed for nothing."""
+    lengths = np.random.default_rng(seed).integers(20, 257, count)
+
+    batches = by_tokens(lengths, 768, most=8192, workers=2)
+
+    sums = [int(lengths[batch].sum()) for batch in batches]
+    assert sum(rounded_up(total) for total in sums) <= 1.015 * lengths.sum()
+
+
+def test_short_texts_are_not_torn_apart() -> None:
+    """What a small gap would save is less than what a text among longer ones takes: like lengths stay together."""
+    lengths = np.repeat([17, 13, 7], 100)
+
+    batches = by_tokens(lengths, 512, most=8192, workers=1)
+
+    assert [lengths[place] for batch in batches for place in batch] == lengths.tolist()
+
+
+@given(lengths=st.lists(st.one_of(st.integers(400, 512), st.integers(1, 20)), max_size=200))
+def test_padding_has_a_limit(lengths: list[int]) -> None:
+    """A few long texts and many short ones are not put together: padded, they would take many times as much."""
+    batches = by_tokens(np.array(lengths, dtype=np.int64), 768, most=8192, workers=2)
+
+    assert all(len(batch) * max(lengths[place] for place in batch) <= 2 * 768 for batch in batches)
 
 
 def test_there_is_a_batch_for_each_worker() -> None:
