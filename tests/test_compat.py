@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import copy
 import importlib
 import importlib.util
@@ -188,9 +189,9 @@ class TestObjects:
         assert theirs.__version__ == compat.API_LEVEL != sentence_embedder.__version__
 
     @pytest.mark.parametrize("name", ABSENT)
-    def test_absent_classes(self, name: str, theirs: Any) -> None:
+    def test_absent_classes(self, name: str) -> None:
         """A class that is not part of this package has no instances, can have subclasses, says what there is."""
-        absent = getattr(theirs, name)
+        absent = getattr(absent_classes, name)
         derived = type("Derived", (absent,), {})
 
         assert not isinstance(object(), absent)
@@ -200,6 +201,23 @@ class TestObjects:
                 AbsentClassError, match=f"{name} is not part of sentence_embedder: {absent.instead}"
             ):
                 made("name", device="cpu")
+
+    def test_a_parent_beside_others(self, theirs: Any) -> None:
+        """A class that can be derived from can be so with others, which have a class of their own."""
+
+        class Reranker(theirs.CrossEncoder, abc.ABC):  # type: ignore[misc]
+            """As somebody may have written it."""
+
+        with pytest.raises(AbsentClassError, match="CrossEncoder is not part of"):
+            Reranker()
+
+    def test_the_package_has_no_more_than_it_had(self, theirs: Any) -> None:
+        """No name is in the package itself that was in none of its versions."""
+        once = {name for surface in SURFACES.values() for name in surface["names"][""]}
+
+        assert set(theirs.__all__) - set(sentence_embedder.__all__) <= once
+        assert not hasattr(theirs, "NoDuplicatesBatchSampler")
+        assert importlib.import_module(f"{theirs.__name__}.base").NoDuplicatesBatchSampler
 
     def test_absent_classes_are_those_that_others_import(self, theirs: Any) -> None:
         """Each class that 6.2 exports is there or absent; functions are not made up."""
@@ -230,6 +248,8 @@ class TestWhatIsNotThere:
         """Asking for a module is no import: it has no error, neither here nor for a module that is there."""
         assert importlib.util.find_spec(f"{theirs.__name__}.backend") is None
         assert importlib.util.find_spec(f"{theirs.__name__}.util") is not None
+        with pytest.raises(ModuleNotFoundError, match=r"No module named 'sentence_transformers.backend' .*PyTorch"):
+            importlib.util.find_spec(f"{theirs.__name__}.backend.load")  # which imports what it would be in
 
     def test_members_of_absent_classes(self, theirs: Any) -> None:
         """They have a reason, too, and are absent for who asks."""

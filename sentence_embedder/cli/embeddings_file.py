@@ -21,6 +21,13 @@ from sentence_embedder.cli.usage_error import UsageError
 _COLUMN = "embedding"
 _ROWS_AT_ONCE = 4096
 
+_KINDS_WITH_WORDS = (
+    *("null", "boolean", "integer", "floating", "decimal"),
+    *("string", "large_string", "string_view"),
+    *("date", "time", "timestamp", "duration"),
+)
+"""Families of types of Arrow whose values have a form in JSON."""
+
 Finished = Callable[[NDArray[Any]], NDArray[Any]]
 """Some rows as they were kept → as they are to be written."""
 
@@ -33,32 +40,42 @@ def check_suffix(path: Path) -> None:
         _pyarrow(path)
 
 
-def check_rows(texts: TextFile, suffix: str) -> None:
-    """Check, before anything is computed, that the rows of a file can be written with their embeddings.
+def schema_for(suffix: str, texts: TextFile) -> Any:
+    """The types that the columns of a file's rows get beside their embeddings, known before anything is computed.
 
     Args:
-        texts: The file with the rows, which are read for it where their types are not known.
         suffix: The suffix of the file to write.
+        texts: The file with the rows, which are read for it where their types are not known.
+
+    Returns:
+        A ``pyarrow.Schema`` for Parquet, None for other formats.
 
     Raises:
-        ValueError: They cannot.
+        ValueError: The rows cannot be written in that format.
     """
     if suffix.lower() == ".parquet":
         pyarrow, parquet = _pyarrow(texts.path)
         with _as_value_errors(pyarrow, texts.path):
-            parquet.ParquetWriter(pyarrow.BufferOutputStream(), _whole_schema(pyarrow, texts)).close()
-    elif suffix.lower() == ".jsonl" and (schema := texts.schema()) is not None:
+            schema = _whole_schema(pyarrow, texts)
+            parquet.ParquetWriter(pyarrow.BufferOutputStream(), schema).close()
+        return schema
+    if suffix.lower() == ".jsonl" and (known := texts.schema()) is not None:
         pyarrow, _ = _pyarrow(texts.path)
-        names = [field.name for field in schema if _has_bytes(pyarrow, field.type)]
-        if names:
-            raise ValueError(f"{texts.path}: bytes, in {names}, have no form in JSON: write .npy or .parquet")
+        formless = [each.name for each in known if each.name != _COLUMN and not _has_words(pyarrow, each.type)]
+        if formless:
+            raise ValueError(
+                f"{texts.path}: bytes, or what else is in {formless}, have no form in JSON: write .npy or .parquet"
+            )
+    return None
 
 
-def _has_bytes(pyarrow: Any, kind: Any) -> bool:
-    """Whether there are bytes in a type of Arrow, or in one within it."""
-    within = [kind.field(place).type for place in range(kind.num_fields)]
-    is_bytes = (pyarrow.types.is_binary, pyarrow.types.is_large_binary, pyarrow.types.is_fixed_size_binary)
-    return any(check(kind) for check in is_bytes) or any(_has_bytes(pyarrow, each) for each in within)
+def _has_words(pyarrow: Any, kind: Any) -> bool:
+    """Whether values of a type of Arrow have a form in JSON."""
+    if pyarrow.types.is_dictionary(kind):
+        return _has_words(pyarrow, kind.value_type)
+    if pyarrow.types.is_nested(kind):
+        return all(_has_words(pyarrow, kind.field(place).type) for place in range(kind.num_fields))
+    return any(getattr(pyarrow.types, f"is_{name}")(kind) for name in _KINDS_WITH_WORDS)
 
 
 @dataclass(frozen=True)
@@ -69,11 +86,13 @@ class EmbeddingsFile:
         texts: The file with the rows.
         kept: Their embeddings (rows, dim), of which a part at a time is read.
         finished: What is still to be done with them.
+        schema: What ``schema_for`` gives for them.
     """
 
     texts: TextFile
     kept: NDArray[Any]
     finished: Finished
+    schema: Any
 
     def write(self, path: Path, suffix: str) -> None:
         """Write a file in the format of a suffix."""
@@ -125,15 +144,10 @@ def _in_words(value: Any) -> str:
 
 def _write_parquet(source: EmbeddingsFile, path: Path) -> None:
     pyarrow, parquet = _pyarrow(path)
-    with _as_value_errors(pyarrow, source.texts.path):
-        schema = _whole_schema(pyarrow, source.texts)
     writer = None
     try:
         for records, embeddings in source.rows():
-            with _as_value_errors(pyarrow, source.texts.path):
-                table = pyarrow.Table.from_pylist(records, schema=schema)
-            if _COLUMN in table.schema.names:
-                table = table.drop_columns([_COLUMN])
+            table = pyarrow.Table.from_pylist(records, schema=source.schema)
             values = pyarrow.array(np.ascontiguousarray(embeddings).reshape(-1))
             column = pyarrow.FixedSizeListArray.from_arrays(values, embeddings.shape[1])
             table = table.append_column(_COLUMN, column)
@@ -148,28 +162,35 @@ def _write_parquet(source: EmbeddingsFile, path: Path) -> None:
 def _as_value_errors(pyarrow: Any, path: Path) -> Iterator[None]:
     try:
         yield
-    except (pyarrow.ArrowException, TypeError) as error:
+    except (pyarrow.ArrowException, OverflowError) as error:
         raise ValueError(
             f"{path}: expected values of one type a column, for Parquet: {error}: write .npy or .jsonl"
         ) from error
 
 
 def _whole_schema(pyarrow: Any, texts: TextFile) -> Any:
-    """The types of all rows: what the first ones have may be narrower, and would narrow the others."""
+    """The types of all rows, which all of them fit: those of the first ones may be narrower than of the others."""
     known = texts.schema()
     if known is not None:
-        return known
-    records = texts.records()
+        return pyarrow.schema([each for each in known if each.name != _COLUMN], known.metadata)
     whole = pyarrow.schema([])
-    while chunk := list(itertools.islice(records, _ROWS_AT_ONCE)):
+    for chunk in _chunks(texts):
         whole = pyarrow.unify_schemas([whole, _schema_of(pyarrow, chunk)], promote_options="permissive")
         if texts.has_strings_alone:
-            break
+            return whole
+    for chunk in _chunks(texts):  # a number among whole ones makes numbers of them, which not all can become
+        pyarrow.Table.from_pylist(chunk, schema=whole)
     return whole
 
 
+def _chunks(texts: TextFile) -> Iterator[list[Record]]:
+    records = texts.records()
+    while chunk := list(itertools.islice(records, _ROWS_AT_ONCE)):
+        yield chunk
+
+
 def _schema_of(pyarrow: Any, records: list[Record]) -> Any:
-    names = list(dict.fromkeys(name for record in records for name in record))
+    names = dict.fromkeys(name for record in records for name in record if name != _COLUMN)
     columns = {name: [record.get(name) for record in records] for name in names}
     return pyarrow.Table.from_pydict(columns).schema
 

@@ -8,13 +8,12 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from sentence_embedder.cli.embeddings_file import check_rows, check_suffix
+from sentence_embedder.cli.embeddings_file import check_suffix, schema_for
 from sentence_embedder.cli.file_encoding import FileEncoding
 from sentence_embedder.cli.journal import Journal
 from sentence_embedder.cli.model_options import add_model, load_model, positive
 from sentence_embedder.cli.text_file import TextFile
 from sentence_embedder.cli.usage_error import UsageError
-from sentence_embedder.encoding.cut_texts import told_of_cuts
 from sentence_embedder.version import __version__
 
 EXAMPLES = """\
@@ -91,12 +90,14 @@ def run(args: argparse.Namespace) -> None:
     Journal(output).check_name(overwrite=args.overwrite)
     # What cannot be read, or written in the end, is told before a model is loaded.
     _ = texts.stamp
-    check_rows(texts, output.suffix)
-    said = _file_encoding(args, load_model(args), texts, output).run(overwrite=args.overwrite)
+    schema = schema_for(output.suffix, texts)
+    said = _file_encoding(args, load_model(args), texts, output, schema).run(overwrite=args.overwrite)
     sys.stderr.write(f"{said}\n")
 
 
-def _file_encoding(args: argparse.Namespace, model: Any, texts: TextFile, output: Path) -> FileEncoding:
+def _file_encoding(
+    args: argparse.Namespace, model: Any, texts: TextFile, output: Path, schema: Any
+) -> FileEncoding:
     """The way from texts to embeddings that the arguments describe."""
     from sentence_embedder.fingerprint import fingerprint_of
 
@@ -108,6 +109,7 @@ def _file_encoding(args: argparse.Namespace, model: Any, texts: TextFile, output
     return FileEncoding(
         texts=texts,
         output=output,
+        schema=schema,
         encode=lambda chunk, cut: encode(
             chunk, precision=kept_as, show_progress_bar=False, truncation=cut, **arguments
         ),
@@ -164,8 +166,7 @@ def _run_on_ray(args: argparse.Namespace) -> None:
         truncation=args.truncation,
         **_encode_arguments(args),
     )
-    cuts = f"\n{told_of_cuts(done.cut, done.rows, None)}" if done.cut and args.truncation == "warn" else ""
-    said = f"{args.output}: {done.rows:,} texts in {done.blocks} files, {done.skipped} files before{cuts}"
+    said = f"{args.output}: {done.rows:,} texts in {done.blocks} files, {done.skipped} files before"
     sys.stderr.write(f"{said}\n")
 
 

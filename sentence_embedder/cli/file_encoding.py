@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from sentence_embedder.cli.embeddings_file import EmbeddingsFile, Finished
 from sentence_embedder.cli.journal import Journal
 from sentence_embedder.cli.text_file import TextFile, in_chunks
-from sentence_embedder.encoding.cut_texts import CutTexts, Truncation, told_of_cuts
+from sentence_embedder.encoding.cut_texts import CutTexts, Truncation, told_of_cuts, told_of_limit
 from sentence_embedder.progress import progress_bar
 
 _ROWS_AT_ONCE = 4096
@@ -38,6 +38,7 @@ class FileEncoding:
         limit: How many tokens of a text the model reads.
         truncation: What is made of texts that are longer.
         settings: All that decides what comes out, beside the file with the texts.
+        schema: The types that the columns of the rows get, in a file that has them.
     """
 
     texts: TextFile
@@ -48,6 +49,7 @@ class FileEncoding:
     limit: int | None
     settings: dict[str, Any]
     truncation: Truncation = "warn"
+    schema: Any = None
 
     def run(self, *, overwrite: bool) -> str:
         """Encode, from where an earlier run was interrupted, if one was.
@@ -66,7 +68,7 @@ class FileEncoding:
             before = journal.rows
             if journal.cut and self.truncation == "error":
                 raise ValueError(
-                    f"{self.texts.path}: expected texts of no more than {self.limit:,} tokens, found "
+                    f"{self.texts.path}: expected texts of no more than {told_of_limit(self.limit)}, found "
                     f"{journal.cut:,} longer ones among those that are encoded already: split them, or let them "
                     "be cut"
                 )
@@ -75,7 +77,7 @@ class FileEncoding:
                 if self.texts.stamp != stamp:
                     raise ValueError(f"{self.texts.path}: was changed meanwhile: give --overwrite to begin anew")
                 kept = journal.embeddings()
-                file = EmbeddingsFile(self.texts, kept, self._finished(kept))
+                file = EmbeddingsFile(self.texts, kept, self._finished(kept), self.schema)
                 journal.place(lambda path: file.write(path, self.output.suffix))
             return self._said(journal, before, time.monotonic() - start)
 

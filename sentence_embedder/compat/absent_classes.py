@@ -14,15 +14,7 @@ class AbsentClassError(NotImplementedError):
     """A class was called that is not part of this package."""
 
 
-class _WithoutMembers(type):
-    def __getattr__(cls, name: str) -> NoReturn:
-        message = f"type object {cls.__name__!r} has no attribute {name!r}"
-        if name.startswith("__") or name == "instead":
-            raise AttributeError(message)
-        raise AttributeError(f"{message}: {cls.__name__} is not part of sentence_embedder: {cls.instead}")
-
-
-class _Absent(metaclass=_WithoutMembers):
+class _Absent:
     instead: ClassVar[str]
     """What there is instead."""
 
@@ -107,13 +99,27 @@ class SentenceTransformerModelCardCallback(_Training):
     """What notes down for the card how a model is trained."""
 
 
-class BatchSamplers(_Training):
+class _WithoutMembers(type):
+    """The class of what is asked for its members, and never called. The others have none of their own, so that they
+    can be a parent beside one that has.
+    """
+
+    instead: str
+
+    def __getattr__(cls, name: str) -> NoReturn:
+        message = f"type object {cls.__name__!r} has no attribute {name!r}"
+        if name.startswith("__"):
+            raise AttributeError(message)
+        raise AttributeError(f"{message}: {cls.__name__} is not part of sentence_embedder: {cls.instead}")
+
+
+class BatchSamplers(_Training, metaclass=_WithoutMembers):
     """How a Trainer draws batches."""
 
     instead = "the loader decides: a DataLoader, or datasets.NoDuplicatesDataLoader"
 
 
-class MultiDatasetBatchSamplers(_Training):
+class MultiDatasetBatchSamplers(_Training, metaclass=_WithoutMembers):
     """How a Trainer takes turns with data sets."""
 
     instead = "SentenceTransformer.fit takes a batch of each objective in turn"

@@ -25,6 +25,18 @@ MultiVectorEncoder has, which is not there. 5.7 is the last before that.
 
 _NOT_THEIRS = {"AbsentClassError", "EncodePool", "PoolError", "__version__"}
 
+_IN_ITS_MODULES = {
+    "BatchSamplers",
+    "GroupByLabelBatchSampler",
+    "MultiDatasetBatchSamplers",
+    "NoDuplicatesBatchSampler",
+    "ProportionalBatchSampler",
+    "RoundRobinBatchSampler",
+    "SentenceTransformerDataCollator",
+    "SentenceTransformerModelCardCallback",
+}
+"""Absent classes that the package itself never had."""
+
 _FILE = Path(__file__)
 
 
@@ -63,19 +75,19 @@ class AliasFinder(MetaPathFinder, Loader):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """What stands for a module of sentence-transformers; None for modules of others, and for who only asks
-        whether there is one.
+        """What stands for a module of sentence-transformers; None for modules of others, and where nothing stands
+        for it and somebody only asks whether it is there.
 
         Raises:
-            ModuleNotFoundError: Nothing stands for it. What is installed is not looked at: with a class from here
-                and another from there nothing would work.
+            ModuleNotFoundError: It is to be imported, and nothing stands for it. What is installed is not looked
+                at: with a class from here and another from there nothing would work.
         """
         del path, target
         if fullname.partition(".")[0] != ROOT:
             return None
         below = _below_root(fullname)
         if not module_paths.is_known(below):
-            if below and _is_probe():
+            if _is_probe():
                 return None
             reason = module_paths.why_missing(below) or "there is none in any version that it stands for"
             message = f"No module named {fullname!r} (sentence_embedder.compat): {reason}"
@@ -97,7 +109,9 @@ class AliasFinder(MetaPathFinder, Loader):
             module.__dict__.update(
                 __version__=API_LEVEL,
                 __MODEL_HUB_ORGANIZATION__="sentence-transformers",
-                __all__=sorted({*sentence_embedder.__all__, *_public(absent_classes)} - _NOT_THEIRS),
+                __all__=sorted(
+                    {*sentence_embedder.__all__, *_public(absent_classes)} - _NOT_THEIRS - _IN_ITS_MODULES
+                ),
             )
             return
         if path in module_paths.PICKED:
@@ -109,11 +123,10 @@ class AliasFinder(MetaPathFinder, Loader):
 
 
 def _is_probe() -> bool:
-    """Whether ``importlib.util.find_spec`` asks, not an import: nothing more is found in an Alias then."""
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None and frame.f_globals.get("__name__") in (__name__, "importlib._bootstrap"):
-        frame = frame.f_back
-    return frame is not None and frame.f_globals.get("__name__") == "importlib.util"
+    """Whether ``importlib.util.find_spec`` asks the finder, which an error does not answer, and not an import."""
+    frame: FrameType | None = sys._getframe(2)  # of the import system, which goes through the finders
+    asker = frame.f_back if frame is not None else None
+    return asker is not None and asker.f_globals.get("__name__") == "importlib.util"
 
 
 def _below_root(name: str) -> str:

@@ -123,19 +123,19 @@ _FOLDERS = {
 """Folder up to 5.3, and here → its name since 5.4, below ``sentence_transformer``."""
 
 _CARD = ("SentenceTransformerModelCardData", "SentenceTransformerModelCardCallback")
-_PACKAGE_SAMPLERS = ("DefaultBatchSampler", "MultiDatasetDefaultBatchSampler")
 _TRAINING_ARGUMENTS = ("BatchSamplers", "MultiDatasetBatchSamplers")
 _SAMPLERS = (
-    *_PACKAGE_SAMPLERS,
     *_TRAINING_ARGUMENTS,
+    "DefaultBatchSampler",
     "GroupByLabelBatchSampler",
+    "MultiDatasetDefaultBatchSampler",
     "NoDuplicatesBatchSampler",
     "ProportionalBatchSampler",
     "RoundRobinBatchSampler",
 )
 
 _PICKED: Mapping[str, tuple[str, ...]] = {
-    "base": (*_PACKAGE_SAMPLERS, *_TRAINING_ARGUMENTS),
+    "base": _SAMPLERS,
     "base.modules": ("Dense", "Normalize", "Router", "Transformer"),
     "base.sampler": _SAMPLERS,
     "base.training_args": _TRAINING_ARGUMENTS,

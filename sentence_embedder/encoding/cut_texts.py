@@ -47,11 +47,10 @@ class CutTexts:
         if len(places) == 0:
             return
         if self.truncation == "error":
-            limit = "the model reads" if self.limit is None else f"{self.limit:,} tokens"
             raise ValueError(
-                f"row {self._start + int(np.min(places))}: expected a text of no more than {limit}, found a longer "
-                f"one, and {len(places) - 1:,} more among those after it so far: split them, or let "
-                "truncation be 'warn'"
+                f"row {self._start + int(np.min(places))}: expected a text of no more than "
+                f"{told_of_limit(self.limit)}, found a longer one, and {len(places) - 1:,} more among those after "
+                "it so far: split them, or let truncation be 'warn'"
             )
         self._places.append(np.asarray(places, dtype=np.int64))
 
@@ -71,6 +70,11 @@ class CutTexts:
     def told(self, count: int) -> str:
         """What there is to say of them, among so many texts."""
         return told_of_cuts(len(self.places), count, self.limit)
+
+
+def told_of_limit(limit: int | None) -> str:
+    """What a text may have, where ``limit`` is how many tokens of it are read, if that is known."""
+    return "the model reads" if limit is None else f"{limit:,} tokens"
 
 
 def told_of_cuts(cut: int, count: int, limit: int | None) -> str:

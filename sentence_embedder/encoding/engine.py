@@ -169,7 +169,8 @@ class Engine:
         if tokens is None:
             return by_texts(lengths, self.batch_size)
         most = self._most_tokens() if self.longest else self.batch_size * int(lengths.max(initial=0))
-        return by_tokens(lengths, tokens, most=most // workers, workers=workers)
+        most_padded = self.budget.most(str(self.device))
+        return by_tokens(lengths, tokens, most=most // workers, workers=workers, most_padded=most_padded)
 
     def _parts(self, batch: _Batch, *, rows: NDArray[np.int64]) -> list[_Computed]:
         """What the model makes of a batch: in one part, or in several if it takes more memory than there is."""

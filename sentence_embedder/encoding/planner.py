@@ -18,8 +18,8 @@ _SMALLEST_GAP = 1 / 32
 it takes as long as what is filled up in its place."""
 
 _MOST_PADDED = 2
-"""Times the tokens of a batch: so many it has at most when it is padded to its longest text, as for the modules
-that follow a Transformer."""
+"""Times the tokens that a batch should have: so many it has at most when it is padded to its longest text, as for
+the modules that follow a Transformer."""
 
 
 def by_texts(lengths: NDArray[np.int64], batch_size: int) -> list[NDArray[np.int64]]:
@@ -41,7 +41,9 @@ def by_texts(lengths: NDArray[np.int64], batch_size: int) -> list[NDArray[np.int
     return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
 
 
-def by_tokens(lengths: NDArray[np.int64], tokens: int, *, most: int, workers: int) -> list[NDArray[np.int64]]:
+def by_tokens(
+    lengths: NDArray[np.int64], tokens: int, *, most: int, workers: int, most_padded: int | None = None
+) -> list[NDArray[np.int64]]:
     """Batches of about as many tokens each: the longest texts first, and where the next is too long for what is
     left of a batch, the longest that fits, as long as not too much of a padded batch would be padding.
 
@@ -50,6 +52,7 @@ def by_tokens(lengths: NDArray[np.int64], tokens: int, *, most: int, workers: in
         tokens: How many tokens a batch should have.
         most: How many it may have; a single text may have more.
         workers: How many batches are computed at the same time: their number is about a multiple of it.
+        most_padded: How many it may have when it is padded, if there is a limit; a single text may have more.
 
     Returns:
         For each batch the places of its texts. Every text is in one batch.
@@ -67,20 +70,23 @@ def by_tokens(lengths: NDArray[np.int64], tokens: int, *, most: int, workers: in
     if count > 1:
         count = -(-count // workers) * workers
     size = min(most, rounded_up(-(-total // max(count, 1))))
-    return [order[ranks] for ranks in _filled(lengths[order].tolist(), size)]
+    padded = _MOST_PADDED * max(size, min(tokens, most))
+    padded = padded if most_padded is None else min(padded, most_padded)
+    return [order[ranks] for ranks in _filled(lengths[order].tolist(), size, padded)]
 
 
-def _filled(lengths: Sequence[int], size: int) -> Iterator[list[int]]:
+def _filled(lengths: Sequence[int], size: int, padded: int) -> Iterator[list[int]]:
     """The ranks of each batch's texts.
 
     Args:
         lengths: How many tokens each text has, from long to short.
         size: How many a batch has; a single text may have more.
+        padded: How many it has at most when it is padded, likewise.
     """
     left, shortness = _Left(len(lengths)), [-length for length in lengths]
     while (rank := left.at(0)) < len(lengths):
         ranks: list[int] = []
-        gap, most = size, _MOST_PADDED * size // max(1, lengths[rank])
+        gap, most = size, padded // max(1, lengths[rank])
         while rank < len(lengths) and (not ranks or (lengths[rank] <= gap and len(ranks) < most)):
             ranks.append(rank)
             left.take(rank)

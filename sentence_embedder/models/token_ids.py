@@ -67,7 +67,7 @@ class TokenIds:
             firsts: The texts.
             seconds: For each the text that follows it, if there are such.
         """
-        limit = _limit(tokenizer, limit)
+        limit = limit_of(tokenizer, limit)
         if not has_plain_backend(tokenizer):
             columns = _called(tokenizer, limit, firsts, seconds)
             return Tokenized(columns, _cut_when_called(tokenizer, limit, firsts, seconds, columns))
@@ -86,7 +86,7 @@ class TokenIds:
 
     def special_tokens(self, tokenizer: Any, limit: int | None, text: str) -> Sequence[int]:
         """For each token of a text whether the tokenizer added it, 1 or 0."""
-        limit = _limit(tokenizer, limit)
+        limit = limit_of(tokenizer, limit)
         if has_plain_backend(tokenizer):
             mask: list[int] = self._backend(tokenizer, limit).encode(text).special_tokens_mask
         else:
@@ -101,7 +101,7 @@ class TokenIds:
         Raises:
             ValueError: The tokenizer does not know.
         """
-        limit = _limit(tokenizer, limit)
+        limit = limit_of(tokenizer, limit)
         if has_plain_backend(tokenizer):
             offsets: Sequence[tuple[int, int]] = self._backend(tokenizer, limit).encode(text).offsets
             return offsets
@@ -151,7 +151,8 @@ class _Copy:
         return _Copy(backend, original, state)
 
 
-def _limit(tokenizer: Any, limit: int | None) -> int | None:
+def limit_of(tokenizer: Any, limit: int | None) -> int | None:
+    """How many tokens of a text are kept, where None means the tokenizer's own limit; None if it has none."""
     limit = tokenizer.model_max_length if limit is None else limit
     return None if limit is None or limit > _NO_LIMIT else limit
 

@@ -18,7 +18,7 @@ from sentence_embedder.features import Features, TokenizedTexts
 from sentence_embedder.files import check_inside, read_json, write_json
 from sentence_embedder.formats import TRANSFORMER_CONFIG_NAMES, TransformerConfig
 from sentence_embedder.models.checkpoint import inert, load_model, load_tokenizer, save_model, save_tokenizer
-from sentence_embedder.models.token_ids import UNLIMITED, TokenIds, Tokenized, encodable
+from sentence_embedder.models.token_ids import UNLIMITED, TokenIds, Tokenized, encodable, limit_of
 from sentence_embedder.record import FormatError
 
 _TEXTS_AT_ONCE = 1024
@@ -139,7 +139,8 @@ class Transformer(nn.Module):
         Args:
             texts: Each a text, a pair of texts, or ``{key: text}``.
             padding: To how many tokens they are padded: True or ``"longest"``: as many as the longest has;
-                ``"max_length"``: ``max_seq_length``; False or ``"do_not_pad"``: none, of texts of one length.
+                ``"max_length"``: as many as the model reads; False or ``"do_not_pad"``: none, of texts of one
+                length.
 
         Returns:
             ``input_ids``, ``attention_mask`` and whatever else the tokenizer makes, int64 tensors of shape
@@ -155,15 +156,16 @@ class Transformer(nn.Module):
     def _least_width(self, padding: str | bool, lengths: NDArray[np.int64]) -> int:
         if padding is True or padding == "longest":
             return 0
-        if padding == "max_length" and self.max_seq_length is not None:
-            return self.max_seq_length
+        limit = limit_of(self.tokenizer, self.max_seq_length)
+        if padding == "max_length" and limit is not None:
+            return limit
         if padding is False or padding == "do_not_pad":
             if len(set(lengths.tolist())) > 1:
                 raise ValueError(f"padding: expected some, for texts of {sorted(set(lengths.tolist()))} tokens")
             return 0
         raise ValueError(
-            "padding: expected True, False, 'longest', 'do_not_pad' or, of a model with a max_seq_length, "
-            f"'max_length', found {padding!r}"
+            "padding: expected True, False, 'longest', 'do_not_pad' or, if there is a limit, 'max_length', "
+            f"found {padding!r}"
         )
 
     def tokenize_ahead(self, texts: Sequence[Any]) -> TokenizedTexts:

@@ -414,10 +414,14 @@ def test_cuts_are_known_after_an_interruption(
         assert run(*arguments).code == 130
 
     strict = run(*arguments, "--truncation", "error")
+    with monkeypatch.context() as patch:
+        patch.setattr(SentenceTransformer, "get_max_seq_length", lambda _: None)
+        unlimited = run(*arguments, "--truncation", "error")
     done = run(*arguments)
 
-    assert strict.code == 1
+    assert strict.code == unlimited.code == 1
     assert "found 1 longer ones among those that are encoded already" in strict.err
+    assert "no more than the model reads, found 1 longer ones" in unlimited.err
     assert done.code == 0
     assert re.search(r"5 texts, [1-4] of them before", done.err)
     assert "1 of 5 texts were cut" in done.err
@@ -455,19 +459,41 @@ def test_no_row_is_narrowed_by_those_before(
 def test_what_cannot_be_written_is_told_first(
     run: Run, bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Before a model is loaded: columns of several types, and bytes where there is no form for them."""
+    """Before a model is loaded: columns of several types, or of numbers that have none together; and bytes where
+    there is no form for them.
+    """
     monkeypatch.setattr("sentence_embedder.cli.encode_command.load_model", lambda _: pytest.fail("it was loaded"))
     mixed, bytes_within = tmp_path / "mixed.jsonl", tmp_path / "bytes.parquet"
     lines = [json.dumps({"text": "same", "value": 1})] * LATE + [json.dumps({"text": "same", "value": "x"})]
     mixed.write_text("\n".join(lines), encoding="utf-8")
-    parquet.write_table(pyarrow.table({"text": ["a"], "value": [[b"b"]]}), bytes_within)
+    in_words = pyarrow.array([b"b"]).dictionary_encode()
+    parquet.write_table(pyarrow.table({"text": ["a"], "value": [[b"b"]], "word": in_words}), bytes_within)
 
     of_mixed = run("encode", mixed, tmp_path / "out.parquet", "--model", bert)
     of_bytes = run("encode", bytes_within, tmp_path / "out.jsonl", "--model", bert)
 
     assert of_mixed.code == of_bytes.code == 1
     assert "expected values of one type a column, for Parquet" in of_mixed.err
-    assert "bytes, in ['value'], have no form in JSON" in of_bytes.err
+    assert "in ['value', 'word'], have no form in JSON" in of_bytes.err
+    for numbers in ((2**53 + 1, 1.5), (2**70, 1)):
+        lines = [json.dumps({"text": "same", "value": numbers[0]})] * LATE
+        mixed.write_text("\n".join([*lines, json.dumps({"text": "same", "value": numbers[1]})]), encoding="utf-8")
+        of_numbers = run("encode", mixed, tmp_path / "out.parquet", "--model", bert)
+        assert of_numbers.code == 1
+        assert "expected values of one type a column, for Parquet" in of_numbers.err
+
+
+def test_what_is_replaced_need_not_be_written(run: Run, bert: Path, tmp_path: Path) -> None:
+    """An older column of embeddings may have values that have no form in the other format."""
+    table, lines = tmp_path / "table.parquet", tmp_path / "lines.jsonl"
+    parquet.write_table(pyarrow.table({"text": ["a"], "embedding": [b"old"]}), table)
+    lines.write_text('{"text": "a", "embedding": 1}\n{"text": "b", "embedding": "x"}\n', encoding="utf-8")
+
+    assert run("encode", table, tmp_path / "table.jsonl", "--model", bert).code == 0
+    assert run("encode", lines, tmp_path / "lines.parquet", "--model", bert).code == 0
+
+    assert _read(tmp_path / "table.jsonl").shape == (1, 32)
+    assert _read(tmp_path / "lines.parquet").shape == (2, 32)
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])

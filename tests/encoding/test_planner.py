@@ -87,10 +87,22 @@ def test_short_texts_are_not_torn_apart() -> None:
 
 @given(lengths=st.lists(st.one_of(st.integers(400, 512), st.integers(1, 20)), max_size=200))
 def test_padding_has_a_limit(lengths: list[int]) -> None:
-    """A few long texts and many short ones are not put together: padded, they would take many times as much."""
+    """A few long texts and many short ones are not put together: padded, they would take many times as much. A
+    lower limit can be set, which only a text alone may exceed.
+    """
     batches = by_tokens(np.array(lengths, dtype=np.int64), 768, most=8192, workers=2)
+    limited = by_tokens(np.array(lengths, dtype=np.int64), 768, most=8192, workers=2, most_padded=500)
 
-    assert all(len(batch) * max(lengths[place] for place in batch) <= 2 * 768 for batch in batches)
+    padded = [len(batch) * max(lengths[place] for place in batch) for batch in batches]
+    assert all(tokens <= 2 * 768 for tokens in padded)
+    assert all(len(batch) == 1 or len(batch) * lengths[batch[0]] <= 500 for batch in limited)
+
+
+def test_what_fits_is_one_batch() -> None:
+    """The limit of padding is that of a whole batch, however few texts there are: a GPU gets them at once."""
+    lengths = np.array([512] + [10] * 32)
+
+    assert len(by_tokens(lengths, 32_768, most=16_384, workers=1)) == 1
 
 
 def test_there_is_a_batch_for_each_worker() -> None:
