@@ -71,6 +71,8 @@ def schema_for(suffix: str, texts: TextFile) -> Any:
 
 def _has_words(pyarrow: Any, kind: Any) -> bool:
     """Whether values of a type of Arrow have a form in JSON."""
+    if isinstance(kind, pyarrow.BaseExtensionType):
+        return _has_words(pyarrow, kind.storage_type)
     if pyarrow.types.is_dictionary(kind):
         return _has_words(pyarrow, kind.value_type)
     if pyarrow.types.is_nested(kind):
@@ -136,7 +138,9 @@ def _shortest(embedding: NDArray[Any]) -> list[Any]:
     return [float(str(value)) for value in embedding]
 
 
-def _in_words(value: Any) -> str:
+def _in_words(value: Any) -> str | float:
+    if isinstance(value, np.floating):
+        return float(value)
     if isinstance(value, (date, time, timedelta, Decimal)):
         return str(value)
     raise TypeError(f"{type(value).__name__} has no form in JSON: write .npy or .parquet")
@@ -150,7 +154,9 @@ def _write_parquet(source: EmbeddingsFile, path: Path) -> None:
             table = pyarrow.Table.from_pylist(records, schema=source.schema)
             values = pyarrow.array(np.ascontiguousarray(embeddings).reshape(-1))
             column = pyarrow.FixedSizeListArray.from_arrays(values, embeddings.shape[1])
-            table = table.append_column(_COLUMN, column)
+            # Not appended: a table without columns has no rows, either.
+            columns, schema = [*table.columns, column], table.schema.append(pyarrow.field(_COLUMN, column.type))
+            table = pyarrow.Table.from_arrays(columns, schema=schema)
             writer = writer or parquet.ParquetWriter(path, table.schema)
             writer.write_table(table)
     finally:
@@ -172,7 +178,10 @@ def _whole_schema(pyarrow: Any, texts: TextFile) -> Any:
     """The types of all rows, which all of them fit: those of the first ones may be narrower than of the others."""
     known = texts.schema()
     if known is not None:
-        return pyarrow.schema([each for each in known if each.name != _COLUMN], known.metadata)
+        if _COLUMN not in known.names:
+            return known
+        kept = [each for each in known if each.name != _COLUMN]
+        return pyarrow.schema(kept, _without_column(known.metadata or {}))
     whole = pyarrow.schema([])
     for chunk in _chunks(texts):
         whole = pyarrow.unify_schemas([whole, _schema_of(pyarrow, chunk)], promote_options="permissive")
@@ -181,6 +190,16 @@ def _whole_schema(pyarrow: Any, texts: TextFile) -> Any:
     for chunk in _chunks(texts):  # a number among whole ones makes numbers of them, which not all can become
         pyarrow.Table.from_pylist(chunk, schema=whole)
     return whole
+
+
+def _without_column(metadata: Mapping[bytes, bytes]) -> Mapping[bytes, bytes]:
+    """What a Parquet file says of itself, without what pandas noted down of a column that is replaced."""
+    if b"pandas" not in metadata:
+        return metadata
+    noted = json.loads(metadata[b"pandas"])
+    noted["columns"] = [each for each in noted["columns"] if each.get("field_name") != _COLUMN]
+    noted["index_columns"] = [each for each in noted["index_columns"] if each != _COLUMN]
+    return {**metadata, b"pandas": json.dumps(noted).encode()}
 
 
 def _chunks(texts: TextFile) -> Iterator[list[Record]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -89,15 +90,14 @@ def run(args: argparse.Namespace) -> None:
         raise UsageError(f"{output}: expected another file than INPUT")
     Journal(output).check_name(overwrite=args.overwrite)
     # What cannot be read, or written in the end, is told before a model is loaded.
-    _ = texts.stamp
+    stamp = texts.stamp
     schema = schema_for(output.suffix, texts)
-    said = _file_encoding(args, load_model(args), texts, output, schema).run(overwrite=args.overwrite)
+    encoding = _file_encoding(args, load_model(args), texts, output)
+    said = replace(encoding, stamp=stamp, schema=schema).run(overwrite=args.overwrite)
     sys.stderr.write(f"{said}\n")
 
 
-def _file_encoding(
-    args: argparse.Namespace, model: Any, texts: TextFile, output: Path, schema: Any
-) -> FileEncoding:
+def _file_encoding(args: argparse.Namespace, model: Any, texts: TextFile, output: Path) -> FileEncoding:
     """The way from texts to embeddings that the arguments describe."""
     from sentence_embedder.fingerprint import fingerprint_of
 
@@ -109,7 +109,6 @@ def _file_encoding(
     return FileEncoding(
         texts=texts,
         output=output,
-        schema=schema,
         encode=lambda chunk, cut: encode(
             chunk, precision=kept_as, show_progress_bar=False, truncation=cut, **arguments
         ),

@@ -38,6 +38,7 @@ class FileEncoding:
         limit: How many tokens of a text the model reads.
         truncation: What is made of texts that are longer.
         settings: All that decides what comes out, beside the file with the texts.
+        stamp: What the file with the texts was when it was looked at; what it is when this begins, if None.
         schema: The types that the columns of the rows get, in a file that has them.
     """
 
@@ -49,6 +50,7 @@ class FileEncoding:
     limit: int | None
     settings: dict[str, Any]
     truncation: Truncation = "warn"
+    stamp: dict[str, Any] | None = None
     schema: Any = None
 
     def run(self, *, overwrite: bool) -> str:
@@ -61,7 +63,7 @@ class FileEncoding:
             FileExistsError: There is a file, or one begun in another way.
             ValueError: A row has no text, or a longer one than it may be; or the file was changed meanwhile.
         """
-        stamp = self.texts.stamp
+        stamp = self.texts.stamp if self.stamp is None else self.stamp
         start = time.monotonic()
         journal = Journal(self.output)
         with journal.opened({**self.settings, "input": stamp}, overwrite=overwrite) as is_whole:

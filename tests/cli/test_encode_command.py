@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas
 import pyarrow
 import pytest
 from numpy.testing import assert_array_equal
 from pyarrow import parquet
 
 from sentence_embedder import SentenceTransformer
+from sentence_embedder.cli.model_options import load_model
 from tests.cli.conftest import TEXTS, Run
 
 
@@ -494,6 +496,68 @@ def test_what_is_replaced_need_not_be_written(run: Run, bert: Path, tmp_path: Pa
 
     assert _read(tmp_path / "table.jsonl").shape == (1, 32)
     assert _read(tmp_path / "lines.parquet").shape == (2, 32)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_the_texts_may_stand_where_embeddings_will(suffix: str, run: Run, bert: Path, tmp_path: Path) -> None:
+    """The only column of a table may have the name of that of the embeddings, which then is the only one."""
+    texts = tmp_path / f"texts{suffix}"
+    if suffix == ".csv":
+        texts.write_text("embedding\na cat\na dog\n", encoding="utf-8")
+    else:
+        parquet.write_table(pyarrow.table({"embedding": ["a cat", "a dog"]}), texts)
+
+    done = run("encode", texts, tmp_path / "out.parquet", "--model", bert)
+
+    assert done.code == 0, done.err
+    assert parquet.read_table(tmp_path / "out.parquet").column_names == ["embedding"]
+    assert _read(tmp_path / "out.parquet").shape == (2, 32)
+
+
+def test_pandas_reads_what_replaces_a_column(run: Run, bert: Path, tmp_path: Path) -> None:
+    """What pandas noted down of an older column, that it had strings say, is not said of the embeddings."""
+    older = pandas.DataFrame({"text": ["a cat", "a dog"], "embedding": ["1 2", "3 4"]}, index=["x", "y"])
+    older.astype("string").to_parquet(tmp_path / "in.parquet")
+
+    done = run("encode", tmp_path / "in.parquet", tmp_path / "out.parquet", "--model", bert)
+
+    assert done.code == 0, done.err
+    found = pandas.read_parquet(tmp_path / "out.parquet")
+    assert list(found.index) == ["x", "y"]
+    assert found["text"].dtype == "string"
+    assert np.stack(found["embedding"].to_list()).shape == (2, 32)
+
+
+def test_values_of_extended_types_have_words(run: Run, bert: Path, tmp_path: Path) -> None:
+    """A type that is made of one with a form in JSON has it, too."""
+    flags = pyarrow.ExtensionArray.from_storage(pyarrow.bool8(), pyarrow.array([1], pyarrow.int8()))
+    halves = pyarrow.array(np.array([0.5], np.float16))
+    parquet.write_table(pyarrow.table({"text": ["a"], "flag": flags, "half": halves}), tmp_path / "in.parquet")
+
+    done = run("encode", tmp_path / "in.parquet", tmp_path / "out.jsonl", "--model", bert)
+
+    assert done.code == 0, done.err
+    (row,) = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert (bool(row["flag"]), row["half"]) == (True, 0.5)
+
+
+def test_a_file_that_changes_while_a_model_loads_is_told(
+    run: Run, bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was found out about a file before holds only for what it was then."""
+    texts = tmp_path / "texts.jsonl"
+    texts.write_text('{"text": "a cat"}\n', encoding="utf-8")
+
+    def load(args: Any) -> SentenceTransformer:
+        texts.write_text('{"text": "a cat", "more": 1}\n', encoding="utf-8")
+        return load_model(args)
+
+    monkeypatch.setattr("sentence_embedder.cli.encode_command.load_model", load)
+    done = run("encode", texts, tmp_path / "out.parquet", "--model", bert)
+
+    assert done.code == 1
+    assert "was changed meanwhile" in done.err
+    assert not (tmp_path / "out.parquet").exists()
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
