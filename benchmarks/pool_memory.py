@@ -44,8 +44,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     rows = []
     for name in options.models:
         model = SentenceTransformer(str(folders.folder(name)), device="cpu")
-        weights = sum(each.numel() * each.element_size() for each in model.state_dict().values()) / 1e6
         taken = [memory_of_workers(model, workers, short_sentences(options.texts)) for workers in _WORKERS]
+        # Only then: whoever asks for the weights has transformers loaded, here and in workers that follow.
+        weights = sum(each.numel() * each.element_size() for each in model.state_dict().values()) / 1e6
         rows.append([name, f"{weights:.0f} MB", *(f"{each:.0f} MB" for each in taken)])
     heads = ["model", "weights", *(f"{workers} worker{'s' * (workers > 1)}" for workers in _WORKERS)]
     print(table(heads, rows))  # noqa: T201

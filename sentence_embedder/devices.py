@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import operator
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+from sentence_embedder.deferred import modules_seen
 
 _MEMORY = Path("/proc/meminfo")
 _CONTROL_GROUPS = Path("/proc/self/cgroup")
@@ -48,10 +51,25 @@ def check_fork(device: torch.device) -> None:
 
 def module_device(module: nn.Module) -> torch.device:
     """The device of a module's first parameter or buffer; the CPU for a module that has neither."""
-    for tensors in (module.parameters(), module.buffers()):
-        for tensor in tensors:
-            return tensor.device
+    for tensors_of in (_parameters_of, _buffers_of):
+        for part in modules_seen(module):
+            for tensor in tensors_of(part).values():
+                if tensor is not None:
+                    return tensor.device
     return torch.device("cpu")
+
+
+_parameters_of: Callable[[nn.Module], dict[str, Tensor | None]] = operator.attrgetter("_parameters")
+_buffers_of: Callable[[nn.Module], dict[str, Tensor | None]] = operator.attrgetter("_buffers")
+
+
+def is_all_on(module: nn.Module, device: torch.device) -> bool:
+    """Whether every parameter and buffer of a module is on a device."""
+    return all(
+        tensor is None or tensor.device == device
+        for part in modules_seen(module)
+        for tensor in (*part._parameters.values(), *part._buffers.values())
+    )
 
 
 def available_memory() -> int | None:

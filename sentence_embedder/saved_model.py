@@ -17,6 +17,7 @@ from torch import nn
 from sentence_embedder.atomic_folder import replacing
 from sentence_embedder.files import PICKLED_WEIGHTS_NAME, SAFE_WEIGHTS_NAME, check_inside, read_json, write_json
 from sentence_embedder.formats import ModelConfig, ModuleEntry
+from sentence_embedder.loading import alone
 from sentence_embedder.models import (
     BoW,
     CLIPModel,
@@ -28,7 +29,7 @@ from sentence_embedder.models import (
     Transformer,
     WordWeights,
 )
-from sentence_embedder.models.checkpoint import alone, copy_code
+from sentence_embedder.models.checkpoint import copy_code
 from sentence_embedder.models.module import class_name_of, save_module
 from sentence_embedder.models.transformer import read_transformer_config
 from sentence_embedder.module_classes import class_named, is_known
@@ -318,7 +319,7 @@ def _plain_transformer(folder: Path, arguments: LoadArguments) -> dict[str, nn.M
             "found neither"
         )
     transformer = Transformer.load(folder, **arguments.for_transformer())
-    hf_config = transformer.auto_model.config
+    hf_config = transformer.model_seen.config
     architecture = (getattr(hf_config, "architectures", None) or [""])[0]
     is_causal = architecture.endswith("ForCausalLM") and getattr(hf_config, "is_causal", True)
     pooling = Pooling(transformer.get_word_embedding_dimension(), "lasttoken" if is_causal else "mean")

@@ -24,7 +24,8 @@ from sentence_embedder import hub, saved_model
 from sentence_embedder.acceleration.acceleration import Acceleration
 from sentence_embedder.acceleration.dtypes import check_dtype
 from sentence_embedder.argument_names import also_named
-from sentence_embedder.devices import check_fork, get_device_name, give_back_memory, module_device
+from sentence_embedder.deferred import is_training
+from sentence_embedder.devices import check_fork, get_device_name, give_back_memory, is_all_on, module_device
 from sentence_embedder.encoding.chain import links_of, no_tokenizer
 from sentence_embedder.encoding.collector import Collector, Output, Rows, collector_for
 from sentence_embedder.encoding.cut_texts import CutTexts, Truncation
@@ -243,7 +244,9 @@ class SentenceTransformer(nn.Sequential):
 
     def _origin_of_transformer(self) -> tuple[str, str | None] | None:
         """The name on the Hub, if it has one, of the checkpoint that the first module was made of."""
-        config = getattr(getattr(next(iter(self), None), "auto_model", None), "config", None)
+        first = next(iter(self), None)
+        model = first.model_seen if isinstance(first, Transformer) else getattr(first, "auto_model", None)
+        config = getattr(model, "config", None)
         name = str(getattr(config, "_name_or_path", ""))
         is_of_hub = name and not hub.ModelSource(name=name).is_path and not Path(name).exists()
         return (name, None) if is_of_hub else None
@@ -843,7 +846,7 @@ class SentenceTransformer(nn.Sequential):
     def _ready_on(self, device: str | torch.device | None) -> torch.device:
         """The device to compute on, with the model there and in evaluation mode; changes only what must change."""
         compute_alone_if_forked()
-        if _is_training(self):
+        if is_training(self):
             self.eval()
         self._placement.ready_on(self, device)
         return self.device
@@ -964,6 +967,9 @@ class SentenceTransformer(nn.Sequential):
     def to(self, *args: Any, **kwargs: Any) -> Self:
         """As of any module; a model that was unloaded then stays where it is brought."""
         self._placement.forget()
+        is_device = len(args) == 1 and not kwargs and isinstance(args[0], (str, torch.device))
+        if is_device and is_all_on(self, torch.device(args[0])):
+            return self  # nothing moves, and nothing is loaded for it
         return super().to(*args, **kwargs)
 
     def cuda(self, device: int | torch.device | None = None) -> Self:
@@ -973,8 +979,7 @@ class SentenceTransformer(nn.Sequential):
 
     def cpu(self) -> Self:
         """As ``to`` the CPU."""
-        self._placement.forget()
-        return super().cpu()
+        return self.to("cpu")
 
     @property
     def _target_device(self) -> torch.device:
@@ -1531,18 +1536,6 @@ class SentenceTransformer(nn.Sequential):
     def _tells_queries_apart(self) -> bool:
         names = {*QUERY_PROMPT_NAMES, *DOCUMENT_PROMPT_NAMES}
         return bool(names & self.prompts.keys()) or any(isinstance(module, Router) for module in self)
-
-
-def _is_training(model: nn.Module) -> bool:
-    """Whether any module is in training mode; ``modules()`` takes too long for a single short text."""
-    waiting: list[nn.Module | None] = [model]
-    while waiting:
-        module = waiting.pop()
-        if module is not None:
-            if module.training:
-                return True
-            waiting += module._modules.values()
-    return False
 
 
 def _named(modules: Iterable[nn.Module] | None) -> dict[str, nn.Module]:

@@ -36,6 +36,7 @@ LAYERS = {
         "argument_names",
         "atomic_folder",
         "datasets",
+        "deferred",
         "devices",
         "dotted_names",
         "features",
@@ -47,6 +48,7 @@ LAYERS = {
         "input_example",
         "installed",
         "loaders",
+        "loading",
         "logging_handler",
         "model_card_data",
         "placement",
@@ -86,7 +88,7 @@ RUNTIME = {"huggingface_hub", "numpy", "safetensors", "torch", "tqdm", "transfor
 OUTSIDE_THEIR_HOME = {
     "huggingface_hub": ("hub",),
     "transformers": ("models.checkpoint", "training.schedules"),
-    "tokenizers": ("models.checkpoint",),  # which comes with transformers
+    "tokenizers": ("models.checkpoint", "models.stand_in"),  # which comes with transformers
     "tqdm": ("progress",),
     # Extras.
     "model2vec": ("models.static_embedding",),
@@ -96,7 +98,7 @@ OUTSIDE_THEIR_HOME = {
     "usearch": ("quantization.index_search",),
     "pyarrow": ("cluster", "cli.text_file", "cli.embeddings_file"),
     "ray": ("cluster",),
-    "typing_extensions": ("sentence_transformers",),  # for type checkers alone
+    "typing_extensions": ("sentence_transformers", "deferred"),  # for type checkers alone
     # What is used if it is there.
     "coloredlogs": ("logging_handler",),
 }

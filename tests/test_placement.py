@@ -6,7 +6,6 @@ import copy
 import pickle
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,21 +25,20 @@ class Slow(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.devices = [torch.device("cpu")] * 2
+        self.weights = nn.ParameterList([torch.empty(1), torch.empty(1)])
         self.moves = 0
         self.fails = False
 
-    def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]:
-        """The weights."""
-        del recurse
-        for device in self.devices:
-            yield nn.Parameter(torch.empty(1, device=device))
+    @property
+    def devices(self) -> list[torch.device]:
+        """Where each is."""
+        return [weight.device for weight in self.weights]
 
     def to(self, device: Any) -> Slow:  # type: ignore[override]
         """Move the weights."""
         self.moves += 1
         for place in range(2):
-            self.devices[place] = torch.device(device)
+            self.weights[place] = torch.empty(1, device=device)
             time.sleep(0.02)
             if self.fails:
                 raise torch.OutOfMemoryError("CUDA out of memory")

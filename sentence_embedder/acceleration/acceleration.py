@@ -27,6 +27,7 @@ from sentence_embedder.devices import available_memory
 from sentence_embedder.features import PackedTexts
 from sentence_embedder.forks import between_forks
 from sentence_embedder.models import Dense, Dropout, LayerNorm, Normalize, Pooling, Transformer
+from sentence_embedder.models.stand_in import StandInModel
 from sentence_embedder.transient import Transient
 
 logger = logging.getLogger(__name__)
@@ -110,11 +111,10 @@ class Acceleration:
         if not self.enabled or not _is_stock(model) or _is_autocast(device):
             return plain
         transformer, *rest = model
+        seen = transformer.model_seen
         reading = self._readings.setdefault(route, Transient()).get(
-            make=lambda: _read(transformer.auto_model, self.dtype),
-            holds=lambda kept: (
-                kept.model is transformer.auto_model and kept.dtype == self.dtype and kept.snapshot.is_current()
-            ),
+            make=lambda: _read(seen, self.dtype),
+            holds=lambda kept: kept.model is seen and kept.dtype == self.dtype and kept.snapshot.is_current(),
         )
         if reading.shadow is not None:
             return PlainForward(_with_shadow(model, reading.shadow), device, extra)
@@ -131,7 +131,7 @@ def _is_stock(model: nn.Sequential) -> bool:
         return False
     everywhere: Any = nn.modules.module
     hooks = everywhere._global_forward_hooks or everywhere._global_forward_pre_hooks
-    config = getattr(model[0].auto_model, "config", None)
+    config = getattr(model[0].model_seen, "config", None)
     wants_more = getattr(config, "output_hidden_states", False) or getattr(config, "output_attentions", False)
     return not (hooks or wants_more) and all(map(is_bare, (model, *model)))
 
@@ -144,7 +144,7 @@ def _is_readable(model: Any, snapshot: Snapshot) -> bool:
     """Whether nothing but what transformers wrote decides what a model computes."""
     parameters = list(model.parameters())
     return (
-        type(model).__module__.startswith("transformers.models.")
+        (type(model) is StandInModel or type(model).__module__.startswith("transformers.models."))
         and getattr(model.config, "quantization_config", None) is None
         and snapshot.is_bare
         and len(parameters) > 0
@@ -168,7 +168,7 @@ def _is_enough(rest: Sequence[nn.Module], output_value: str) -> bool:
 
 def _pads_matter(transformer: Any) -> bool:
     """Whether the model computes something else for a text that is padded on the left."""
-    return transformer.tokenizer.padding_side == "left" and has_absolute_positions(transformer.auto_model)
+    return transformer.tokenizer_seen.padding_side == "left" and has_absolute_positions(transformer.model_seen)
 
 
 def _with_shadow(model: nn.Sequential, shadow: nn.Module) -> nn.Sequential:

@@ -83,13 +83,15 @@ class GroupedAttention:
         return [(count, length) for length, count in runs if length > 0]
 
     @cached_property
-    def _is_lone(self) -> bool:
-        return [texts for texts, _ in self._groups] == [1]
+    def _lone(self) -> int:
+        """How many tokens the text has, if there is but one, and few of them; or else -1."""
+        texts, tokens = self._groups[0] if len(self._groups) == 1 else (0, 0)
+        return tokens if texts == 1 and tokens < _FEW_TOKENS else -1
 
     def __call__(self, query: Tensor, key: Tensor, value: Tensor, mask: Mask, scale: float) -> Tensor:
         """The attended values."""
-        if self._is_lone and len(query) == self._groups[0][1] < _FEW_TOKENS and key.shape == query.shape:
-            return _attend_alone(query, key, value, mask=self._mask(mask, len(query), query), scale=scale)
+        if query.shape[0] == self._lone and key.shape == query.shape:
+            return _attend_alone(query, key, value, mask=self._mask(mask, self._lone, query), scale=scale)
         attended, start = query.new_empty(query.shape), 0
         for texts, tokens in self._groups:
             end = start + texts * tokens
@@ -97,7 +99,7 @@ class GroupedAttention:
             _attend(*group, texts=texts, mask=self._mask(mask, tokens, query), scale=scale, out=attended[start:end])
             start = end
         attended[start:].zero_()
-        return attended.view(len(attended), -1)
+        return attended.flatten(1)
 
     def _mask(self, mask: Mask, tokens: int, like: Tensor) -> Tensor | None:
         """The mask's tensor, which all layers share."""
@@ -210,7 +212,7 @@ def _attend(
         scale: The factor of the scores.
         out: Takes the result; shape of the query.
     """
-    tokens, heads = len(query) // texts, query.shape[1]
+    tokens, heads = query.shape[0] // texts, query.shape[1]
     is_slow_fused = tokens <= _LONGEST_IN_PRODUCTS or query.dtype != torch.float32
     if not is_slow_fused or key.shape[1] != heads:
         split = [part.view(texts, tokens, *part.shape[1:]).transpose(1, 2) for part in (query, key, value)]
@@ -240,23 +242,22 @@ def _attend_alone(query: Tensor, key: Tensor, value: Tensor, *, mask: Tensor | N
     Returns:
         Shape (tokens, heads × dim).
     """
-    by_head = [part.transpose(0, 1).float() for part in (query, key, value)]
-    attended = _softmax_of_scores(*by_head, texts=1, mask=mask, scale=scale).transpose(0, 1)
-    return attended.reshape(len(query), -1).to(query.dtype)
+    by_head = [part.unsqueeze(0).transpose(1, 2) for part in (query, key, value)]
+    return _fused(*by_head, mask=mask, scale=scale).transpose(1, 2).reshape(query.shape[0], -1)
 
 
 def _multiply(
     query: Tensor, key: Tensor, value: Tensor, *, texts: int, mask: Tensor | None, scale: float, out: Tensor
 ) -> None:
     """Attention as it is written down, with all scores in memory; arguments as for ``_attend``."""
-    are_few = len(query) < _FEW_TOKENS
+    are_few = query.shape[0] < _FEW_TOKENS
     dtype = torch.float32 if are_few else query.dtype
     by_head = [_by_head(part, texts).to(dtype) for part in (query, key, value)]
     if dtype != torch.float32:
         # oneDNN multiplies halves, and would bring these into order itself, which takes it longer.
         by_head[:2] = [part.contiguous() for part in by_head[:2]]
     # float16 holds no exponentials but those of scores around zero.
-    if not are_few and len(query) // texts <= _LONGEST_UNSHIFTED and dtype != torch.float16:
+    if not are_few and query.shape[0] // texts <= _LONGEST_UNSHIFTED and dtype != torch.float16:
         attended = _exponentials_of_scores(*by_head, texts=texts, mask=mask, scale=scale)
         if attended is not None:
             _put_by_token(attended, texts, out)

@@ -180,7 +180,7 @@ class SelfAttention:
 
     def plus(self, x: Tensor, residual: Tensor, batch: Batch) -> Tensor:
         """(tokens, dim) → (tokens, dim), in the format of the residual."""
-        joined = self.qkv(x).view(len(x), -1, self.head_dim)
+        joined = self.qkv(x).view(x.shape[0], -1, self.head_dim)
         query, key, value = torch.split_with_sizes(joined, [self.heads, self.key_heads, self.key_heads], dim=1)
         if self.query_norm is not None and self.key_norm is not None:
             query, key = self.query_norm(query), self.key_norm(key)

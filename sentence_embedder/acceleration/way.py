@@ -71,10 +71,10 @@ def _why_not(model: nn.Sequential, device: torch.device) -> str:
     if type(first) is not Transformer:
         return f"the first module is no Transformer but {type(first).__name__}"
     try:
-        read_encoder(first.auto_model, Products(_format(first.auto_model), packed=False))
+        read_encoder(first.model_seen, Products(_format(first.model_seen), packed=False))
     except UnreadableError as error:
         return str(error)
-    if first.tokenizer.padding_side == "left" and has_absolute_positions(first.auto_model):
+    if first.tokenizer_seen.padding_side == "left" and has_absolute_positions(first.model_seen):
         return "the tokenizer pads on the left, which changes what this architecture computes"
     rest = ", ".join(type(module).__name__ for module in list(model)[1:]) or "nothing"
     return (

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
+from sentence_embedder.deferred import modules_seen
 from sentence_embedder.encoding.collector import Collector, Rows
 from sentence_embedder.features import Features, Places
 from sentence_embedder.formats import ModuleEntry
@@ -45,7 +46,7 @@ class Link:
 
     def accepted_on_any_route(self) -> frozenset[str]:
         """The keyword arguments that the module takes, or one inside it."""
-        inside = (accepted_kwargs(module) for module in self.module.modules())
+        inside = (accepted_kwargs(module) for module in modules_seen(self.module))
         return self.accepted.union(*inside)
 
 

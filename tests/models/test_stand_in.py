@@ -1,0 +1,380 @@
+"""What stands in for a checkpoint until somebody needs transformers."""
+
+from __future__ import annotations
+
+import copy
+import io
+import json
+import pickle
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
+
+from sentence_embedder import SentenceTransformer
+from sentence_embedder.deferred import seen
+from sentence_embedder.files import WeightsError
+from sentence_embedder.models import Transformer
+from sentence_embedder.models.checkpoint import load_model, load_tokenizer
+from sentence_embedder.models.stand_in import StandInModel, StandInTokenizer, read_stand_in
+from tests.minilm import minilm_folder
+
+TEXTS = ["the cat sat", "The quick red dog runs, in London!", "", "a [SEP] b", "naïve 東京 world"]
+
+
+@pytest.fixture
+def folder(checkpoint: Path, tmp_path: Path) -> Path:
+    """A tiny BERT, a test's own."""
+    return Path(shutil.copytree(checkpoint, tmp_path / "bert"))
+
+
+@pytest.fixture(scope="module")
+def both(checkpoint: Path) -> tuple[Transformer, Transformer]:
+    """A tiny BERT, deferred and loaded."""
+    at_once = Transformer(str(checkpoint), max_seq_length=12)
+    assert at_once.tokenizer.is_fast
+    return Transformer(str(checkpoint), max_seq_length=12), at_once
+
+
+def _is_deferred(transformer: Transformer) -> bool:
+    return type(transformer.model_seen) is StandInModel and type(transformer.tokenizer_seen) is StandInTokenizer
+
+
+def _filed(model: Any) -> Any:
+    """What ``torch.save`` and ``torch.load`` make of a model, as between the processes of a pool."""
+    file = io.BytesIO()
+    torch.save(model, file)
+    return torch.load(io.BytesIO(file.getvalue()), weights_only=False)
+
+
+def _change(path: Path, changes: Mapping[str, Any]) -> None:
+    """Give keys of a JSON file other values; None for none."""
+    content = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    for dotted, value in changes.items():
+        *parents, key = dotted.split("/")
+        place = content
+        for parent in parents:
+            place = place[parent]
+        if value is None:
+            place.pop(key, None)
+        else:
+            place[key] = value
+    path.write_text(json.dumps(content), encoding="utf-8")
+
+
+class TestTheSame:
+    """What is computed is what transformers computes, and what is loaded is what transformers loads."""
+
+    def test_encode_needs_no_transformers(self) -> None:
+        """A process that loads a model and encodes does not import transformers, until it asks for the model."""
+        program = (
+            "import sys\nfrom sentence_embedder import SentenceTransformer\n"
+            f"model = SentenceTransformer({str(minilm_folder())!r}, device='cpu')\n"
+            "model.eval().to('cpu').encode(['a text', 'another'], prompt='query: ')\n"
+            "print('transformers' in sys.modules, type(model[0].auto_model).__name__)"
+        )
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+
+        assert done.stdout.split() == ["False", "BertModel"]
+
+    @pytest.mark.parametrize("place", ["its own", "removed", "changed"])
+    def test_the_model_and_tokenizer_of_transformers(self, place: str, folder: Path) -> None:
+        """What is loaded later is, to the last attribute, what transformers makes of the folder as it was, even if
+        that is no longer there.
+        """
+        expected, words = load_model(str(folder), None, {}, {}), load_tokenizer(str(folder), None, {})
+        transformer = Transformer(str(folder))
+        assert _is_deferred(transformer)
+        if place == "removed":
+            shutil.rmtree(folder)
+        elif place == "changed":
+            _change(folder / "config.json", {"hidden_act": "relu"})
+            _change(folder / "tokenizer_config.json", {"do_lower_case": False})
+
+        model, tokenizer = transformer.auto_model, transformer.tokenizer
+
+        assert type(model) is type(expected)
+        assert vars(model).keys() == vars(expected).keys()
+        assert model.config.to_dict() == expected.config.to_dict()
+        assert (model.name_or_path, model.config.name_or_path) == (str(folder), str(folder))
+        assert not model.training
+        own, others = model.state_dict(), expected.state_dict()
+        assert list(own) == list(others)
+        assert all(torch.equal(own[name], others[name]) for name in own)
+        assert all(parameter.requires_grad for parameter in model.parameters())
+        assert type(tokenizer) is type(words)
+        assert tokenizer.backend_tokenizer.to_str() == words.backend_tokenizer.to_str()
+        assert tokenizer.name_or_path == words.name_or_path
+        assert str(tokenizer.init_kwargs) == str(words.init_kwargs)
+
+    def test_the_weights_are_those_that_were_read(self, folder: Path) -> None:
+        """Weights that are written anew, in place, change nothing of a model that has been loaded."""
+        transformer = Transformer(str(folder))
+        before = transformer.model_seen.embeddings.word_embeddings.weight.clone()
+        weights = {name: tensor * 0 for name, tensor in load_file(folder / "model.safetensors").items()}
+        content = folder / "zeros.safetensors"
+        save_file(weights, content, metadata={"format": "pt"})
+
+        with (folder / "model.safetensors").open("r+b") as file:
+            file.write(content.read_bytes())
+
+        assert torch.equal(transformer.auto_model.get_input_embeddings().weight, before)
+
+    def test_its_own_forward_pass(self, folder: Path) -> None:
+        """The stand-in computes what the model does, for texts of any length."""
+        stand_in, model = read_stand_in(folder), load_model(str(folder), None, {}, {})
+        assert stand_in is not None
+        mask = (torch.arange(9) < torch.tensor([[9], [1], [5]])).long()
+        ids = torch.arange(27).reshape(3, 9) % 40 * mask
+
+        with torch.no_grad():
+            (found,) = stand_in.model(input_ids=ids, attention_mask=mask)
+            expected = model(input_ids=ids, attention_mask=mask)[0]
+
+        assert torch.allclose(found[mask.bool()], expected[mask.bool()], atol=1e-5)
+
+    @given(texts=st.lists(st.text(max_size=40), min_size=1, max_size=4))
+    def test_tokens(self, both: tuple[Transformer, Transformer], texts: list[str]) -> None:
+        """Any text, and any pair of texts, has the tokens that it has with the tokenizer of transformers."""
+        deferred, at_once = both
+        pairs = list(zip(texts, [*texts[1:], "x"], strict=True))
+
+        assert str(deferred.tokenize([*texts, *pairs])) == str(at_once.tokenize([*texts, *pairs]))
+        assert _is_deferred(deferred)
+
+    @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "auto"])
+    def test_embeddings(self, dtype: str) -> None:
+        """The real model makes the same embeddings before and after transformers has loaded it."""
+        model: Any = SentenceTransformer(str(minilm_folder()), device="cpu", dtype=dtype)
+        before = model.encode(TEXTS)
+        assert _is_deferred(model[0])
+
+        assert type(model[0].auto_model).__name__ == "BertModel"
+        assert np.abs(model.encode(TEXTS) - before).max() <= (1e-6 if dtype == "float32" else 5e-3)
+
+    def test_saved_again(self, folder: Path, tmp_path: Path) -> None:
+        """What is saved of it stands in for it again, with the same embeddings."""
+        model = SentenceTransformer(str(folder), device="cpu")
+        before = model.encode(TEXTS)
+        model.save(str(tmp_path / "saved"))
+        again: Any = SentenceTransformer(str(tmp_path / "saved"), device="cpu")
+
+        assert np.array_equal(again.encode(TEXTS), before)
+        assert _is_deferred(again[0])
+
+    @pytest.mark.parametrize("copied", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model)), _filed])  # noqa: S301
+    def test_copies(self, copied: Callable[[Any], Any], folder: Path) -> None:
+        """A copy, or what was pickled, is deferred, too, and whole, wherever the folder is by then."""
+        model: Any = SentenceTransformer(str(folder), device="cpu")
+        before = model.encode(TEXTS)
+        shutil.rmtree(folder)
+
+        twin = copied(model)
+
+        assert _is_deferred(twin[0])
+        assert _is_deferred(model[0])
+        assert np.allclose(twin.encode(TEXTS), before, atol=1e-6)
+        assert twin.tokenizer("the cat")["input_ids"] == model.tokenizer("the cat")["input_ids"]
+
+    def test_what_is_changed_is_computed(self, folder: Path) -> None:
+        """Weights and tokenizer that somebody changes are those that encode uses from then on."""
+        model: Any = SentenceTransformer(str(folder), device="cpu")
+        before = model.encode(TEXTS)
+
+        with torch.no_grad():
+            next(model.parameters()).mul_(2)
+        changed = model.encode(TEXTS)
+        model.tokenizer.add_tokens(["sat"])
+
+        assert not np.allclose(changed, before, atol=1e-3)
+        assert len(model[0].tokenize(["sat"])["input_ids"][0]) == 3
+        assert np.allclose(model.encode(TEXTS), model[0:2].encode(TEXTS), atol=1e-6)
+
+    def test_other_ways_than_the_lean_one(self, folder: Path) -> None:
+        """Whoever turns acceleration off, trains, or listens to the model, has the model of transformers."""
+        expected = SentenceTransformer(str(folder), device="cpu").encode(TEXTS)
+        plain: Any = SentenceTransformer(str(folder), device="cpu", acceleration=False)
+        assert np.allclose(plain.encode(TEXTS), expected, atol=1e-5)
+        assert type(seen(plain[0]._modules["auto_model"])).__name__ == "BertModel"
+        called: list[int] = []
+        model: Any = SentenceTransformer(str(folder), device="cpu")
+        model[0].auto_model.register_forward_hook(lambda *_: called.append(1))
+
+        assert np.allclose(model.encode(TEXTS), expected, atol=1e-5)
+        assert called
+
+
+UNKNOWN: dict[str, tuple[str, Mapping[str, Any]]] = {
+    "another architecture": ("config.json", {"model_type": "roberta", "pad_token_id": 0}),
+    "another activation": ("config.json", {"hidden_act": "relu"}),
+    "other positions": ("config.json", {"position_embedding_type": "relative_key"}),
+    "a decoder": ("config.json", {"is_decoder": True}),
+    "an unknown key": ("config.json", {"chunk_size_feed_forward": 1}),
+    "code": ("config.json", {"auto_map": {"AutoModel": "model.Model"}}),
+    "quantised": ("config.json", {"quantization_config": {"quant_method": "gptq"}}),
+    "hidden states": ("config.json", {"output_hidden_states": True}),
+    "another class of tokenizer": ("tokenizer_config.json", {"tokenizer_class": "RobertaTokenizer"}),
+    "another case": ("tokenizer_config.json", {"do_lower_case": False}),
+    "accents": ("tokenizer_config.json", {"strip_accents": True}),
+    "Chinese": ("tokenizer_config.json", {"tokenize_chinese_chars": False}),
+    "another token": ("tokenizer_config.json", {"sep_token": "[CLS]"}),
+    "another side": ("tokenizer_config.json", {"padding_side": "left"}),
+    "cut on the left": ("tokenizer_config.json", {"truncation_side": "left"}),
+    "inputs": ("tokenizer_config.json", {"model_input_names": ["input_ids", "attention_mask"]}),
+    "special tokens apart": ("tokenizer_config.json", {"split_special_tokens": True}),
+    "more tokens": ("tokenizer_config.json", {"extra_special_tokens": ["cat"]}),
+    "a token of its own": (
+        "tokenizer_config.json",
+        {"added_tokens_decoder": {"9": {"content": "cat", "special": True}}},
+    ),
+    "a broad mask": (
+        "special_tokens_map.json",
+        {
+            "mask_token": {
+                "content": "[MASK]",
+                "lstrip": True,
+                "rstrip": False,
+                "normalized": False,
+                "single_word": False,
+            }
+        },
+    ),
+    "other pieces": ("tokenizer.json", {"model/continuing_subword_prefix": "@@"}),
+    "short words": ("tokenizer.json", {"model/max_input_chars_per_word": 3}),
+    "another normaliser": ("tokenizer.json", {"normalizer": {"type": "Lowercase"}}),
+    "another template": ("tokenizer.json", {"post_processor": None}),
+    "another split": ("tokenizer.json", {"pre_tokenizer": {"type": "Whitespace"}}),
+    "added tokens": ("added_tokens.json", {"cat": 9}),
+    "an adapter": ("adapter_config.json", {"base_model_name_or_path": "x"}),
+    "a template for chats": ("chat_template.json", {"chat_template": "x"}),
+}
+
+
+class TestUnknown:
+    """What is not known is loaded by transformers at once."""
+
+    @pytest.mark.parametrize("change", UNKNOWN)
+    def test_there_is_no_stand_in(self, change: str, folder: Path) -> None:
+        """A checkpoint with anything that is not known, or files that contradict each other, has no stand-in."""
+        assert read_stand_in(folder) is not None
+        name, changes = UNKNOWN[change]
+
+        _change(folder / name, changes)
+
+        assert read_stand_in(folder) is None
+
+    def test_arguments(self, folder: Path) -> None:
+        """Arguments for transformers are for transformers."""
+        for arguments in (
+            {"model_args": {"attn_implementation": "eager"}},
+            {"tokenizer_args": {"padding_side": "left"}},
+            {"config_args": {"hidden_dropout_prob": 0.5}},
+            {"model_args": {"dtype": torch.float16}},
+        ):
+            assert not _is_deferred(Transformer(str(folder), **arguments))
+        assert _is_deferred(Transformer(str(folder), model_args={"trust_remote_code": False}))
+
+    @pytest.mark.parametrize("damage", ["cut", "missing", "extra", "shape", "whole numbers"])
+    def test_weights_that_do_not_fit(self, damage: str, folder: Path) -> None:
+        """They are an error when the model is made, as ever, not when somebody looks at it."""
+        path = folder / "model.safetensors"
+        weights = load_file(path)
+        name = "encoder.layer.0.output.dense.weight"
+        if damage == "missing":
+            del weights[name]
+        elif damage == "extra":
+            weights["encoder.layer.0.extra.weight"] = torch.zeros(1)
+        elif damage == "shape":
+            weights[name] = torch.zeros(3, 3)
+        elif damage == "whole numbers":
+            weights[name] = weights[name].to(torch.int32)
+        weights = {key: tensor.clone() for key, tensor in weights.items()}
+        save_file(weights, path, metadata={"format": "pt"})
+        if damage == "cut":
+            path.write_bytes(path.read_bytes()[:-100])
+
+        assert read_stand_in(folder) is None
+        if damage != "whole numbers":
+            with pytest.raises(WeightsError):
+                Transformer(str(folder))
+
+
+ALIKE: dict[str, tuple[str, Mapping[str, Any]]] = {
+    "labels": ("config.json", {"id2label": {"0": "x"}, "label2id": {"x": 0}, "bos_token_id": 3}),
+    "an older format of weights": ("config.json", {"torch_dtype": "float16", "use_cache": False}),
+    "a limit": ("tokenizer_config.json", {"model_max_length": 7}),
+    "no limit": ("tokenizer_config.json", {"model_max_length": None}),
+    "ways to cut": (
+        "tokenizer_config.json",
+        {"max_length": 8, "stride": 0, "truncation_strategy": "longest_first", "pad_to_multiple_of": None},
+    ),
+    "cleaning": ("tokenizer_config.json", {"clean_up_tokenization_spaces": True, "do_basic_tokenize": True}),
+    "no more tokens": ("tokenizer_config.json", {"additional_special_tokens": [], "extra_special_tokens": {}}),
+    "padding": (
+        "tokenizer.json",
+        {
+            "padding": {
+                "strategy": {"Fixed": 16},
+                "direction": "Right",
+                "pad_to_multiple_of": 8,
+                "pad_id": 0,
+                "pad_type_id": 0,
+                "pad_token": "[PAD]",
+            }
+        },
+    ),
+    "cut": (
+        "tokenizer.json",
+        {"truncation": {"max_length": 5, "strategy": "LongestFirst", "stride": 0, "direction": "Right"}},
+    ),
+}
+
+
+@pytest.mark.parametrize("change", ALIKE)
+def test_known_settings(change: str, folder: Path) -> None:
+    """Settings that are known mean what they mean to transformers."""
+    name, changes = ALIKE[change]
+    _change(folder / name, changes)
+    transformer = Transformer(str(folder))
+    assert _is_deferred(transformer)
+    before = [transformer.tokenize(TEXTS), transformer.count_tokens(TEXTS), transformer.max_seq_length]
+
+    transformer.tokenizer  # noqa: B018  # it is loaded
+    after = [transformer.tokenize(TEXTS), transformer.count_tokens(TEXTS), transformer.max_seq_length]
+
+    assert not _is_deferred(transformer)
+    assert str(after) == str(before)
+    assert transformer.tokenizer_seen.model_max_length == read_stand_in(folder).tokenizer.model_max_length  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"lowercase": False, "strip_accents": None, "handle_chinese_chars": True},
+        {"lowercase": True, "strip_accents": False, "handle_chinese_chars": False},
+        {"lowercase": False, "strip_accents": True, "handle_chinese_chars": True},
+    ],
+)
+def test_other_tokenizers_of_bert(settings: Mapping[str, Any], folder: Path) -> None:
+    """With and without case, accents and Chinese words, where all files agree on it."""
+    _change(
+        folder / "tokenizer.json",
+        {f"normalizer/{name}": value for name, value in settings.items() if value is not None},
+    )
+    own = {"lowercase": "do_lower_case", "handle_chinese_chars": "tokenize_chinese_chars"}
+    _change(folder / "tokenizer_config.json", {own.get(name, name): value for name, value in settings.items()})
+    transformer = Transformer(str(folder))
+    assert _is_deferred(transformer)
+    before = transformer.tokenize(TEXTS)["input_ids"]
+
+    assert transformer.tokenizer.backend_tokenizer.normalizer is not None
+    assert torch.equal(transformer.tokenize(TEXTS)["input_ids"], before)
