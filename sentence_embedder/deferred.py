@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any, TypeVar
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
@@ -18,9 +19,6 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 _Module = TypeVar("_Module", bound=nn.Module)
-
-_PENDING = "_pending"
-"""The one attribute that it has."""
 
 
 @dataclass(frozen=True)
@@ -55,17 +53,24 @@ class Deferred(nn.Module):
     """
 
     def __init__(self, pending: Pending) -> None:
-        # Not by setting attributes, nor by nn.Module's constructor: both look at what is there.
-        object.__getattribute__(self, "__dict__")[_PENDING] = pending
+        # Not by setting an attribute, nor by nn.Module's constructor: both look at what is there.
+        _contents_of(self)["pending"] = pending
 
     def __getattribute__(self, name: str) -> Any:
         if name == "train":
             return object.__getattribute__(self, name)
+        if name == "__class__":
+            # isinstance takes the answer only if it is not the class that the object has by then.
+            return type(alone(partial(_made, self)))
         return getattr(loaded(self), name)
 
     def train(self, mode: bool = True) -> Self:
         """Set the mode; evaluation mode it has already."""
-        return loaded(self).train(mode) if mode or pending_of(self) is None else self
+        return self if not mode and pending_of(self) else loaded(self).train(mode)
+
+
+_becoming: WeakKeyDictionary[nn.Module, type[nn.Module]] = WeakKeyDictionary()
+"""Modules that have the contents of a class, and are about to be given it."""
 
 
 def loaded(module: _Module) -> _Module:
@@ -75,20 +80,40 @@ def loaded(module: _Module) -> _Module:
     return module
 
 
-def _become(deferred: nn.Module) -> None:
-    pending = pending_of(deferred)
-    if pending is not None:  # or another thread has done it meanwhile
+def _become(module: nn.Module) -> None:
+    if type(module) is Deferred and module not in _becoming:
+        made = _made(module)
+        _becoming[module] = type(made)
+        object.__setattr__(module, "__dict__", made.__dict__)
+    # Whatever came in between, a fork say, the second step is made by who looks next.
+    if module in _becoming:
+        object.__setattr__(module, "__class__", _becoming[module])
+        del _becoming[module]
+
+
+def _made(module: nn.Module) -> nn.Module:
+    """The module that a deferred one is to become, made if it is not yet."""
+    contents = _contents_of(module)
+    pending: Pending | None = pending_of(module)
+    if pending is not None:
         # Whoever looks may do so in a mode, or a context, that would leave its mark on the weights.
         with torch.inference_mode(False), torch.enable_grad(), torch.device("cpu"):
-            module = pending.load(pending.stand_in)
-        object.__setattr__(deferred, "__dict__", module.__dict__)
-        object.__setattr__(deferred, "__class__", type(module))
+            try:
+                contents["made"] = pending.load(pending.stand_in)
+            except AttributeError as error:  # which nn.Module would take for an attribute that is not there
+                raise RuntimeError(f"the module could not be loaded: {error}") from error
+        del contents["pending"]
+    return contents["made"] if type(module) is Deferred and module not in _becoming else module
+
+
+def _contents_of(module: nn.Module) -> dict[str, Any]:
+    contents: dict[str, Any] = object.__getattribute__(module, "__dict__")
+    return contents
 
 
 def pending_of(module: nn.Module) -> Pending | None:
     """What becomes of a module, if it is deferred."""
-    pending: Pending | None = object.__getattribute__(module, "__dict__").get(_PENDING)
-    return pending
+    return _contents_of(module).get("pending") if type(module) is Deferred else None
 
 
 def seen(module: nn.Module) -> nn.Module:
@@ -105,13 +130,14 @@ def is_training(module: nn.Module) -> bool:
     while level:
         if any(map(_mode_of, level)):
             return True
-        inside = chain.from_iterable(map(dict.values, map(_modules_of, level)))
+        inside = chain.from_iterable(map(_values_of, map(_modules_of, level)))
         level = [part for part in inside if part is not None and type(part) is not Deferred]
     return False
 
 
 _mode_of = operator.attrgetter("training")
 _modules_of = operator.attrgetter("_modules")
+_values_of = operator.methodcaller("values")
 
 
 def modules_seen(module: nn.Module) -> Iterator[nn.Module]:
@@ -122,4 +148,16 @@ def modules_seen(module: nn.Module) -> Iterator[nn.Module]:
         if inner is not None:
             found = seen(inner)
             yield found
-            waiting += reversed(found._modules.values())
+            waiting += reversed(list(found._modules.values()))
+
+
+def is_deferred_inside(module: nn.Module) -> bool:
+    """Whether a module inside a module is deferred."""
+    waiting: list[nn.Module | None] = [module]
+    while waiting:
+        inner = waiting.pop()
+        if inner is not None:
+            if type(inner) is Deferred:
+                return True
+            waiting += inner._modules.values()
+    return False

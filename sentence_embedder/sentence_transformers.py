@@ -24,7 +24,7 @@ from sentence_embedder import hub, saved_model
 from sentence_embedder.acceleration.acceleration import Acceleration
 from sentence_embedder.acceleration.dtypes import check_dtype
 from sentence_embedder.argument_names import also_named
-from sentence_embedder.deferred import is_training
+from sentence_embedder.deferred import is_deferred_inside, is_training
 from sentence_embedder.devices import check_fork, get_device_name, give_back_memory, is_all_on, module_device
 from sentence_embedder.encoding.chain import links_of, no_tokenizer
 from sentence_embedder.encoding.collector import Collector, Output, Rows, collector_for
@@ -968,8 +968,8 @@ class SentenceTransformer(nn.Sequential):
         """As of any module; a model that was unloaded then stays where it is brought."""
         self._placement.forget()
         is_device = len(args) == 1 and not kwargs and isinstance(args[0], (str, torch.device))
-        if is_device and is_all_on(self, torch.device(args[0])):
-            return self  # nothing moves, and nothing is loaded for it
+        if is_device and self._is_seen_on(torch.device(args[0])):
+            return self
         return super().to(*args, **kwargs)
 
     def cuda(self, device: int | torch.device | None = None) -> Self:
@@ -979,7 +979,12 @@ class SentenceTransformer(nn.Sequential):
 
     def cpu(self) -> Self:
         """As ``to`` the CPU."""
-        return self.to("cpu")
+        self._placement.forget()
+        return self if self._is_seen_on(torch.device("cpu")) else super().cpu()
+
+    def _is_seen_on(self, device: torch.device) -> bool:
+        """Whether what is deferred would be loaded for nothing: all is on a device already."""
+        return is_deferred_inside(self) and is_all_on(self, device)
 
     @property
     def _target_device(self) -> torch.device:

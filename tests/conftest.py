@@ -34,6 +34,10 @@ from tests.minilm import minilm_folder
 from tests.tiny_chains import Folders, write_checkpoints
 from tests.tiny_models import TINY_MODELS, write_model, write_transformer
 
+# Where tests run in the background, a shell has Ctrl-C ignored, in processes that they start, too.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 torch.set_num_threads(1)  # a plugin of pytest may have imported it before
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 import threading
+import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -13,7 +14,16 @@ import pytest
 import torch
 from torch import nn
 
-from sentence_embedder.deferred import Deferred, Pending, loaded, modules_seen, pending_of, seen
+from sentence_embedder.deferred import (
+    Deferred,
+    Pending,
+    is_deferred_inside,
+    is_training,
+    loaded,
+    modules_seen,
+    pending_of,
+    seen,
+)
 
 
 class Loads:
@@ -36,7 +46,6 @@ def _deferred() -> tuple[nn.Module, Loads]:
 LOOKS: dict[str, Callable[[Any], object]] = {
     "attribute": lambda module: module.get_parameter("0.weight"),
     "call": lambda module: module(torch.zeros(1, 2)),
-    "class": lambda module: isinstance(module, nn.Sequential),
     "copy": copy.copy,
     "deep copy": copy.deepcopy,
     "dict": vars,
@@ -94,6 +103,32 @@ def test_what_holds_it_is_never_without_its_weights(question: str) -> None:
     assert loads.count == 1
 
 
+def test_its_class() -> None:
+    """isinstance knows it at the first question."""
+    module, loads = _deferred()
+
+    assert isinstance(module, nn.Sequential)
+    assert isinstance(module, nn.Sequential)
+    assert not isinstance(module, nn.Linear)
+    assert module.get_parameter("0.weight").shape == (3, 2)
+    assert loads.count == 1
+
+
+def test_modules_of_others() -> None:
+    """A module that has attributes of the same names, or is compiled, is seen as it is."""
+    other = nn.Identity().eval()
+    other.pending = [1]  # type: ignore[assignment]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        compiled = torch.jit.trace(nn.Sequential(nn.Linear(2, 2)).eval(), torch.zeros(1, 2))  # type: ignore[no-untyped-call]
+    holder = nn.Sequential(other, compiled).eval()
+
+    assert not is_training(holder)
+    assert seen(other) is other
+    assert len(list(modules_seen(holder))) == 4
+    assert not is_deferred_inside(holder)
+
+
 def test_what_does_not_load_it() -> None:
     """It is in evaluation mode already; and what can be seen of it, in what holds it too, is its stand-in."""
     holder, (module, loads) = nn.Module(), _deferred()
@@ -101,6 +136,8 @@ def test_what_does_not_load_it() -> None:
 
     holder.eval()
 
+    assert not is_training(holder)
+    assert is_deferred_inside(holder)
     assert type(seen(module)) is nn.Identity
     assert [type(part) for part in modules_seen(holder)] == [nn.Module, nn.Identity]
     assert loads.count == 0

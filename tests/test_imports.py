@@ -98,7 +98,7 @@ OUTSIDE_THEIR_HOME = {
     "usearch": ("quantization.index_search",),
     "pyarrow": ("cluster", "cli.text_file", "cli.embeddings_file"),
     "ray": ("cluster",),
-    "typing_extensions": ("sentence_transformers", "deferred"),  # for type checkers alone
+    "typing_extensions": ("sentence_transformers", "deferred", "models.transformer"),  # for type checkers alone
     # What is used if it is there.
     "coloredlogs": ("logging_handler",),
 }

@@ -130,7 +130,6 @@ class EncodeCall:
         is_stock = not self.has_own_tokenize
         if isinstance(first, Transformer):
             is_stock = is_stock and type(first).tokenize is Transformer.tokenize
-        # By isinstance and the protocol it takes twenty times as long, for which a lone text waits.
         if is_stock and hasattr(first, "tokenize_ahead"):
             tokenize: Callable[[Sequence[Any]], BatchSource] = first.tokenize_ahead
         else:

@@ -9,7 +9,7 @@ from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain, islice
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,14 +34,6 @@ OnCut = Callable[[NDArray[np.int64]], None]
 
 _TOKENS_A_THREAD = 512
 """Threads share what batch_size allows; with fewer tokens each, there are fewer threads."""
-
-
-@runtime_checkable
-class TokenizesAhead(Protocol):
-    """A first module that can tokenise all texts before the first batch is put together."""
-
-    def tokenize_ahead(self, texts: Sequence[Any]) -> BatchSource:
-        """The texts as token ids."""
 
 
 class TokenizedOnDemand:

@@ -2,38 +2,80 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from sentence_embedder.deferred import Deferred, Pending
-from sentence_embedder.loading import loads_alone
+from sentence_embedder.loading import alone, loads_alone
 from sentence_embedder.models.checkpoint import PLACE_ARGUMENTS, check_settings, load_model, load_tokenizer
-from sentence_embedder.models.stand_in import Settings, StandInModel, StandInTokenizer, read_stand_in
+from sentence_embedder.models.stand_in import StandInModel, StandInTokenizer, read_stand_in, settings_in
 
 
 @dataclass(frozen=True)
+class Settings:
+    """The settings of a checkpoint as they were when they were read.
+
+    Args:
+        name: The folder, as the caller spelt it.
+        files: Name → content.
+    """
+
+    name: str
+    files: Mapping[str, bytes]
+
+    @contextmanager
+    def in_folder(self) -> Iterator[str]:
+        """A folder with them: their own, as long as nobody has changed it."""
+        if settings_in(Path(self.name)) == self.files:
+            yield self.name
+            return
+        with TemporaryDirectory(prefix="settings-") as temporary:
+            for name, content in self.files.items():
+                (Path(temporary) / name).write_bytes(content)
+            yield temporary
+
+
 class DeferredTokenizer:
-    """A tokenizer that is not loaded yet.
+    """A tokenizer that is loaded when somebody asks for it.
 
     Args:
         settings: What it is made of.
-        stand_in: What can be seen of it.
+        stand_in: What can be seen of it until then.
         arguments: Keyword arguments for ``AutoTokenizer.from_pretrained``.
     """
 
-    settings: Settings
-    stand_in: StandInTokenizer
-    arguments: Mapping[str, Any]
+    def __init__(self, settings: Settings, stand_in: StandInTokenizer, arguments: Mapping[str, Any]) -> None:
+        self._settings = settings
+        self._stand_in = stand_in
+        self._arguments = arguments
+        self._loaded: Any = None
 
-    def load(self) -> Any:
+    @property
+    def seen(self) -> Any:
+        """The tokenizer, if it is loaded, or else its stand-in."""
+        return self._stand_in if self._loaded is None else self._loaded
+
+    def loaded(self) -> Any:
         """The tokenizer."""
-        with self.settings.in_folder() as folder:
-            tokenizer = load_tokenizer(str(folder), None, self.arguments)
-        tokenizer.name_or_path = tokenizer.init_kwargs["name_or_path"] = str(self.settings.folder)
-        return tokenizer
+        if self._loaded is None:
+            alone(self._load)
+        return self._loaded
+
+    def _load(self) -> None:
+        if self._loaded is not None:  # by another thread, meanwhile
+            return
+        try:
+            with self._settings.in_folder() as folder:
+                tokenizer = load_tokenizer(folder, None, self._arguments)
+        except AttributeError as error:  # which nn.Module would take for an attribute that is not there
+            raise RuntimeError(f"{self._settings.name}: the tokenizer could not be loaded: {error}") from error
+        tokenizer.name_or_path = tokenizer.init_kwargs["name_or_path"] = self._settings.name
+        self._loaded = tokenizer
 
 
 @loads_alone
@@ -60,17 +102,18 @@ def load_checkpoint(
         WeightsError: The checkpoint lacks weights that the embeddings depend on.
     """
     check_settings(Path(name))
-    is_plain = tokenizer_name in (None, name) and PLACE_ARGUMENTS.issuperset(
-        [*model_args, *config_args, *tokenizer_args]
-    )
+    arguments = [*model_args, *config_args, *tokenizer_args]
+    is_plain = tokenizer_name in (None, name) and PLACE_ARGUMENTS.issuperset(arguments)
     stand_in = read_stand_in(Path(name)) if is_plain else None
     if stand_in is None:
         model = load_model(name, cache_dir, model_args, config_args)
         return model, load_tokenizer(tokenizer_name or name, cache_dir, tokenizer_args)
-
-    load = partial(_load_model, stand_in.settings, _kept(model_args), _kept(config_args))
-    tokenizer = DeferredTokenizer(stand_in.settings, stand_in.tokenizer, _kept(tokenizer_args))
-    return Deferred(Pending(stand_in.model, load)), tokenizer
+    settings = Settings(name, stand_in.settings)
+    load = partial(_load_model, settings, _kept(model_args), _kept(config_args))
+    return (
+        Deferred(Pending(stand_in.model, load)),
+        DeferredTokenizer(settings, stand_in.tokenizer, _kept(tokenizer_args)),
+    )
 
 
 def _kept(arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -83,8 +126,9 @@ def _load_model(
 ) -> Any:
     weights = stand_in.state_dict()
     device = next(iter(weights.values())).device
-    on_cpu = {name: weight.cpu() for name, weight in weights.items()}
+    # Copied or unpickled in inference mode, weights are marked by it.
+    on_cpu = {name: weight.clone() if weight.is_inference() else weight.cpu() for name, weight in weights.items()}
     with settings.in_folder() as folder:
-        model = load_model(str(folder), None, model_args, config_args, on_cpu)
-    model.name_or_path = model.config.name_or_path = str(settings.folder)
+        model = load_model(folder, None, model_args, config_args, on_cpu)
+    model.name_or_path = model.config.name_or_path = settings.name
     return model.to(device)

@@ -1,31 +1,25 @@
 """StandIn: a checkpoint as ``encode`` needs it, read without transformers, whose import takes longer than all else.
 
 Only checkpoints are read of which every file is known, to the last key, to mean what is made of it here: those of
-BERT with its usual tokenizer, and so most models of sentence embeddings.
+BERT with its usual tokenizer, and so most models of sentence embeddings. What transformers refuses is not known.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from sentence_embedder.files import SAFE_WEIGHTS_NAME, read_tensors
-from sentence_embedder.record import Count, Fields, FormatError, Record, Width
 
 logger = logging.getLogger(__name__)
-
-_Record = TypeVar("_Record", bound=Record)
 
 _CONFIG_NAME = "config.json"
 _TOKENIZER_NAME = "tokenizer.json"
@@ -42,117 +36,150 @@ _UNKNOWN = (
 _COUNTED = frozenset({"embeddings.position_ids"})
 """What older versions saved of numbers that are counted."""
 
-_WITHOUT_LIMIT = int(1e30)
-"""The limit of a tokenizer that has none, as transformers has it."""
+_MOST = 10_000_000
+"""Rows of a table."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class BertConfig(Record):
-    """``config.json`` of a BERT, as far as it decides what is computed.
-
-    Args:
-        model_type: The architecture.
-        position_embedding_type: A table of positions.
-        is_decoder: Whether tokens look only back.
-        add_cross_attention: Whether they look at another text.
-        hidden_act: The activation.
-        vocab_size: Rows of the table of tokens.
-        hidden_size: Width of a token's embedding.
-        num_hidden_layers: How many layers there are.
-        num_attention_heads: How many heads each has.
-        intermediate_size: Width inside a layer.
-        max_position_embeddings: Rows of the table of positions.
-        type_vocab_size: Rows of the table of types.
-        layer_norm_eps: What norms add to the variance.
-        architectures: The classes that the weights belong to.
-    """
-
-    model_type: Literal["bert"]
-    position_embedding_type: Literal["absolute"] = "absolute"
-    is_decoder: Literal[False] = False
-    add_cross_attention: Literal[False] = False
-    hidden_act: Literal["gelu"] = "gelu"
-    vocab_size: Width
-    hidden_size: Width
-    num_hidden_layers: Count
-    num_attention_heads: Count
-    intermediate_size: Width
-    max_position_embeddings: Width
-    type_vocab_size: Width
-    layer_norm_eps: float = 1e-12
-    architectures: Sequence[str] | None = None
+class _UnknownError(ValueError):
+    """Something is not as it is known to be."""
 
 
-_INPUTS = ("input_ids", "token_type_ids", "attention_mask")
-"""What a BERT reads."""
+_Fits = Callable[[Any], bool]
+"""Says whether a value of a JSON file is one that is known. A whole number is no float, nor is true a number."""
 
-_OF_NO_ACCOUNT_TO_MODEL: Mapping[str, Any] = {
-    **dict.fromkeys(("_name_or_path", "transformers_version", "torch_dtype", "dtype"), str),
-    **dict.fromkeys(("attention_probs_dropout_prob", "hidden_dropout_prob", "classifier_dropout"), float),
-    **dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id"), int),
-    **dict.fromkeys(("tie_word_embeddings", "use_cache"), bool),
-    **dict.fromkeys(("id2label", "label2id"), Mapping[str, Any]),
-    "gradient_checkpointing": Literal[False],
-    "initializer_range": float,
+
+def _exactly(*known: Any) -> _Fits:
+    return lambda value: any(type(value) is type(one) and value == one for one in known)
+
+
+def _whole(least: int = 0, most: int = _MOST) -> _Fits:
+    return lambda value: type(value) is int and least <= value <= most
+
+
+def _share(*kinds: type) -> _Fits:
+    return lambda value: type(value) in kinds and 0 <= value <= 1
+
+
+def _a(kind: type) -> _Fits:
+    return lambda value: type(value) is kind
+
+
+def _none_or(fits: _Fits) -> _Fits:
+    return lambda value: value is None or fits(value)
+
+
+def _are_texts(value: Any) -> bool:
+    return type(value) is list and all(type(one) is str for one in value)
+
+
+def _are_labels(value: Any) -> bool:
+    return type(value) is dict and all(key.isdecimal() and type(one) is str for key, one in value.items())
+
+
+_MODEL: Mapping[str, _Fits] = {
+    # What decides the embeddings.
+    "model_type": _exactly("bert"),
+    "position_embedding_type": _exactly("absolute"),
+    "is_decoder": _exactly(False),
+    "add_cross_attention": _exactly(False),
+    "hidden_act": _exactly("gelu"),
+    "layer_norm_eps": _share(float),
+    **dict.fromkeys(("vocab_size", "hidden_size", "intermediate_size"), _whole(1)),
+    **dict.fromkeys(("max_position_embeddings", "type_vocab_size"), _whole(1)),
+    **dict.fromkeys(("num_hidden_layers", "num_attention_heads"), _whole(1, 1_000)),
+    # What does not.
+    "architectures": _none_or(_are_texts),
+    "attention_probs_dropout_prob": _share(float, int),
+    "classifier_dropout": _none_or(_share(float, int)),
+    "gradient_checkpointing": _exactly(False),
+    "hidden_dropout_prob": _share(float, int),
+    "id2label": _are_labels,
+    "initializer_range": _share(float),
+    "label2id": _a(dict),
+    **dict.fromkeys(("_name_or_path", "transformers_version", "directionality", "pooler_type"), _a(str)),
+    **dict.fromkeys(("dtype", "torch_dtype"), _exactly("float32", "float16", "bfloat16")),
+    **dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"), _none_or(_whole())),
+    **dict.fromkeys(("cls_token_id", "sep_token_id"), _whole()),
+    **dict.fromkeys(("pooler_fc_size", "pooler_num_attention_heads", "pooler_num_fc_layers"), _whole()),
+    "pooler_size_per_head": _whole(),
+    **dict.fromkeys(("tie_word_embeddings", "use_cache"), _a(bool)),
 }
-"""The other keys of ``config.json`` → what their values are."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class BertTokenizerConfig(Record):
-    """``tokenizer_config.json`` of a BERT, as far as it decides what tokens a text has.
-
-    Args:
-        tokenizer_class: Its class in transformers.
-        do_lower_case: Whether texts are lowered.
-        tokenize_chinese_chars: Whether each Chinese character is a word.
-        strip_accents: Whether accents are dropped; None for as texts are lowered.
-        do_basic_tokenize: Whether texts are split at spaces and punctuation first.
-        model_max_length: How many tokens are kept.
-        padding_side: Where shorter texts are filled.
-        truncation_side: Where longer texts are cut.
-        pad_token_type_id: The type of what fills them.
-        model_input_names: What the model reads.
-        added_tokens_decoder: Id → special token.
-    """
-
-    tokenizer_class: Literal["BertTokenizer", "BertTokenizerFast", "PreTrainedTokenizerFast", "TokenizersBackend"]
-    do_lower_case: bool = True
-    tokenize_chinese_chars: bool = True
-    strip_accents: bool | None = None
-    do_basic_tokenize: Literal[True] = True
-    model_max_length: int = _WITHOUT_LIMIT
-    padding_side: Literal["right"] = "right"
-    truncation_side: Literal["right"] = "right"
-    pad_token_type_id: Literal[0] = 0
-    model_input_names: Sequence[str] = _INPUTS
-    added_tokens_decoder: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
-
-
-_OF_NO_ACCOUNT_TO_TOKENIZER: Mapping[str, Any] = {
-    **dict.fromkeys(("name_or_path", "special_tokens_map_file", "tokenizer_file", "truncation_strategy"), str),
-    **dict.fromkeys(("clean_up_tokenization_spaces", "is_local", "local_files_only"), bool),
-    **dict.fromkeys(("max_length", "stride", "pad_to_multiple_of"), int),
-    "backend": Literal["tokenizers"],
-    "never_split": Literal[None],
-}
-"""The other keys of ``tokenizer_config.json`` → what their values are."""
-
-
-_EMPTY = frozenset({"additional_special_tokens", "extra_special_tokens", "model_specific_special_tokens"})
-"""Keys that say nothing as long as they are empty."""
+"""Keys of ``config.json`` → their values."""
 
 _ROLES = {f"{role}_token": f"[{role.upper()}]" for role in ("unk", "sep", "pad", "cls", "mask")}
+"""The special tokens."""
+
 _NOT_SPACED = {"lstrip": False, "normalized": False, "rstrip": False, "single_word": False}
-_SPECIAL = {**_NOT_SPACED, "special": True}
-_WORD_PIECE = {
-    "type": "WordPiece",
-    "unk_token": "[UNK]",
-    "continuing_subword_prefix": "##",
-    "max_input_chars_per_word": 100,
+
+_INPUTS = ["input_ids", "token_type_ids", "attention_mask"]
+"""What a BERT reads."""
+
+_TOKENIZER: Mapping[str, _Fits] = {
+    # What decides the tokens.
+    "tokenizer_class": _exactly(
+        "BertTokenizer", "BertTokenizerFast", "PreTrainedTokenizerFast", "TokenizersBackend"
+    ),
+    **{role: _exactly(token) for role, token in _ROLES.items()},
+    "do_lower_case": _a(bool),
+    "tokenize_chinese_chars": _a(bool),
+    "strip_accents": _none_or(_a(bool)),
+    "do_basic_tokenize": _exactly(True),
+    "never_split": _exactly(None),
+    "model_max_length": _whole(1, int(1e30)),
+    "padding_side": _exactly("right"),
+    "truncation_side": _exactly("right"),
+    "pad_token_type_id": _exactly(0),
+    "model_input_names": _exactly(_INPUTS),
+    "added_tokens_decoder": _a(dict),
+    "additional_special_tokens": _exactly([]),
+    "extra_special_tokens": _exactly([], {}),
+    "model_specific_special_tokens": _exactly({}),
+    # What does not.
+    **dict.fromkeys(("name_or_path", "special_tokens_map_file", "tokenizer_file"), _none_or(_a(str))),
+    "truncation_strategy": _exactly("longest_first"),
+    **dict.fromkeys(("clean_up_tokenization_spaces", "is_local", "local_files_only"), _a(bool)),
+    "max_length": _none_or(_whole(1)),
+    "stride": _exactly(0),
+    "pad_to_multiple_of": _none_or(_whole(1)),
+    "backend": _exactly("tokenizers"),
 }
-_USUAL = {"direction": "Right", "pad_type_id": 0, "pad_token": "[PAD]"}
-"""What transformers takes over of the ways to fill and to cut that a tokenizer was saved with."""
+"""Keys of ``tokenizer_config.json`` → their values."""
+
+_TRUNCATION: Mapping[str, _Fits] = {
+    "direction": _exactly("Right"),
+    "max_length": _whole(1),
+    "strategy": _exactly("LongestFirst"),
+    "stride": _exactly(0),
+}
+_PADDING: Mapping[str, _Fits] = {
+    "direction": _exactly("Right"),
+    "pad_id": _whole(),
+    "pad_to_multiple_of": _none_or(_whole(1)),
+    "pad_token": _exactly("[PAD]"),
+    "pad_type_id": _exactly(0),
+    "strategy": lambda value: value == "BatchLongest" or (type(value) is dict and [*value] == ["Fixed"]),
+}
+"""How a tokenizer was set to fill and to cut when it was saved, of which transformers takes something over."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BertConfig:
+    """``config.json`` of a BERT, as far as it is looked at: names and meaning are those of transformers."""
+
+    vocab_size: int
+    hidden_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    intermediate_size: int
+    max_position_embeddings: int
+    type_vocab_size: int
+    layer_norm_eps: float = 1e-12
+    hidden_act: str = "gelu"
+    is_decoder: bool = False
+    add_cross_attention: bool = False
+    pad_token_id: int | None = 0
+    architectures: Sequence[str] | None = None
+    model_type: str = "bert"
 
 
 @dataclass(frozen=True)
@@ -172,7 +199,7 @@ class StandInTokenizer:
     padding_side: Literal["right"] = "right"
     truncation_side: Literal["right"] = "right"
     split_special_tokens: bool = False
-    model_input_names: Sequence[str] = _INPUTS
+    model_input_names: Sequence[str] = tuple(_INPUTS)
 
 
 class StandInModel(nn.Module):
@@ -246,42 +273,18 @@ def _parts(**parts: nn.Module) -> Any:
 
 
 @dataclass(frozen=True)
-class Settings:
-    """The settings of a checkpoint as they were when they were read.
-
-    Args:
-        folder: Where.
-        files: Name → content.
-    """
-
-    folder: Path
-    files: Mapping[str, bytes]
-
-    @contextmanager
-    def in_folder(self) -> Iterator[Path]:
-        """A folder with them: their own, as long as nobody has changed it."""
-        if _settings_in(self.folder) == self.files:
-            yield self.folder
-            return
-        with TemporaryDirectory(prefix="settings-") as temporary:
-            for name, content in self.files.items():
-                (Path(temporary) / name).write_bytes(content)
-            yield Path(temporary)
-
-
-@dataclass(frozen=True)
 class StandIn:
     """What stands in for a checkpoint.
 
     Args:
-        settings: What makes the checkpoint itself of the weights.
         model: Has the weights.
         tokenizer: Its tokenizer.
+        settings: Name → content, of the files that make the checkpoint itself of the weights.
     """
 
-    settings: Settings
     model: StandInModel
     tokenizer: StandInTokenizer
+    settings: Mapping[str, bytes]
 
 
 def read_stand_in(folder: Path) -> StandIn | None:
@@ -290,59 +293,54 @@ def read_stand_in(folder: Path) -> StandIn | None:
     Args:
         folder: The folder, or what is none.
     """
-    if any((folder / name).exists() for name in _UNKNOWN) or not (folder / SAFE_WEIGHTS_NAME).is_file():
+    settings = settings_in(folder)
+    if settings is None or not (folder / SAFE_WEIGHTS_NAME).is_file():
         return None
     try:
-        files = _settings_in(folder)
-        parsed = {name: json.loads(content) for name, content in files.items()}
-        config = _known(parsed[_CONFIG_NAME], BertConfig, _OF_NO_ACCOUNT_TO_MODEL)
-        tokenizer = _tokenizer(parsed, files[_TOKENIZER_NAME].decode())
-        return StandIn(Settings(folder, files), _model(config, read_tensors(folder, "BERT")), tokenizer)
+        parsed = {name: json.loads(content) for name, content in settings.items()}
+        config = _config(parsed[_CONFIG_NAME])
+        tokenizer = _tokenizer(parsed, settings[_TOKENIZER_NAME].decode())
+        return StandIn(_model(config, read_tensors(folder, "BERT")), tokenizer, settings)
     # A file is missing or broken, or holds something else; tokenizers raises nothing narrower than Exception.
     except Exception as error:  # noqa: BLE001
         logger.debug("%s: transformers is needed: %r", folder, error)
         return None
 
 
-def _settings_in(folder: Path) -> dict[str, bytes]:
-    """Name → content, of those that are there."""
+def settings_in(folder: Path) -> dict[str, bytes] | None:
+    """Name → content, of the settings in a folder that are looked at; None if there are others, or none."""
     try:
-        return {path.name: path.read_bytes() for path in map(folder.joinpath, _SETTINGS) if path.exists()}
+        if any((folder / name).exists() for name in _UNKNOWN):
+            return None
+        return {path.name: path.read_bytes() for path in map(folder.joinpath, _SETTINGS) if path.exists()} or None
     except OSError:
-        return {}
+        return None
 
 
 def _check(fits: bool, what: str) -> None:
     if not fits:
-        raise FormatError(what, "what is known", "something else")
+        raise _UnknownError(what)
 
 
-def _known(data: Mapping[str, Any], record_class: type[_Record], of_no_account: Mapping[str, Any]) -> _Record:
-    """The record of a JSON object of which every key is known.
+def _check_keys(data: Any, known: Mapping[str, _Fits], where: str) -> None:
+    for key, value in data.items():
+        _check(key in known and known[key](value), f"{where}: {key}")
 
-    Args:
-        data: The object.
-        record_class: What decides something.
-        of_no_account: The other keys → what their values are.
 
-    Raises:
-        FormatError: There are other keys, or other values.
-    """
-    record = record_class.from_dict(data)
-    others = Fields(record.extra, record_class.__name__)
-    for key, kind in of_no_account.items():
-        others.take(key, kind, None)
-    # A null is not to transformers what a key that is absent is.
-    nulls = [key for key in data if data[key] is None and getattr(record, key, None) is not None]
-    _check(not others.rest() and not nulls, f"{record_class.__name__}: {[*others.rest(), *nulls]}")
-    return record
+def _config(data: Any) -> BertConfig:
+    _check_keys(data, _MODEL, _CONFIG_NAME)
+    config = BertConfig(**{field.name: data[field.name] for field in fields(BertConfig) if field.name in data})
+    _check(config.hidden_size % config.num_attention_heads == 0, "hidden_size")
+    _check((config.pad_token_id or 0) < config.vocab_size, "pad_token_id")
+    return config
 
 
 def _model(config: BertConfig, weights: Mapping[str, Tensor]) -> StandInModel:
-    _check(config.hidden_size % config.num_attention_heads == 0, "hidden_size")
     with torch.device("meta"):
         model = StandInModel(config)
     kept = {name: tensor for name, tensor in weights.items() if name not in _COUNTED}
+    expected = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    _check({name: tensor.shape for name, tensor in kept.items()} == expected, SAFE_WEIGHTS_NAME)
     _check(all(map(torch.is_floating_point, kept.values())), SAFE_WEIGHTS_NAME)
     # A copy: what safetensors gives is the file itself, which may be written anew.
     copies = {name: tensor.to(torch.float32, copy=True) for name, tensor in kept.items()}
@@ -353,39 +351,44 @@ def _model(config: BertConfig, weights: Mapping[str, Tensor]) -> StandInModel:
 def _tokenizer(parsed: Mapping[str, Any], content: str) -> StandInTokenizer:
     from tokenizers import Tokenizer
 
-    config = parsed[_TOKENIZER_CONFIG_NAME]
-    roles = parsed.get(_SPECIAL_TOKENS_NAME, {})
-    for name, token in _ROLES.items():
-        _check(config.get(name, token) == token, name)
-        _check(roles.pop(name, token) in (token, {"content": token, **_NOT_SPACED}), name)
-    _check(not roles, _SPECIAL_TOKENS_NAME)
-    saying = {key: value for key, value in config.items() if key not in _ROLES and (value or key not in _EMPTY)}
-    known = _known(saying, BertTokenizerConfig, _OF_NO_ACCOUNT_TO_TOKENIZER)
-    _check(list(known.model_input_names) == list(_INPUTS), "model_input_names")
-    tokenizer = parsed[_TOKENIZER_NAME]
+    config, tokenizer = parsed[_TOKENIZER_CONFIG_NAME], parsed[_TOKENIZER_NAME]
+    _check_keys(config, _TOKENIZER, _TOKENIZER_CONFIG_NAME)
+    _check("tokenizer_class" in config, "tokenizer_class")
+    _check_keys(tokenizer.get("truncation") or {}, _TRUNCATION, "truncation")
+    _check_keys(tokenizer.get("padding") or {}, _PADDING, "padding")
     vocabulary = tokenizer["model"]["vocab"]
     special = {token: vocabulary[token] for token in _ROLES.values()}
-    added = {str(idx): {"content": token, **_SPECIAL} for token, idx in special.items()}
     parts = {
         "normalizer": {
             "type": "BertNormalizer",
             "clean_text": True,
-            "handle_chinese_chars": known.tokenize_chinese_chars,
-            "strip_accents": known.strip_accents,
-            "lowercase": known.do_lower_case,
+            "handle_chinese_chars": config.get("tokenize_chinese_chars", True),
+            "strip_accents": config.get("strip_accents"),
+            "lowercase": config.get("do_lower_case", True),
         },
         "pre_tokenizer": {"type": "BertPreTokenizer"},
         "post_processor": _template(special),
-        "model": {**_WORD_PIECE, "vocab": vocabulary},
+        "model": {
+            "type": "WordPiece",
+            "unk_token": "[UNK]",
+            "continuing_subword_prefix": "##",
+            "max_input_chars_per_word": 100,
+            "vocab": vocabulary,
+        },
     }
     for name, part in parts.items():
         _check(tokenizer[name] == part, name)
+    added = {str(idx): {"content": token, **_NOT_SPACED, "special": True} for token, idx in special.items()}
+    ids = frozenset(special.values())
+    _check(sum(idx in ids for idx in vocabulary.values()) == len(ids) == len(_ROLES), "special tokens")
+    _check(len(tokenizer["added_tokens"]) == len(added), "added_tokens")
     _check({str(token.pop("id")): token for token in tokenizer["added_tokens"]} == added, "added_tokens")
-    _check(all(added[idx] == token for idx, token in known.added_tokens_decoder.items()), "added_tokens_decoder")
-    for name in ("truncation", "padding"):
-        present = tokenizer.get(name) or {}
-        _check(all(present.get(key, value) == value for key, value in _USUAL.items()), name)
-    return StandInTokenizer(Tokenizer.from_str(content), known.model_max_length, special["[PAD]"])
+    for idx, token in config.get("added_tokens_decoder", {}).items():
+        _check(added[idx] == token, "added_tokens_decoder")
+    for name, token in parsed.get(_SPECIAL_TOKENS_NAME, {}).items():
+        _check(token in (_ROLES[name], {"content": _ROLES[name], **_NOT_SPACED}), name)
+    limit = config.get("model_max_length", int(1e30))
+    return StandInTokenizer(Tokenizer.from_str(content), limit, special["[PAD]"])
 
 
 def _template(special: Mapping[str, int]) -> dict[str, Any]:

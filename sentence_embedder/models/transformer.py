@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,9 @@ from sentence_embedder.models.checkpoint import inert, save_model, save_tokenize
 from sentence_embedder.models.deferred_checkpoint import DeferredTokenizer, load_checkpoint
 from sentence_embedder.models.token_ids import UNLIMITED, TokenIds, Tokenized, encodable, limit_of
 from sentence_embedder.record import FormatError
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 _TEXTS_AT_ONCE = 1024
 _NO_TOKENS = np.empty(0, dtype=np.int32)
@@ -116,6 +119,8 @@ class Transformer(nn.Module):
     @property
     def auto_model(self) -> Any:
         """The model of transformers."""
+        if "auto_model" not in self._modules:
+            raise AttributeError("auto_model")
         model: Any = self._modules["auto_model"]
         return loaded(model)
 
@@ -126,9 +131,8 @@ class Transformer(nn.Module):
     @property
     def tokenizer(self) -> Any:
         """The tokenizer of transformers."""
-        if isinstance(self._tokenizer, DeferredTokenizer):
-            self._tokenizer = self._tokenizer.load()
-        return self._tokenizer
+        held = self._tokenizer
+        return held.loaded() if isinstance(held, DeferredTokenizer) else held
 
     @tokenizer.setter
     def tokenizer(self, tokenizer: Any) -> None:
@@ -145,11 +149,30 @@ class Transformer(nn.Module):
     @property
     def tokenizer_seen(self) -> Any:
         """The tokenizer, or what stands in for it likewise."""
-        return self._tokenizer.stand_in if isinstance(self._tokenizer, DeferredTokenizer) else self._tokenizer
+        held = self._tokenizer
+        return held.seen if isinstance(held, DeferredTokenizer) else held
+
+    def named_children(self) -> Iterator[tuple[str, nn.Module]]:
+        """The model, of its own class, and whatever else somebody has put in."""
+        return ((name, loaded(module)) for name, module in super().named_children())
+
+    def train(self, mode: bool = True) -> Self:
+        """As of any module, but that a model in evaluation mode is not loaded to be told so."""
+        self.training = mode
+        for module in self._modules.values():
+            if module is not None:
+                module.train(mode)
+        return self
+
+    def __copy__(self) -> Transformer:
+        # Shallow, as any module is copied: both hold the same model, loaded or not.
+        twin = type(self).__new__(type(self))
+        twin.__dict__.update(vars(self))
+        return twin
 
     def __getstate__(self) -> dict[str, Any]:
-        # Copied or pickled it stays deferred: pickling looks at each module.
-        model: Any = self._modules["auto_model"]
+        # Deeply copied or pickled it stays deferred: pickling looks at each module.
+        model: Any = self._modules.get("auto_model")
         return {**vars(self), "_modules": {**self._modules, "auto_model": pending_of(model) or model}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -9,7 +9,9 @@ import pickle
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +25,12 @@ from safetensors.torch import load_file, save_file
 from sentence_embedder import SentenceTransformer
 from sentence_embedder.deferred import seen
 from sentence_embedder.files import WeightsError
-from sentence_embedder.models import Transformer
+from sentence_embedder.models import Transformer, deferred_checkpoint
 from sentence_embedder.models.checkpoint import load_model, load_tokenizer
 from sentence_embedder.models.stand_in import StandInModel, StandInTokenizer, read_stand_in
 from tests.minilm import minilm_folder
 
+NULL = object()
 TEXTS = ["the cat sat", "The quick red dog runs, in London!", "", "a [SEP] b", "naïve 東京 world"]
 
 
@@ -56,8 +59,13 @@ def _filed(model: Any) -> Any:
     return torch.load(io.BytesIO(file.getvalue()), weights_only=False)
 
 
+def _in_inference_mode(folder: Path) -> SentenceTransformer:
+    with torch.inference_mode():
+        return SentenceTransformer(str(folder), device="cpu")
+
+
 def _change(path: Path, changes: Mapping[str, Any]) -> None:
-    """Give keys of a JSON file other values; None for none."""
+    """Give keys of a JSON file other values: None for none at all, NULL for null."""
     content = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     for dotted, value in changes.items():
         *parents, key = dotted.split("/")
@@ -67,7 +75,7 @@ def _change(path: Path, changes: Mapping[str, Any]) -> None:
         if value is None:
             place.pop(key, None)
         else:
-            place[key] = value
+            place[key] = None if value is NULL else value
     path.write_text(json.dumps(content), encoding="utf-8")
 
 
@@ -86,7 +94,7 @@ class TestTheSame:
 
         assert done.stdout.split() == ["False", "BertModel"]
 
-    @pytest.mark.parametrize("place", ["its own", "removed", "changed"])
+    @pytest.mark.parametrize("place", ["its own", "removed", "changed", "added to"])
     def test_the_model_and_tokenizer_of_transformers(self, place: str, folder: Path) -> None:
         """What is loaded later is, to the last attribute, what transformers makes of the folder as it was, even if
         that is no longer there.
@@ -99,6 +107,9 @@ class TestTheSame:
         elif place == "changed":
             _change(folder / "config.json", {"hidden_act": "relu"})
             _change(folder / "tokenizer_config.json", {"do_lower_case": False})
+        elif place == "added to":
+            _change(folder / "added_tokens.json", {"foo": 500})
+            _change(folder / "processor_config.json", {"audio_tokenizer": {}})
 
         model, tokenizer = transformer.auto_model, transformer.tokenizer
 
@@ -185,6 +196,80 @@ class TestTheSame:
         assert np.allclose(twin.encode(TEXTS), before, atol=1e-6)
         assert twin.tokenizer("the cat")["input_ids"] == model.tokenizer("the cat")["input_ids"]
 
+    def test_a_shallow_copy_shares_what_it_has(self, folder: Path) -> None:
+        """Model and tokenizer of both are the same objects, whichever is looked at first."""
+        transformer = Transformer(str(folder))
+
+        twin = copy.copy(transformer)
+
+        assert twin.auto_model is transformer.auto_model
+        assert twin.tokenizer is transformer.tokenizer
+
+    @pytest.mark.parametrize("made", [copy.deepcopy, _filed, lambda model: SentenceTransformer(modules=[*model])])
+    def test_made_in_inference_mode(self, made: Callable[[Any], Any], folder: Path) -> None:
+        """The weights of a model that is copied, or read, in inference mode can be trained later."""
+        model = SentenceTransformer(str(folder), device="cpu")
+        with ThreadPoolExecutor(1) as thread, torch.inference_mode():
+            twin = made(model)
+            inside = thread.submit(_in_inference_mode, folder).result()
+
+        for one in (twin, inside):
+            assert all(weight.requires_grad and not weight.is_inference() for weight in one.parameters())
+
+    def test_threads_get_one_tokenizer(self, folder: Path) -> None:
+        """What one thread adds to the tokenizer, all have."""
+        transformer = Transformer(str(folder))
+        barrier = threading.Barrier(4)
+
+        def tokenizer(_: int) -> Any:
+            barrier.wait()
+            return transformer.tokenizer
+
+        with ThreadPoolExecutor(4) as threads:
+            assert len({id(found) for found in threads.map(tokenizer, range(4))}) == 1
+
+    def test_children(self, folder: Path) -> None:
+        """The model is found among the children by its class, at the first look."""
+        (child,) = Transformer(str(folder)).children()
+        ((name, named),) = Transformer(str(folder)).named_children()
+
+        assert type(child).__name__ == type(named).__name__ == "BertModel"
+        assert name == "auto_model"
+
+    def test_its_name_is_as_it_was_given(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Spelt as the caller spelt it."""
+        monkeypatch.chdir(folder.parent)
+        transformer = Transformer("./bert/")
+
+        assert transformer.auto_model.name_or_path == transformer.tokenizer.name_or_path == "./bert/"
+        assert transformer.auto_model.config.name_or_path == "./bert/"
+
+    def test_an_error_while_it_is_loaded_is_told(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """What goes wrong inside transformers is not taken for an attribute that is not there."""
+
+        def fails(*_: Any) -> Any:
+            raise AttributeError("no such thing in transformers")
+
+        monkeypatch.setattr(deferred_checkpoint, "load_model", fails)
+        monkeypatch.setattr(deferred_checkpoint, "load_tokenizer", fails)
+        transformer = Transformer(str(folder))
+
+        for ask in (
+            lambda: transformer.auto_model,
+            lambda: transformer.tokenizer,
+            lambda: [*transformer.parameters()],
+        ):
+            with pytest.raises(RuntimeError, match="no such thing in transformers"):
+                ask()
+
+    def test_without_a_model(self, folder: Path) -> None:
+        """Whoever takes the model out has none."""
+        transformer = Transformer(str(folder))
+
+        del transformer.auto_model
+
+        assert not hasattr(transformer, "auto_model")
+
     def test_what_is_changed_is_computed(self, folder: Path) -> None:
         """Weights and tokenizer that somebody changes are those that encode uses from then on."""
         model: Any = SentenceTransformer(str(folder), device="cpu")
@@ -212,6 +297,12 @@ class TestTheSame:
         assert np.allclose(model.encode(TEXTS), expected, atol=1e-5)
         assert called
 
+
+_PLAIN = {"lstrip": False, "normalized": False, "rstrip": False, "single_word": False}
+_ADDED = [
+    {"id": idx, "content": token, **_PLAIN, "special": True}
+    for idx, token in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"])
+]
 
 UNKNOWN: dict[str, tuple[str, Mapping[str, Any]]] = {
     "another architecture": ("config.json", {"model_type": "roberta", "pad_token_id": 0}),
@@ -256,6 +347,42 @@ UNKNOWN: dict[str, tuple[str, Mapping[str, Any]]] = {
     "added tokens": ("added_tokens.json", {"cat": 9}),
     "an adapter": ("adapter_config.json", {"base_model_name_or_path": "x"}),
     "a template for chats": ("chat_template.json", {"chat_template": "x"}),
+    "another token first": (
+        "tokenizer.json",
+        {"added_tokens": [{"id": 0, "content": "foo", **_PLAIN, "special": True}, *_ADDED]},
+    ),
+    "one id for two tokens": ("tokenizer.json", {"model/vocab/cat": 1}),
+    "a stride": (
+        "tokenizer.json",
+        {"truncation": {"max_length": 5, "strategy": "LongestFirst", "stride": 4, "direction": "Right"}},
+    ),
+    **{
+        f"{key}={value!r}": ("config.json", {key: value})
+        for key, values in {
+            "layer_norm_eps": (1, NULL, "1e-12", True),
+            "initializer_range": (1, NULL),
+            "is_decoder": (0, NULL),
+            "use_cache": (NULL, 1),
+            "hidden_dropout_prob": (-1, 3, NULL),
+            "attention_probs_dropout_prob": (3.0, NULL),
+            "torch_dtype": ("x", "auto", "torch.float16"),
+            "pad_token_id": (120, -1, True),
+            "id2label": ({"a": "b"}, []),
+            "num_attention_heads": (3, 0, NULL),
+            "hidden_size": (32.0, NULL),
+        }.items()
+        for value in values
+    },
+    **{
+        f"{key}={value!r}": ("tokenizer_config.json", {key: value})
+        for key, values in {
+            "extra_special_tokens": (False, 0),
+            "additional_special_tokens": (False, ["cat"]),
+            "model_max_length": (0, NULL, 48.0),
+            "do_lower_case": (1, NULL),
+        }.items()
+        for value in values
+    },
 }
 
 
