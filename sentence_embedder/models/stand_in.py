@@ -33,6 +33,9 @@ _UNKNOWN = (
 )
 """What may lie beside them and make something else of a checkpoint."""
 
+_LARGEST = 64 * 2**20
+"""They are kept in memory: at most so many bytes."""
+
 _COUNTED = frozenset({"embeddings.position_ids"})
 """What older versions saved of numbers that are counted."""
 
@@ -310,9 +313,11 @@ def read_stand_in(folder: Path) -> StandIn | None:
 def settings_in(folder: Path) -> dict[str, bytes] | None:
     """Name → content, of the settings in a folder that are looked at; None if there are others, or none."""
     try:
-        if any((folder / name).exists() for name in _UNKNOWN):
+        paths = [path for path in map(folder.joinpath, _SETTINGS) if path.exists()]
+        is_known = not any((folder / name).exists() for name in _UNKNOWN)
+        if not paths or not is_known or sum(path.stat().st_size for path in paths) > _LARGEST:
             return None
-        return {path.name: path.read_bytes() for path in map(folder.joinpath, _SETTINGS) if path.exists()} or None
+        return {path.name: path.read_bytes() for path in paths}
     except OSError:
         return None
 
