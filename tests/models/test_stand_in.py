@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -304,6 +304,29 @@ _ADDED = [
     for idx, token in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"])
 ]
 
+REFUSED: Mapping[str, Mapping[str, Sequence[Any]]] = {
+    "config.json": {
+        "layer_norm_eps": (1, NULL, "1e-12", True),
+        "initializer_range": (1, NULL),
+        "is_decoder": (0, NULL),
+        "use_cache": (NULL, 1),
+        "hidden_dropout_prob": (-1, 3, NULL),
+        "attention_probs_dropout_prob": (3.0, NULL),
+        "torch_dtype": ("x", "auto", "torch.float16"),
+        "pad_token_id": (120, -1, True),
+        "id2label": ({"a": "b"}, []),
+        "num_attention_heads": (3, 0, NULL),
+        "hidden_size": (32.0, NULL),
+    },
+    "tokenizer_config.json": {
+        "extra_special_tokens": (False, 0),
+        "additional_special_tokens": (False, ["cat"]),
+        "model_max_length": (0, NULL, 48.0),
+        "do_lower_case": (1, NULL),
+    },
+}
+"""File → key → values that transformers refuses, or takes for something else."""
+
 UNKNOWN: dict[str, tuple[str, Mapping[str, Any]]] = {
     "another architecture": ("config.json", {"model_type": "roberta", "pad_token_id": 0}),
     "another activation": ("config.json", {"hidden_act": "relu"}),
@@ -357,30 +380,9 @@ UNKNOWN: dict[str, tuple[str, Mapping[str, Any]]] = {
         {"truncation": {"max_length": 5, "strategy": "LongestFirst", "stride": 4, "direction": "Right"}},
     ),
     **{
-        f"{key}={value!r}": ("config.json", {key: value})
-        for key, values in {
-            "layer_norm_eps": (1, NULL, "1e-12", True),
-            "initializer_range": (1, NULL),
-            "is_decoder": (0, NULL),
-            "use_cache": (NULL, 1),
-            "hidden_dropout_prob": (-1, 3, NULL),
-            "attention_probs_dropout_prob": (3.0, NULL),
-            "torch_dtype": ("x", "auto", "torch.float16"),
-            "pad_token_id": (120, -1, True),
-            "id2label": ({"a": "b"}, []),
-            "num_attention_heads": (3, 0, NULL),
-            "hidden_size": (32.0, NULL),
-        }.items()
-        for value in values
-    },
-    **{
-        f"{key}={value!r}": ("tokenizer_config.json", {key: value})
-        for key, values in {
-            "extra_special_tokens": (False, 0),
-            "additional_special_tokens": (False, ["cat"]),
-            "model_max_length": (0, NULL, 48.0),
-            "do_lower_case": (1, NULL),
-        }.items()
+        f"{key}={value!r}": (name, {key: value})
+        for name, keys in REFUSED.items()
+        for key, values in keys.items()
         for value in values
     },
 }
