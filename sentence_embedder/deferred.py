@@ -142,22 +142,19 @@ _values_of = operator.methodcaller("values")
 
 def modules_seen(module: nn.Module) -> Iterator[nn.Module]:
     """The modules inside a module, and itself, with stand-ins for those that are deferred."""
-    waiting: list[nn.Module | None] = [module]
-    while waiting:
-        inner = waiting.pop()
-        if inner is not None:
-            found = seen(inner)
-            yield found
-            waiting += reversed(list(found._modules.values()))
+    return map(seen, _held_by(module))
 
 
 def is_deferred_inside(module: nn.Module) -> bool:
     """Whether a module inside a module is deferred."""
+    return any(type(part) is Deferred for part in _held_by(module))
+
+
+def _held_by(module: nn.Module) -> Iterator[nn.Module]:
+    """The modules inside a module, and itself, as they are held: nothing is asked of those that are deferred."""
     waiting: list[nn.Module | None] = [module]
     while waiting:
         inner = waiting.pop()
         if inner is not None:
-            if type(inner) is Deferred:
-                return True
-            waiting += inner._modules.values()
-    return False
+            yield inner
+            waiting += reversed(list(seen(inner)._modules.values()))

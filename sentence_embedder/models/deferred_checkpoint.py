@@ -101,13 +101,13 @@ def load_checkpoint(
     Raises:
         WeightsError: The checkpoint lacks weights that the embeddings depend on.
     """
-    check_settings(Path(name))
     arguments = [*model_args, *config_args, *tokenizer_args]
     is_plain = tokenizer_name in (None, name) and PLACE_ARGUMENTS.issuperset(arguments)
     stand_in = read_stand_in(Path(name)) if is_plain else None
     if stand_in is None:
         model = load_model(name, cache_dir, model_args, config_args)
         return model, load_tokenizer(tokenizer_name or name, cache_dir, tokenizer_args)
+    check_settings(Path(name))
     settings = Settings(name, stand_in.settings)
     load = partial(_load_model, settings, _kept(model_args), _kept(config_args))
     return (
