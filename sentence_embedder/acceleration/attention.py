@@ -17,9 +17,11 @@ from torch.nn import functional
 from sentence_embedder.features import array_to_device
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Mask:
     """Which tokens of its text a token looks at: all of them, unless it is said otherwise.
+
+    It is the same as itself alone: layers that share its tensor share the object.
 
     Args:
         causal: Only those before it and itself.
@@ -54,8 +56,8 @@ class Attention(Protocol):
         """The attended values; at what follows the last text, zeros.
 
         Args:
-            query: Shape (tokens, heads, dim).
-            key: Shape (tokens, key heads, dim); the heads are a multiple of the key heads.
+            query: Shape (1, heads, tokens, dim), as torch's attention takes a single text.
+            key: Shape (1, key heads, tokens, dim); the heads are a multiple of the key heads.
             value: Like the key.
             mask: Which tokens look at which.
             scale: The factor of the scores.
@@ -90,12 +92,12 @@ class GroupedAttention:
 
     def __call__(self, query: Tensor, key: Tensor, value: Tensor, mask: Mask, scale: float) -> Tensor:
         """The attended values."""
-        if query.shape[0] == self._lone and key.shape == query.shape:
-            return _attend_alone(query, key, value, mask=self._mask(mask, self._lone, query), scale=scale)
-        attended, start = query.new_empty(query.shape), 0
+        if query.shape[2] == self._lone and key.shape == query.shape:
+            return _by_token(_fused(query, key, value, mask=self._mask(mask, self._lone, query), scale=scale))
+        attended, start = query.new_empty(query.shape[2], query.shape[1], query.shape[3]), 0
         for texts, tokens in self._groups:
             end = start + texts * tokens
-            group = (query[start:end], key[start:end], value[start:end])
+            group = (query[:, :, start:end], key[:, :, start:end], value[:, :, start:end])
             _attend(*group, texts=texts, mask=self._mask(mask, tokens, query), scale=scale, out=attended[start:end])
             start = end
         attended[start:].zero_()
@@ -145,18 +147,19 @@ class PaddedAttention:
     def __call__(self, query: Tensor, key: Tensor, value: Tensor, mask: Mask, scale: float) -> Tensor:
         """The attended values."""
         if not self.lengths.any():  # all that there is is filling
-            return query.new_zeros(len(query), query.shape[1] * query.shape[2])
-        split = [self._padded(part).transpose(1, 2) for part in (query, key, value)]
-        attended = _fused(*split, mask=self._mask(mask, query), scale=scale).transpose(1, 2)
-        rows = attended.reshape(-1, attended.shape[2] * attended.shape[3])
+            return query.new_zeros(query.shape[2], query.shape[1] * query.shape[3])
+        split = [self._padded(part) for part in (query, key, value)]
+        rows = _by_token(_fused(*split, mask=self._mask(mask, query), scale=scale))
         return rows[self._places] if self._is_ragged else rows
 
     def _padded(self, part: Tensor) -> Tensor:
-        if not self._is_ragged:
-            return part.view(*self._shape, *part.shape[1:])
+        """(1, heads, tokens of all texts, dim) → (texts, heads, tokens, dim)."""
         texts, width = self._shape
-        padded = part.new_zeros(texts * width, *part.shape[1:]).index_copy_(0, self._places, part)
-        return padded.view(texts, width, *part.shape[1:])
+        if not self._is_ragged:
+            return _by_text(part, texts)
+        tokens = part[0].transpose(0, 1)
+        padded = tokens.new_zeros(texts * width, *tokens.shape[1:]).index_copy_(0, self._places, tokens)
+        return padded.view(texts, width, *tokens.shape[1:]).transpose(1, 2)
 
     def _mask(self, mask: Mask, like: Tensor) -> Tensor | None:
         """The mask's tensor, which all layers share."""
@@ -204,18 +207,18 @@ def _attend(
     """Attention of texts of one length on the CPU, in the way that is quickest.
 
     Args:
-        query: Shape (tokens of all texts, heads, dim).
+        query: Shape (1, heads, tokens of all texts, dim).
         key: Likewise; the heads are a multiple of the key heads.
         value: Like the key.
         texts: How many there are.
         mask: What is added to the scores.
         scale: The factor of the scores.
-        out: Takes the result; shape of the query.
+        out: Takes the result; shape (tokens of all texts, heads, dim).
     """
-    tokens, heads = query.shape[0] // texts, query.shape[1]
+    tokens, heads = query.shape[2] // texts, query.shape[1]
     is_slow_fused = tokens <= _LONGEST_IN_PRODUCTS or query.dtype != torch.float32
     if not is_slow_fused or key.shape[1] != heads:
-        split = [part.view(texts, tokens, *part.shape[1:]).transpose(1, 2) for part in (query, key, value)]
+        split = [_by_text(part, texts) for part in (query, key, value)]
         attended = _fused(*split, mask=mask, scale=scale).transpose(1, 2)
         out.view(attended.shape).copy_(attended)
         return
@@ -223,8 +226,9 @@ def _attend(
     if texts <= at_once:
         _multiply(query, key, value, texts=texts, mask=mask, scale=scale, out=out)
         return
-    for parts in zip(*(torch.split(part, at_once * tokens) for part in (query, key, value, out)), strict=True):
-        _multiply(*parts[:-1], texts=len(parts[0]) // tokens, mask=mask, scale=scale, out=parts[-1])
+    parts = (torch.split(part, at_once * tokens, dim=2) for part in (query, key, value))
+    for *some, rows in zip(*parts, torch.split(out, at_once * tokens), strict=True):
+        _multiply(*some, texts=len(rows) // tokens, mask=mask, scale=scale, out=rows)
 
 
 def _fused(query: Tensor, key: Tensor, value: Tensor, *, mask: Tensor | None, scale: float) -> Tensor:
@@ -236,28 +240,18 @@ def _fused(query: Tensor, key: Tensor, value: Tensor, *, mask: Tensor | None, sc
     )
 
 
-def _attend_alone(query: Tensor, key: Tensor, value: Tensor, *, mask: Tensor | None, scale: float) -> Tensor:
-    """Attention of a lone text of few tokens, in as few steps as can be; all of shape (tokens, heads, dim).
-
-    Returns:
-        Shape (tokens, heads × dim).
-    """
-    by_head = [part.unsqueeze(0).transpose(1, 2) for part in (query, key, value)]
-    return _fused(*by_head, mask=mask, scale=scale).transpose(1, 2).reshape(query.shape[0], -1)
-
-
 def _multiply(
     query: Tensor, key: Tensor, value: Tensor, *, texts: int, mask: Tensor | None, scale: float, out: Tensor
 ) -> None:
     """Attention as it is written down, with all scores in memory; arguments as for ``_attend``."""
-    are_few = query.shape[0] < _FEW_TOKENS
+    are_few = query.shape[2] < _FEW_TOKENS
     dtype = torch.float32 if are_few else query.dtype
     by_head = [_by_head(part, texts).to(dtype) for part in (query, key, value)]
     if dtype != torch.float32:
         # oneDNN multiplies halves, and would bring these into order itself, which takes it longer.
         by_head[:2] = [part.contiguous() for part in by_head[:2]]
     # float16 holds no exponentials but those of scores around zero.
-    if not are_few and query.shape[0] // texts <= _LONGEST_UNSHIFTED and dtype != torch.float16:
+    if not are_few and query.shape[2] // texts <= _LONGEST_UNSHIFTED and dtype != torch.float16:
         attended = _exponentials_of_scores(*by_head, texts=texts, mask=mask, scale=scale)
         if attended is not None:
             _put_by_token(attended, texts, out)
@@ -293,12 +287,19 @@ def _exponentials_of_scores(
     return torch.bmm(weights, value) / totals if is_sound else None
 
 
+def _by_text(part: Tensor, texts: int) -> Tensor:
+    """(1, heads, tokens of all texts, dim) → (texts, heads, tokens, dim)."""
+    return part.view(part.shape[1], texts, -1, part.shape[3]).transpose(0, 1)
+
+
 def _by_head(part: Tensor, texts: int) -> Tensor:
-    """(tokens of all texts, heads, dim) → (texts × heads, tokens, dim)."""
-    if texts == 1:
-        return part.transpose(0, 1)
-    split = part.view(texts, -1, *part.shape[1:]).transpose(1, 2)
-    return split.reshape(-1, *split.shape[2:])
+    """(1, heads, tokens of all texts, dim) → (texts × heads, tokens, dim)."""
+    return part[0] if texts == 1 else _by_text(part, texts).flatten(0, 1)
+
+
+def _by_token(attended: Tensor) -> Tensor:
+    """(texts, heads, tokens, dim) → (tokens of all texts, heads × dim)."""
+    return attended.transpose(1, 2).reshape(-1, attended.shape[1] * attended.shape[3])
 
 
 def _put_by_token(attended: Tensor, texts: int, out: Tensor) -> None:

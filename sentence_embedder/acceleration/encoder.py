@@ -109,7 +109,7 @@ class GatedMLP:
     def plus(self, x: Tensor, residual: Tensor) -> Tensor:
         """The same, added to the residual."""
         activated, gate = self.up(x).chunk(2, dim=-1)
-        return self.down.plus(self.activation.function(activated) * gate, residual)
+        return self.down.plus(self.activation.function(activated).mul_(gate), residual)
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ class Rotation:
     """Rotary position embedding (Su et al. 2021, https://arxiv.org/abs/2104.09864) of one batch.
 
     Args:
-        cos: Shape (tokens, 1, dim of a head).
+        cos: Shape (tokens, dim of a head).
         sin: Likewise, negative in its first half.
     """
 
@@ -125,10 +125,12 @@ class Rotation:
     sin: Tensor
 
     def __call__(self, x: Tensor) -> Tensor:
-        """(tokens, heads, dim) → the same shape."""
-        half = x.shape[-1] // 2
-        swapped = torch.cat((x[..., half:], x[..., :half]), dim=-1)
-        return (x * self.cos + swapped * self.sin).to(x.dtype)
+        """(…, tokens, dim) → the same shape."""
+        wide, half = x.to(self.cos.dtype), x.shape[-1] // 2  # products of two formats take torch longer
+        rotated = wide * self.cos
+        rotated[..., :half].addcmul_(wide[..., half:], self.sin[..., :half])
+        rotated[..., half:].addcmul_(wide[..., :half], self.sin[..., half:])
+        return rotated.to(x.dtype)
 
 
 @dataclass(frozen=True)
@@ -147,7 +149,7 @@ class RotaryEmbedding:
         """The rotation of tokens at these positions (tokens,)."""
         angles = positions[:, None].float() * self.frequencies.float()
         cos, sin = angles.cos() * self.scaling, angles.sin() * self.scaling
-        return Rotation(torch.cat((cos, cos), dim=-1)[:, None], torch.cat((-sin, sin), dim=-1)[:, None])
+        return Rotation(torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,7 +182,7 @@ class SelfAttention:
 
     def plus(self, x: Tensor, residual: Tensor, batch: Batch) -> Tensor:
         """(tokens, dim) → (tokens, dim), in the format of the residual."""
-        joined = self.qkv(x).view(x.shape[0], -1, self.head_dim)
+        joined = self.qkv(x).view(1, x.shape[0], -1, self.head_dim).transpose(1, 2)
         query, key, value = torch.split_with_sizes(joined, [self.heads, self.key_heads, self.key_heads], dim=1)
         if self.query_norm is not None and self.key_norm is not None:
             query, key = self.query_norm(query), self.key_norm(key)
@@ -188,6 +190,11 @@ class SelfAttention:
             rotate = batch.rotation(self.rotary)
             query, key = rotate(query), rotate(key)
         return self.out.plus(batch.attention(query, key, value, self.mask, self.scale), residual)
+
+
+def _in(dtype: torch.dtype, x: Tensor) -> Tensor:
+    """A tensor in a format. Even a conversion to what it is takes torch a while, which a lone text waits for."""
+    return x if x.dtype == dtype else x.to(dtype)
 
 
 class Layer(Protocol):
@@ -217,8 +224,8 @@ class PostNormLayer:
 
     def __call__(self, x: Tensor, batch: Batch) -> Tensor:
         """(tokens, dim) → (tokens, dim)."""
-        x = self.attention_norm(self.attention.plus(x.to(self.dtype), x, batch))
-        return self.output_norm(self.feed_forward.plus(x.to(self.dtype), x))
+        x = self.attention_norm(self.attention.plus(_in(self.dtype, x), x, batch))
+        return self.output_norm(self.feed_forward.plus(_in(self.dtype, x), x))
 
 
 @dataclass(frozen=True)
@@ -241,8 +248,8 @@ class PreNormLayer:
 
     def __call__(self, x: Tensor, batch: Batch) -> Tensor:
         """(tokens, dim) → (tokens, dim)."""
-        x = self.attention.plus(self.attention_norm(x).to(self.dtype), x, batch)
-        return self.feed_forward.plus(self.feed_forward_norm(x).to(self.dtype), x)
+        x = self.attention.plus(_in(self.dtype, self.attention_norm(x)), x, batch)
+        return self.feed_forward.plus(_in(self.dtype, self.feed_forward_norm(x)), x)
 
 
 class Embedding(Protocol):

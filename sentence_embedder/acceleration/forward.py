@@ -102,18 +102,15 @@ class PackedForward:
         # Only products on the CPU are made for a size; elsewhere only what has no tokens at all is filled up.
         size = rounded_up(max(real, least_tokens)) if self.device.type == "cpu" else max(real, 1)
         tokens = self.encoder(packed.filled_up(size))[:real]
-        if mask.all():
-            embeddings = tokens.view(*mask.shape, -1)
-        else:
+        is_padded = real < mask.size
+        if is_padded:
             places = array_to_device(mask.ravel().nonzero()[0], self.device)
-            padded = tokens.new_zeros(mask.size, tokens.shape[-1]).index_copy_(0, places, tokens)
-            embeddings = padded.view(*mask.shape, -1)
-        features: Features = {
-            **self.extra,
-            "token_embeddings": embeddings,
-            "attention_mask": array_to_device(mask.astype(int), self.device),
-        }
+            tokens = tokens.new_zeros(mask.size, tokens.shape[-1]).index_copy_(0, places, tokens)
+        features: Features = {**self.extra, "token_embeddings": tokens.view(*mask.shape, -1)}
+        # To a Pooling, no mask means that every place holds a token, which spares it some steps.
+        if is_padded or self.output_value == "token_embeddings":
+            features["attention_mask"] = array_to_device(mask.astype(int), self.device)
         for module in self.modules:
             features = module(features)
         # Batches wait for each other: the rest is not kept until then.
-        return {name: features[name] for name in (self.output_value, "attention_mask")}
+        return {name: features[name] for name in (self.output_value, "attention_mask") if name in features}

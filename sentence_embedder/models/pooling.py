@@ -23,6 +23,7 @@ class _Tokens:
         embeddings: Shape (texts, tokens, dim).
         real: Whether a place holds a token rather than padding, shape (texts, tokens), bool.
         counted: Likewise, without the tokens of a prompt that is left out.
+        are_all_counted: Whether it is known that every place counts.
         weights_sum: What the sum of weighted token embeddings is divided by, shape (texts,), if a module
             has weighted them.
         cls: The embedding of the CLS token, shape (texts, dim), if the model gives it apart.
@@ -31,6 +32,7 @@ class _Tokens:
     embeddings: Tensor
     real: Tensor
     counted: Tensor
+    are_all_counted: bool
     weights_sum: Tensor | None
     cls: Tensor | None
 
@@ -40,7 +42,8 @@ class _Tokens:
         """
         wide = torch.promote_types(self.embeddings.dtype, torch.float32)
         # where, not only a product: what stands at padding may be NaN, and NaN × 0 is NaN.
-        counted = self.embeddings.where(self.counted.unsqueeze(-1), 0)
+        is_whole = self.are_all_counted
+        counted = self.embeddings if is_whole else self.embeddings.where(self.counted.unsqueeze(-1), 0)
         weighted = counted if weights is None else counted * weights.to(wide).unsqueeze(-1)
         return weighted.sum(dim=1, dtype=wide)
 
@@ -221,7 +224,7 @@ class Pooling(Module):
     def _tokens(self, features: Features) -> _Tokens:
         embeddings: Tensor = features["token_embeddings"]
         mask = features.get("attention_mask")
-        real = torch.ones_like(embeddings[..., 0], dtype=torch.bool) if mask is None else mask.bool()
+        real = embeddings.new_ones(embeddings.shape[:2], dtype=torch.bool) if mask is None else mask.bool()
         counted = real
         if not self.include_prompt and "prompt_length" in features:
             places = torch.arange(real.shape[1], device=real.device)
@@ -232,6 +235,7 @@ class Pooling(Module):
             embeddings=embeddings,
             real=real,
             counted=counted,
+            are_all_counted=mask is None and counted is real,
             weights_sum=features.get("token_weights_sum"),
             cls=features.get("cls_token_embeddings"),
         )

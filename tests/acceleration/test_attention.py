@@ -22,9 +22,8 @@ _Parts = tuple[Tensor, Tensor, Tensor]
 
 def _parts(lengths: list[int], *, key_heads: int = _HEADS) -> _Parts:
     random = torch.Generator().manual_seed(0)
-    query, key, value = (
-        torch.randn(sum(lengths), heads, _DIM, generator=random) for heads in (_HEADS, key_heads, key_heads)
-    )
+    joined = torch.randn(1, sum(lengths), _HEADS + 2 * key_heads, _DIM, generator=random).transpose(1, 2)
+    query, key, value = torch.split(joined, [_HEADS, key_heads, key_heads], dim=1)
     return query, key, value
 
 
@@ -36,20 +35,20 @@ def _to(dtype: torch.dtype, parts: _Parts) -> _Parts:
 def _written_down(lengths: list[int], parts: _Parts, mask: Mask, scale: float) -> Tensor:
     """Attention text by text, head by head, in double precision."""
     rows = []
-    for query, key, value in zip(*(torch.split(part.double(), lengths) for part in parts), strict=True):
+    for query, key, value in zip(*(torch.split(part[0].double(), lengths, dim=1) for part in parts), strict=True):
         heads = []
         for head in range(_HEADS):
-            key_head = head * key.shape[1] // _HEADS
-            scores = query[:, head] @ key[:, key_head].T * scale
-            for row in range(len(query)):
-                for column in range(len(query)):
+            key_head = head * len(key) // _HEADS
+            scores = query[head] @ key[key_head].T * scale
+            for row in range(query.shape[1]):
+                for column in range(query.shape[1]):
                     is_later = mask.causal and column > row
                     is_far = mask.window is not None and abs(row - column) > mask.window
                     if is_later or is_far:
                         scores[row, column] = -torch.inf
             if mask.bias is not None:
-                scores += mask.bias(len(query))[head]
-            heads.append(scores.softmax(dim=-1) @ value[:, key_head])
+                scores += mask.bias(query.shape[1])[head]
+            heads.append(scores.softmax(dim=-1) @ value[key_head])
         rows.append(torch.cat(heads, dim=-1))
     return torch.cat(rows)
 
@@ -108,8 +107,8 @@ def test_one_row_of_low_scores_is_not_lost_among_high_ones() -> None:
     """A text whose exponentials vanish is attended to as well as its neighbours."""
     lengths = [6] * 40
     query, key, value = _parts(lengths)
-    key[:6] = 50.0
-    query[:6] = -50.0 + query[:6]
+    key[:, :, :6] = 50.0
+    query[:, :, :6] -= 50.0
     expected = _written_down(lengths, (query, key, value), Mask(), 0.3)
     found = GroupedAttention(np.array(lengths))(query, key, value, Mask(), 0.3)
     torch.testing.assert_close(found.double(), expected, rtol=0, atol=1e-3)
@@ -146,7 +145,7 @@ def test_texts_without_tokens(attention_class: Any) -> None:
         if attention_class is GroupedAttention
         else PaddedAttention(lengths, torch.device("cpu"))
     )
-    query, key, value = torch.randn(3, 2, 4, 8)
+    query, key, value = torch.randn(3, 1, 4, 2, 8)
 
     attended = attention(query, key, value, Mask(), 1.0)
 

@@ -120,14 +120,16 @@ def test_other_number_formats(mode: PoolingMode, dtype: torch.dtype) -> None:
     assert torch.equal(pooled, exact.to(dtype)) or torch.allclose(pooled, exact.to(dtype), rtol=1e-3, atol=1e-4)
 
 
-def test_no_mask() -> None:
-    """Without a mask every token counts."""
-    features, texts = _features([3, 3], "right", 0)
+@pytest.mark.parametrize("mode", POOLING_MODES)
+@pytest.mark.parametrize("prompt", [{}, {"prompt_length": 1}])
+def test_no_mask(mode: PoolingMode, prompt: Features) -> None:
+    """Without a mask every token counts, as with one that says so, bit for bit."""
+    features, _ = _features([3, 3], "right", 0)
+    pooling = Pooling(DIM, mode, include_prompt=False)
+    masked = pooling({**features, **prompt})["sentence_embedding"]
     del features["attention_mask"]
 
-    pooled = Pooling(DIM)(features)["sentence_embedding"]
-
-    np.testing.assert_allclose(pooled.numpy(), np.stack([text.mean(0) for text in texts]), rtol=1e-5)
+    assert torch.equal(pooling({**features, **prompt})["sentence_embedding"], masked)
 
 
 def test_features_of_other_modules() -> None:
