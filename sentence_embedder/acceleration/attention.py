@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import groupby
 from typing import Protocol
 
@@ -191,8 +191,8 @@ _FEW_TOKENS = 64
 its place below, and products of halves, which are prepared anew each time, are more than those of float32."""
 
 _LONGEST_IN_PRODUCTS = 24
-"""Texts of more tokens are quicker in torch's fused kernel, which on the CPU is made for them, and for float32:
-halves are always slower in it."""
+"""Texts of more tokens are quicker in torch's fused kernel, which on the CPU is made for them, in formats that it
+multiplies quickly."""
 
 _LONGEST_UNSHIFTED = 1024
 """Up to so many scores in a row, their softmax takes longer than exponentials and a sum."""
@@ -216,8 +216,8 @@ def _attend(
         out: Takes the result; shape (tokens of all texts, heads, dim).
     """
     tokens, heads = query.shape[2] // texts, query.shape[1]
-    is_slow_fused = tokens <= _LONGEST_IN_PRODUCTS or query.dtype != torch.float32
-    if not is_slow_fused or key.shape[1] != heads:
+    is_quick_fused = tokens > _LONGEST_IN_PRODUCTS and _is_quick_fused(query.dtype)
+    if is_quick_fused or key.shape[1] != heads:
         split = [_by_text(part, texts) for part in (query, key, value)]
         attended = _fused(*split, mask=mask, scale=scale).transpose(1, 2)
         out.view(attended.shape).copy_(attended)
@@ -229,6 +229,15 @@ def _attend(
     parts = (torch.split(part, at_once * tokens, dim=2) for part in (query, key, value))
     for *some, rows in zip(*parts, torch.split(out, at_once * tokens), strict=True):
         _multiply(*some, texts=len(rows) // tokens, mask=mask, scale=scale, out=rows)
+
+
+@cache
+def _is_quick_fused(dtype: torch.dtype) -> bool:
+    """Whether torch's fused kernel is quick in a format: halves it multiplies itself, and as quickly as oneDNN only
+    where the processor has tiles (AMX).
+    """
+    has_tiles = torch.cpu.get_capabilities().get("amx_bf16", False)
+    return dtype == torch.float32 or (dtype == torch.bfloat16 and has_tiles)
 
 
 def _fused(query: Tensor, key: Tensor, value: Tensor, *, mask: Tensor | None, scale: float) -> Tensor:
@@ -281,10 +290,10 @@ def _exponentials_of_scores(
     None if an exponential overflows or a whole row of them vanishes.
     """
     weights = _scores(query, key, texts=texts, mask=mask, scale=scale).exp_()
-    totals = weights.sum(dim=-1, keepdim=True, dtype=torch.float32)
+    totals = weights.sum(dim=-1, keepdim=True)  # added up in float32, and then rounded, like the product below
     lowest, highest = torch.aminmax(totals)
     is_sound = _TOTALS[0] < lowest and highest < _TOTALS[1]
-    return torch.bmm(weights, value) / totals if is_sound else None
+    return torch.bmm(weights, value).div_(totals) if is_sound else None
 
 
 def _by_text(part: Tensor, texts: int) -> Tensor:

@@ -4,15 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from sentence_embedder.acceleration.encoder import Encoder
 from sentence_embedder.acceleration.sizes import rounded_up
-from sentence_embedder.features import BatchSource, Features, Places, TokenizedTexts, array_to_device, to_device
+from sentence_embedder.features import (
+    BatchSource,
+    Features,
+    PackedTexts,
+    Places,
+    TokenizedTexts,
+    array_to_device,
+    to_device,
+)
 from sentence_embedder.forks import between_forks
+from sentence_embedder.models import Pooling
 
 _TOKENS_ON_CPU = 768
 """So many are enough for a product at full speed, and what is computed of them stays near; of halves, twice."""
@@ -97,20 +107,49 @@ class PackedForward:
     def __call__(self, source: TokenizedTexts, rows: Places, least_tokens: int = 0) -> Features:
         """The feature that is wanted; nothing stands at padding but zeros."""
         packed = source.packed(rows)
-        mask = packed.mask
         real = int(packed.lengths.sum())
         # Only products on the CPU are made for a size; elsewhere only what has no tokens at all is filled up.
         size = rounded_up(max(real, least_tokens)) if self.device.type == "cpu" else max(real, 1)
         tokens = self.encoder(packed.filled_up(size))[:real]
-        is_padded = real < mask.size
-        if is_padded:
-            places = array_to_device(mask.ravel().nonzero()[0], self.device)
-            tokens = tokens.new_zeros(mask.size, tokens.shape[-1]).index_copy_(0, places, tokens)
-        features: Features = {**self.extra, "token_embeddings": tokens.view(*mask.shape, -1)}
-        # To a Pooling, no mask means that every place holds a token, which spares it some steps.
-        if is_padded or self.output_value == "token_embeddings":
-            features["attention_mask"] = array_to_device(mask.astype(int), self.device)
-        for module in self.modules:
+        pooling = self._packed_pooling if packed.lengths.all() else None
+        if pooling is None:
+            features, following = self._padded(tokens, packed), self.modules
+        else:
+            features, following = {"sentence_embedding": pooling.packed(tokens, packed.lengths)}, self.modules[1:]
+        features = {**self.extra, **features}
+        for module in following:
             features = module(features)
         # Batches wait for each other: the rest is not kept until then.
         return {name: features[name] for name in (self.output_value, "attention_mask") if name in features}
+
+    @cached_property
+    def _packed_pooling(self) -> Pooling | None:
+        """The Pooling, if it needs no padding, and nobody else needs token embeddings."""
+        pooling = self.modules[0] if self.modules else None
+        if not isinstance(pooling, Pooling) or not pooling.takes_packed:
+            return None
+        is_wanted = self.output_value == "sentence_embedding" and all(
+            _reads(module) == "sentence_embedding" for module in self.modules[1:]
+        )
+        leaves_prompt_out = "prompt_length" in self.extra and not pooling.include_prompt
+        # Elsewhere than on the CPU a sum of packed texts would be made in any order.
+        return pooling if is_wanted and not leaves_prompt_out and self.device.type == "cpu" else None
+
+    def _padded(self, tokens: Tensor, packed: PackedTexts) -> Features:
+        """What a Transformer makes of a padded batch."""
+        mask = packed.mask
+        if not mask.all():
+            places = array_to_device(mask.ravel().nonzero()[0], self.device)
+            tokens = tokens.new_zeros(mask.size, tokens.shape[-1]).index_copy_(0, places, tokens)
+        return {
+            "token_embeddings": tokens.view(*mask.shape, -1),
+            "attention_mask": array_to_device(mask.astype(int), self.device),
+        }
+
+
+def _reads(module: nn.Module) -> str:
+    """The feature that a module of this package reads."""
+    if isinstance(module, Pooling):
+        return "token_embeddings"
+    name: str = getattr(module.config, "module_input_name", "sentence_embedding")
+    return name

@@ -6,7 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from sentence_embedder.argument_names import also_named
@@ -23,7 +25,6 @@ class _Tokens:
         embeddings: Shape (texts, tokens, dim).
         real: Whether a place holds a token rather than padding, shape (texts, tokens), bool.
         counted: Likewise, without the tokens of a prompt that is left out.
-        are_all_counted: Whether it is known that every place counts.
         weights_sum: What the sum of weighted token embeddings is divided by, shape (texts,), if a module
             has weighted them.
         cls: The embedding of the CLS token, shape (texts, dim), if the model gives it apart.
@@ -32,7 +33,6 @@ class _Tokens:
     embeddings: Tensor
     real: Tensor
     counted: Tensor
-    are_all_counted: bool
     weights_sum: Tensor | None
     cls: Tensor | None
 
@@ -42,8 +42,7 @@ class _Tokens:
         """
         wide = torch.promote_types(self.embeddings.dtype, torch.float32)
         # where, not only a product: what stands at padding may be NaN, and NaN × 0 is NaN.
-        is_whole = self.are_all_counted
-        counted = self.embeddings if is_whole else self.embeddings.where(self.counted.unsqueeze(-1), 0)
+        counted = self.embeddings.where(self.counted.unsqueeze(-1), 0)
         weighted = counted if weights is None else counted * weights.to(wide).unsqueeze(-1)
         return weighted.sum(dim=1, dtype=wide)
 
@@ -93,6 +92,29 @@ def _first(mask: Tensor) -> Tensor:
     """The first place that is true in each row, 0 where none is: (texts, tokens) → (texts,)."""
     return mask.int().argmax(dim=1)
 
+
+def _packed_cls(tokens: Tensor, lengths: NDArray[np.int64]) -> Tensor:
+    return tokens[torch.from_numpy(np.cumsum(lengths) - lengths)]
+
+
+def _packed_mean(tokens: Tensor, lengths: NDArray[np.int64]) -> Tensor:
+    if len(lengths) == 1:
+        return tokens.sum(dim=0, keepdim=True) / len(tokens)
+    texts = torch.from_numpy(np.repeat(np.arange(len(lengths)), lengths))
+    sums = tokens.new_zeros(len(lengths), tokens.shape[1]).index_add_(0, texts, tokens)
+    return sums.div_(torch.from_numpy(lengths).unsqueeze(-1))
+
+
+def _packed_last_token(tokens: Tensor, lengths: NDArray[np.int64]) -> Tensor:
+    return tokens[torch.from_numpy(np.cumsum(lengths) - 1)]
+
+
+_PACKED_MODES: Mapping[PoolingMode, Callable[[Tensor, NDArray[np.int64]], Tensor]] = {
+    "cls": _packed_cls,
+    "mean": _packed_mean,
+    "lasttoken": _packed_last_token,
+}
+"""Those of the modes that need no padding, for texts that have tokens."""
 
 _MODES: Mapping[PoolingMode, Callable[[_Tokens], Tensor]] = {
     "cls": _cls,
@@ -221,10 +243,29 @@ class Pooling(Module):
         joined = pooled[0] if len(pooled) == 1 else torch.cat(pooled, dim=-1)
         return {**features, "sentence_embedding": joined}
 
+    @property
+    def takes_packed(self) -> bool:
+        """Whether the modes need no padding."""
+        return _PACKED_MODES.keys() >= set(self.config.pooling_modes)
+
+    def packed(self, tokens: Tensor, lengths: NDArray[np.int64]) -> Tensor:
+        """The embeddings of texts that lie end to end on the CPU, all of whose tokens count.
+
+        Args:
+            tokens: Their token embeddings, shape (tokens of all texts, dim).
+            lengths: How many tokens each text has, at least one, shape (texts,).
+
+        Returns:
+            Shape (texts, dim of the embedding), in the format of the tokens.
+        """
+        wide = tokens.to(torch.promote_types(tokens.dtype, torch.float32))
+        pooled = [_PACKED_MODES[mode](wide, lengths) for mode in self.config.pooling_modes]
+        return (pooled[0] if len(pooled) == 1 else torch.cat(pooled, dim=-1)).to(tokens.dtype)
+
     def _tokens(self, features: Features) -> _Tokens:
         embeddings: Tensor = features["token_embeddings"]
         mask = features.get("attention_mask")
-        real = embeddings.new_ones(embeddings.shape[:2], dtype=torch.bool) if mask is None else mask.bool()
+        real = torch.ones_like(embeddings[..., 0], dtype=torch.bool) if mask is None else mask.bool()
         counted = real
         if not self.include_prompt and "prompt_length" in features:
             places = torch.arange(real.shape[1], device=real.device)
@@ -235,7 +276,6 @@ class Pooling(Module):
             embeddings=embeddings,
             real=real,
             counted=counted,
-            are_all_counted=mask is None and counted is real,
             weights_sum=features.get("token_weights_sum"),
             cls=features.get("cls_token_embeddings"),
         )

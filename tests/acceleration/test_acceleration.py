@@ -59,6 +59,40 @@ def test_every_tiny_model_is_packed(name: str, tiny_folders: dict[str, Path]) ->
     assert_like_the_plain_chain(model)
 
 
+_AFTER_THE_TRANSFORMER: dict[str, Callable[[], list[nn.Module]]] = {
+    "packed": lambda: [models.Pooling(32, ["lasttoken", "mean", "cls"]), models.Normalize()],
+    "a mode that pads": lambda: [models.Pooling(32, ["mean", "max"])],
+    "token embeddings are read": lambda: [
+        models.Pooling(32, "mean"),
+        models.Normalize("token_embeddings"),
+        models.Pooling(32, "mean"),
+    ],
+}
+
+
+@pytest.mark.parametrize("prompt", [None, "the cat "])
+@pytest.mark.parametrize("include_prompt", [True, False])
+@pytest.mark.parametrize("following", _AFTER_THE_TRANSFORMER)
+def test_whoever_follows_gets_what_it_reads(
+    following: str, include_prompt: bool, prompt: str | None, tiny_folders: dict[str, Path]
+) -> None:
+    """Texts are padded for those modules that need it, and give the same in any case."""
+    transformer = models.Transformer(str(tiny_folders["bert"]))
+    rest = _AFTER_THE_TRANSFORMER[following]()
+    for module in rest:
+        if isinstance(module, models.Pooling):
+            module.include_prompt = include_prompt
+    packed, plain = (
+        SentenceTransformer(modules=[transformer, *rest], device="cpu", acceleration=acceleration)
+        for acceleration in (True, False)
+    )
+
+    assert isinstance(way(packed), PackedForward)
+    found, expected = (model.encode(TEXTS, prompt=prompt) for model in (packed, plain))
+
+    np.testing.assert_allclose(found, expected, atol=1e-5, rtol=1e-5)
+
+
 @pytest.mark.parametrize("name", ["bert", "decoder", "decoder-all-modes"])
 @pytest.mark.parametrize(
     "texts", ["", [""], ["", ""], ["", "the cat", ""], [("a", "b"), "the cat", ("", "")]], ids=str

@@ -74,6 +74,26 @@ def test_every_mode_is_what_it_is_defined_as(
     np.testing.assert_allclose(pooled.numpy(), expected, rtol=1e-5, atol=1e-5)
 
 
+@settings(max_examples=100, deadline=None)
+@given(
+    lengths=st.lists(st.integers(1, 6), min_size=1, max_size=4),
+    modes=st.lists(st.sampled_from(POOLING_MODES), min_size=1, max_size=3, unique=True),
+    dtype=st.sampled_from([torch.float32, torch.bfloat16, torch.float64]),
+    seed=st.integers(0, 99),
+)
+def test_packed_texts(lengths: list[int], modes: list[PoolingMode], dtype: torch.dtype, seed: int) -> None:
+    """Of texts that lie end to end, modes that need no padding make what they make of padded texts."""
+    features, texts = _features(lengths, "right", seed)
+    pooling = Pooling(DIM, modes)
+    assert pooling.takes_packed == {"cls", "mean", "lasttoken"}.issuperset(modes)
+    if pooling.takes_packed:
+        tokens = torch.from_numpy(np.concatenate(texts)).to(dtype)
+        pooled = pooling.packed(tokens, np.array(lengths))
+        expected = pooling({**features, "token_embeddings": features["token_embeddings"].to(dtype)})
+        tolerance = 1e-2 if dtype == torch.bfloat16 else 1e-6
+        torch.testing.assert_close(pooled, expected["sentence_embedding"], rtol=tolerance, atol=tolerance)
+
+
 def test_the_prompt_counts_unless_it_is_left_out() -> None:
     """prompt_length says nothing to a pooling that includes the prompt."""
     features, texts = _features([4, 2], "right", 0)
