@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from sentence_embedder.acceleration.dtypes import has_instructions
 from sentence_embedder.features import array_to_device
 
 
@@ -236,8 +237,7 @@ def _is_quick_fused(dtype: torch.dtype) -> bool:
     """Whether torch's fused kernel is quick in a format: halves it multiplies itself, and as quickly as oneDNN only
     where the processor has tiles (AMX).
     """
-    has_tiles = torch.cpu.get_capabilities().get("amx_bf16", False)
-    return dtype == torch.float32 or (dtype == torch.bfloat16 and has_tiles)
+    return dtype == torch.float32 or (dtype == torch.bfloat16 and has_instructions("amx_bf16"))
 
 
 def _fused(query: Tensor, key: Tensor, value: Tensor, *, mask: Tensor | None, scale: float) -> Tensor:

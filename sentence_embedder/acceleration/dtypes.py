@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 
@@ -62,5 +63,11 @@ def is_native(dtype: torch.dtype, device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= _LEAST_CAPABILITY[dtype]
     if device.type == "cpu":
-        return any(torch.cpu.get_capabilities().get(name, False) for name in _CPU_INSTRUCTIONS[dtype])
+        return has_instructions(*_CPU_INSTRUCTIONS[dtype])
     return device.type in ("mps", "xpu", "npu", "hpu")
+
+
+def has_instructions(*names: str) -> bool:
+    """Whether the processor has any of these instructions, as torch names them; an older torch knows of none."""
+    capabilities: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    return any(capabilities.get(name, False) for name in names)

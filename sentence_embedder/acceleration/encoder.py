@@ -126,7 +126,8 @@ class Rotation:
 
     def __call__(self, x: Tensor) -> Tensor:
         """(…, tokens, dim) → the same shape."""
-        wide, half = x.to(self.cos.dtype), x.shape[-1] // 2  # products of two formats take torch longer
+        # Products of two formats take torch longer than a conversion.
+        wide, half = x.to(torch.promote_types(x.dtype, self.cos.dtype)), x.shape[-1] // 2
         rotated = wide * self.cos
         rotated[..., :half].addcmul_(wide[..., half:], self.sin[..., :half])
         rotated[..., half:].addcmul_(wide[..., :half], self.sin[..., half:])

@@ -79,7 +79,7 @@ class PlainForward:
 
 @dataclass(frozen=True)
 class PackedForward:
-    """Packed batches through an encoder, padded for the modules that follow it.
+    """Packed batches through an encoder, padded for the modules that follow it if they need it.
 
     Args:
         encoder: Stands for the Transformer.
@@ -105,7 +105,7 @@ class PackedForward:
     @between_forks()
     @torch.no_grad()
     def __call__(self, source: TokenizedTexts, rows: Places, least_tokens: int = 0) -> Features:
-        """The feature that is wanted; nothing stands at padding but zeros."""
+        """The feature that is wanted; with token embeddings which of them are tokens: the others are zeros."""
         packed = source.packed(rows)
         real = int(packed.lengths.sum())
         # Only products on the CPU are made for a size; elsewhere only what has no tokens at all is filled up.
@@ -120,13 +120,18 @@ class PackedForward:
         for module in following:
             features = module(features)
         # Batches wait for each other: the rest is not kept until then.
-        return {name: features[name] for name in (self.output_value, "attention_mask") if name in features}
+        wanted = (
+            [self.output_value, "attention_mask"]
+            if self.output_value == "token_embeddings"
+            else [self.output_value]
+        )
+        return {name: features[name] for name in wanted}
 
     @cached_property
     def _packed_pooling(self) -> Pooling | None:
-        """The Pooling, if it needs no padding, and nobody else needs token embeddings."""
+        """The Pooling, if it takes packed texts, and nobody else needs their token embeddings."""
         pooling = self.modules[0] if self.modules else None
-        if not isinstance(pooling, Pooling) or not pooling.takes_packed:
+        if type(pooling) is not Pooling or not pooling.takes_packed:
             return None
         is_wanted = self.output_value == "sentence_embedding" and all(
             _reads(module) == "sentence_embedding" for module in self.modules[1:]

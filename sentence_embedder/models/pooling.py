@@ -114,7 +114,7 @@ _PACKED_MODES: Mapping[PoolingMode, Callable[[Tensor, NDArray[np.int64]], Tensor
     "mean": _packed_mean,
     "lasttoken": _packed_last_token,
 }
-"""Those of the modes that need no padding, for texts that have tokens."""
+"""Those of the modes that are made of packed texts, too, each of which has tokens."""
 
 _MODES: Mapping[PoolingMode, Callable[[_Tokens], Tensor]] = {
     "cls": _cls,
@@ -245,7 +245,7 @@ class Pooling(Module):
 
     @property
     def takes_packed(self) -> bool:
-        """Whether the modes need no padding."""
+        """Whether all of the modes are made of packed texts, too."""
         return _PACKED_MODES.keys() >= set(self.config.pooling_modes)
 
     def packed(self, tokens: Tensor, lengths: NDArray[np.int64]) -> Tensor:

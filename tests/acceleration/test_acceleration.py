@@ -59,14 +59,25 @@ def test_every_tiny_model_is_packed(name: str, tiny_folders: dict[str, Path]) ->
     assert_like_the_plain_chain(model)
 
 
-_AFTER_THE_TRANSFORMER: dict[str, Callable[[], list[nn.Module]]] = {
-    "packed": lambda: [models.Pooling(32, ["lasttoken", "mean", "cls"]), models.Normalize()],
-    "a mode that pads": lambda: [models.Pooling(32, ["mean", "max"])],
-    "token embeddings are read": lambda: [
-        models.Pooling(32, "mean"),
-        models.Normalize("token_embeddings"),
-        models.Pooling(32, "mean"),
-    ],
+_AFTER_THE_TRANSFORMER: dict[str, tuple[bool, Callable[[], list[nn.Module]]]] = {
+    # Whether they take texts as they lie, and the modules.
+    "several modes": (True, lambda: [models.Pooling(32, ["lasttoken", "mean", "cls"]), models.Normalize()]),
+    "every module": (
+        True,
+        lambda: [
+            models.Pooling(32, "cls"),
+            models.Dense(32, 8),
+            models.LayerNorm(8),
+            models.Dropout(),
+            models.Normalize(),
+        ],
+    ),
+    "a mode that pads": (False, lambda: [models.Pooling(32, ["mean", "max"])]),
+    "a pooling again": (False, lambda: [models.Pooling(32, "mean"), models.Pooling(32, "mean")]),
+    "token embeddings are read": (
+        False,
+        lambda: [models.Pooling(32, "mean"), models.Normalize("token_embeddings"), models.Pooling(32, "mean")],
+    ),
 }
 
 
@@ -78,7 +89,9 @@ def test_whoever_follows_gets_what_it_reads(
 ) -> None:
     """Texts are padded for those modules that need it, and give the same in any case."""
     transformer = models.Transformer(str(tiny_folders["bert"]))
-    rest = _AFTER_THE_TRANSFORMER[following]()
+    takes_packed, modules = _AFTER_THE_TRANSFORMER[following]
+    torch.manual_seed(0)
+    rest = modules()
     for module in rest:
         if isinstance(module, models.Pooling):
             module.include_prompt = include_prompt
@@ -87,10 +100,15 @@ def test_whoever_follows_gets_what_it_reads(
         for acceleration in (True, False)
     )
 
-    assert isinstance(way(packed), PackedForward)
-    found, expected = (model.encode(TEXTS, prompt=prompt) for model in (packed, plain))
-
-    np.testing.assert_allclose(found, expected, atol=1e-5, rtol=1e-5)
+    extra = {} if prompt is None else {"prompt_length": 3}
+    forward = packed.eval()._acceleration.forward(
+        packed, output_value="sentence_embedding", device=CPU, extra=extra
+    )
+    assert isinstance(forward, PackedForward)
+    assert (forward._packed_pooling is not None) == (takes_packed and (include_prompt or prompt is None))
+    for texts in (TEXTS, TEXTS[:1], ["", *TEXTS]):
+        found, expected = (model.encode(texts, prompt=prompt) for model in (packed, plain))
+        np.testing.assert_allclose(found, expected, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["bert", "decoder", "decoder-all-modes"])

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from sentence_embedder.acceleration import attention as attention_module
 from sentence_embedder.acceleration.attention import Attention, GroupedAttention, Mask, PaddedAttention
 
 _HEADS, _DIM = 3, 8
@@ -63,9 +64,10 @@ def _bias(width: int) -> Tensor:
 
 
 _MASKS = [Mask(), Mask(causal=True), Mask(window=3), Mask(causal=True, window=2), Mask(bias=_bias)]
+_MASK_NAMES = ["all", "causal", "window", "causal window", "bias"]
 
 
-@pytest.mark.parametrize("mask", _MASKS, ids=["all", "causal", "window", "causal window", "bias"])
+@pytest.mark.parametrize("mask", _MASKS, ids=_MASK_NAMES)
 @settings(max_examples=15, deadline=None)
 @given(runs=st.lists(st.tuples(st.integers(1, 30), st.integers(1, 12)), min_size=1, max_size=4))
 def test_it_is_attention_within_each_text(mask: Mask, runs: list[tuple[int, int]]) -> None:
@@ -115,16 +117,29 @@ def test_one_row_of_low_scores_is_not_lost_among_high_ones() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("length", [3, 20, 60, 150])
-def test_halves_are_near(dtype: torch.dtype, length: int) -> None:
-    """Attention in half precision keeps the direction of what it makes."""
-    lengths = [length] * 25
+@pytest.mark.parametrize(("length", "count"), [(3, 25), (20, 25), (40, 3), (60, 10), (90, 1)])
+@pytest.mark.parametrize("mask", _MASKS, ids=_MASK_NAMES)
+@pytest.mark.parametrize("is_quick_fused", [True, False])
+def test_halves_are_near(
+    dtype: torch.dtype, length: int, count: int, mask: Mask, is_quick_fused: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Attention in half precision keeps the direction of what it makes, whatever the processor is quick at."""
+    monkeypatch.setattr(attention_module, "_is_quick_fused", lambda _dtype: is_quick_fused)
+    lengths = [length] * count
     parts = _parts(lengths)
-    expected = _written_down(lengths, parts, Mask(), 0.35)
-    found = GroupedAttention(np.array(lengths))(*_to(dtype, parts), Mask(), 0.35)
+    expected = _written_down(lengths, parts, mask, 0.35)
+    found = GroupedAttention(np.array(lengths))(*_to(dtype, parts), mask, 0.35)
     assert found.dtype == dtype
     similarity = torch.cosine_similarity(found.double(), expected, dim=-1)
     assert similarity.min() > 0.999
+
+
+@pytest.mark.parametrize("has_tiles", [True, False])
+def test_formats_that_the_fused_kernel_is_quick_in(has_tiles: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are float32, and bfloat16 where the processor has tiles."""
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": has_tiles}, raising=False)
+    is_quick = attention_module._is_quick_fused.__wrapped__
+    assert [is_quick(dtype) for dtype in (torch.float32, torch.bfloat16, torch.float16)] == [True, has_tiles, False]
 
 
 def test_what_is_handed_in_stays() -> None:

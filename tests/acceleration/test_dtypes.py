@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from sentence_embedder.acceleration.dtypes import candidates, check_dtype, is_native
+from sentence_embedder.acceleration.dtypes import candidates, check_dtype, has_instructions, is_native
 
 CPU = torch.device("cpu")
 
@@ -29,6 +29,14 @@ def test_an_emulated_format_is_refused(instructions: dict[str, Any]) -> None:
     assert check_dtype("bfloat16", CPU) == check_dtype(torch.bfloat16, CPU) == "bfloat16"
     with pytest.raises(ValueError, match="only emulates float16"):
         check_dtype("float16", CPU)
+
+
+def test_a_torch_that_knows_no_instructions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where torch does not say what the processor has, it has nothing but float32."""
+    monkeypatch.delattr(torch.cpu, "get_capabilities")
+    assert is_native(torch.float32, CPU)
+    assert not is_native(torch.bfloat16, CPU)
+    assert not has_instructions("amx_bf16", "avx512_bf16")
 
 
 def test_a_format_that_does_not_exist() -> None:
