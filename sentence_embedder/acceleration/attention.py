@@ -217,8 +217,8 @@ def _attend(
         out: Takes the result; shape (tokens of all texts, heads, dim).
     """
     tokens, heads = query.shape[2] // texts, query.shape[1]
-    is_quick_fused = tokens > _LONGEST_IN_PRODUCTS and _is_quick_fused(query.dtype)
-    if is_quick_fused or key.shape[1] != heads:
+    is_fused_quicker = tokens > _LONGEST_IN_PRODUCTS and _is_quick_fused(query.dtype)
+    if is_fused_quicker or key.shape[1] != heads:
         split = [_by_text(part, texts) for part in (query, key, value)]
         attended = _fused(*split, mask=mask, scale=scale).transpose(1, 2)
         out.view(attended.shape).copy_(attended)

@@ -98,7 +98,7 @@ def _packed_cls(tokens: Tensor, lengths: NDArray[np.int64]) -> Tensor:
 
 
 def _packed_mean(tokens: Tensor, lengths: NDArray[np.int64]) -> Tensor:
-    if len(lengths) == 1:
+    if len(lengths) == 1:  # a lone text is what callers wait for
         return tokens.sum(dim=0, keepdim=True) / len(tokens)
     texts = torch.from_numpy(np.repeat(np.arange(len(lengths)), lengths))
     sums = tokens.new_zeros(len(lengths), tokens.shape[1]).index_add_(0, texts, tokens)
