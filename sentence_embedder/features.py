@@ -53,6 +53,11 @@ class PackedTexts:
     padding_side: PaddingSide = "right"
 
     @property
+    def tokens(self) -> int:
+        """How many tokens there are, those of the filling included."""
+        return len(self.columns["input_ids"])
+
+    @property
     def positions(self) -> NDArray[np.int64]:
         """The place of each token in its text, shape (tokens of all texts,); 0 for what is filling."""
         if len(self.lengths) == 1:
@@ -76,17 +81,18 @@ class PackedTexts:
 
     def filled_up(self, tokens: int) -> PackedTexts:
         """The same texts, followed by as much filling as makes up so many tokens."""
-        missing = np.zeros(tokens - len(self.columns["input_ids"]), dtype=np.int64)
-        if len(missing) == 0:
+        if tokens == self.tokens:
             return self
+        missing = np.zeros(tokens - self.tokens, dtype=np.int64)
         return replace(
             self, columns={name: np.concatenate((column, missing)) for name, column in self.columns.items()}
         )
 
     def filled(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
         """Numbers of the tokens of all texts, followed by a zero for each token of the filling."""
-        missing = np.zeros(len(self.columns["input_ids"]) - len(numbers), dtype=np.int64)
-        return np.concatenate((numbers, missing))
+        if len(numbers) == self.tokens:
+            return numbers
+        return np.concatenate((numbers, np.zeros(self.tokens - len(numbers), dtype=np.int64)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,7 +160,8 @@ def to_device(features: Mapping[str, Any], device: torch.device) -> Features:
 
 def array_to_device(array: NDArray[Any], device: torch.device) -> Tensor:
     """An array as a tensor on the device."""
-    return _moved(torch.from_numpy(array), device)
+    tensor = torch.from_numpy(array)
+    return tensor if device.type == "cpu" else _moved(tensor, device)
 
 
 def memory_of(tensor: Tensor) -> NDArray[Any]:

@@ -20,27 +20,32 @@ class Placement:
         self._belongs_on: torch.device | None = None
         self._is_moving = False
 
-    def ready_on(self, model: nn.Module, device: str | torch.device | None) -> None:
+    def ready_on(self, model: nn.Module, device: str | torch.device | None) -> torch.device:
         """Bring a model to a device, unless it is there. What fails halfway is gone on with by the next call.
 
         Args:
             model: The model.
             device: Where it shall be; None for where it belongs.
 
+        Returns:
+            Where it is now.
+
         Raises:
             RuntimeError: This process was forked, and cannot use the device.
         """
         wanted = None if device is None else torch.device(device)
-        if self._belongs_on is None and wanted in (None, module_device(model)):
-            check_fork(module_device(model))
-            return
+        found = module_device(model)
+        if self._belongs_on is None and wanted in (None, found):
+            check_fork(found)
+            return found
         with self._lock.here():
-            target = wanted or self._belongs_on
-            if target is None or (self._belongs_on is None and target == module_device(model)):
-                return  # another thread has brought it there
+            target, found = wanted or self._belongs_on, module_device(model)
+            if target is None or (self._belongs_on is None and target == found):
+                return found  # another thread has brought it there
             check_fork(target)
             self._move(model, target, belongs_on=target)
             self._belongs_on = None
+        return module_device(model)
 
     def unload(self, model: nn.Module) -> None:
         """Bring a model to the CPU until it is needed where it is now."""

@@ -40,6 +40,7 @@ from sentence_embedder.encoding.token_budget import TokenBudget
 from sentence_embedder.features import Features
 from sentence_embedder.forks import a_model_is_made, compute_alone_if_forked
 from sentence_embedder.formats import ModelConfig, ModuleEntry
+from sentence_embedder.grad_mode import grad_mode_kept
 from sentence_embedder.hub.card_metadata import CardMetadata
 from sentence_embedder.input_example import InputExample
 from sentence_embedder.model_card import CardFacts, render
@@ -600,7 +601,7 @@ class SentenceTransformer(nn.Sequential):
             return [self.encode_chunks(text, parts, prompt_name, prompt, **settings) for text, parts in pairs]
         before = self._prompt_of(prompt_name, prompt)
         self._ready_on(None)
-        with torch.inference_mode():
+        with grad_mode_kept(), torch.no_grad():
             rows = chunk_embeddings([*self], sentences, spans, before or "")
             rows = truncate_embeddings(rows, self.truncate_dim if truncate_dim is None else truncate_dim)
             rows = normalize(rows) if normalize_embeddings else rows
@@ -757,22 +758,26 @@ class SentenceTransformer(nn.Sequential):
         out: Output | None,
     ) -> Collector:
         """What takes the results, with what is known of the model's embeddings."""
-        dimension, ranges = self._dimension_cut_to(options.truncate_dim), None
         wants_ranges = options.precision in CALIBRATED_PRECISIONS and options.output_value == "sentence_embedding"
-        if self.calibration is not None and wants_ranges:
-            if dimension is None:  # no module knows it: somebody's own
-                whole = self.calibration.ranges.shape[1]
-                dimension = min(whole, options.truncate_dim or whole)
-            ranges = self.calibration.ranges_for(dimension, normalized=options.normalize_embeddings)
         return collector_for(
             texts,
             options,
-            dimension=dimension,
+            dimension=None if texts.count else self._dimension_cut_to(options.truncate_dim),
             device=device,
             out=out,
             nonfinite=found.nonfinite,
-            ranges=ranges,
+            ranges=self._ranges_for(options) if wants_ranges else None,
         )
+
+    def _ranges_for(self, options: EncodeOptions) -> NDArray[Any] | None:
+        """The calibrated ranges of embeddings as they are asked for, if the model is calibrated."""
+        if self.calibration is None:
+            return None
+        dimension = self._dimension_cut_to(options.truncate_dim)
+        if dimension is None:  # no module knows it: somebody's own
+            whole = self.calibration.ranges.shape[1]
+            dimension = min(whole, options.truncate_dim or whole)
+        return self.calibration.ranges_for(dimension, normalized=options.normalize_embeddings)
 
     def _kind_of_rows(self) -> Kind:
         """What the first module takes; of those that are somebody else's nothing is known."""
@@ -800,7 +805,7 @@ class SentenceTransformer(nn.Sequential):
 
     def _tell_of(self, cut: CutTexts, count: int) -> None:
         """Log how many texts were cut: a warning the first time, as servers call for ever."""
-        if cut.truncation == "warn" and len(cut.places):
+        if cut.truncation == "warn" and cut.count:
             logger.log(logging.DEBUG if self._has_told_of_cuts else logging.WARNING, "%s", cut.told(count))
             self._has_told_of_cuts = True
 
@@ -848,8 +853,7 @@ class SentenceTransformer(nn.Sequential):
         compute_alone_if_forked()
         if is_training(self):
             self.eval()
-        self._placement.ready_on(self, device)
-        return self.device
+        return self._placement.ready_on(self, device)
 
     def calibrate(
         self,

@@ -20,6 +20,9 @@ Embeddings: TypeAlias = "Tensor | np.ndarray[Any, Any] | Sequence[Any]"
 
 _Array = TypeVar("_Array", Tensor, np.ndarray[Any, Any])
 
+_SHORTEST = 1e-12
+"""What a length is at least, so that a zero vector is divided by something."""
+
 
 def as_tensor(embeddings: Embeddings) -> Tensor:
     """The embeddings as one tensor, without a copy where memory can be shared; its shape is kept."""
@@ -63,7 +66,9 @@ def _rows(a: Embeddings, b: Embeddings) -> tuple[Tensor, Tensor]:
 
 def normalize_embeddings(embeddings: Tensor) -> Tensor:
     """The embeddings scaled to length 1 along their last dimension; a zero vector stays zero."""
-    return functional.normalize(embeddings, p=2, dim=-1)
+    # Step by step: torch's own ``normalize`` takes as many again to get there, which a lone text waits for.
+    lengths: Tensor = torch.linalg.vector_norm(embeddings, dim=-1, keepdim=True)
+    return embeddings / lengths.clamp_min(_SHORTEST)
 
 
 def truncate_embeddings(embeddings: _Array, truncate_dim: int | None) -> _Array:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
+from torch import Tensor
 
 from sentence_embedder import SentenceTransformer
 from sentence_embedder.features import Features
@@ -39,3 +43,25 @@ def test_a_call_that_is_interrupted(model: SentenceTransformer) -> None:
         model.encode("the cat")
 
     assert torch.is_grad_enabled()
+    assert not torch.is_inference_mode_enabled()
+
+
+_OUTPUTS: dict[str, Callable[[SentenceTransformer, Any], list[Tensor]]] = {
+    "one tensor": lambda model, texts: [model.encode(texts, convert_to_tensor=True)],
+    "scaled": lambda model, texts: [model.encode(texts, convert_to_tensor=True, normalize_embeddings=True)],
+    "a list": lambda model, texts: model.encode(texts, convert_to_numpy=False),
+    "tokens": lambda model, texts: model.encode(texts, output_value="token_embeddings"),
+    "stream": lambda model, texts: [*model.encode_iter(texts, convert_to_tensor=True)],
+    "parts": lambda model, texts: [model.encode_chunks(texts[0], [(0, 3)], convert_to_tensor=True)],
+}
+
+
+@pytest.mark.parametrize("output", _OUTPUTS)
+def test_what_comes_back_is_of_no_mode(output: str, model: SentenceTransformer) -> None:
+    """Tensors can be changed in place, and gradients of what is made of them can be had."""
+    for texts in (["the cat"], ["the cat sat", "a dog"] * 40):
+        for tensor in _OUTPUTS[output](model, texts):
+            weight = torch.ones((), requires_grad=True)
+            (weight * tensor.mul_(2)).square().sum().backward()  # type: ignore[no-untyped-call]
+            assert weight.grad is not None
+            assert weight.grad > 0

@@ -67,6 +67,10 @@ class _Reading:
     encoder: Encoder | None = None
     shadow: nn.Module | None = None
 
+    def is_current(self) -> bool:
+        """Whether the model still looks like that; a stand-in does as long as it is one, as nobody can reach it."""
+        return type(self.model) is StandInModel or self.snapshot.is_current()
+
 
 class Acceleration:
     """Which way a model's batches go, decided anew in each call of ``encode``.
@@ -114,7 +118,7 @@ class Acceleration:
         seen = transformer.model_seen
         reading = self._readings.setdefault(route, Transient()).get(
             make=lambda: _read(seen, self.dtype),
-            holds=lambda kept: kept.model is seen and kept.dtype == self.dtype and kept.snapshot.is_current(),
+            holds=lambda kept: kept.model is seen and kept.dtype == self.dtype and kept.is_current(),
         )
         if reading.shadow is not None:
             return PlainForward(_with_shadow(model, reading.shadow), device, extra)
@@ -127,11 +131,12 @@ class Acceleration:
 
 def _is_stock(model: nn.Sequential) -> bool:
     """Whether the first module is a Transformer as this package wrote it, and nobody looks in between."""
-    if len(model) == 0 or type(model[0]) is not Transformer:
+    first: Any = next(iter(model), None)
+    if type(first) is not Transformer:
         return False
     everywhere: Any = nn.modules.module
     hooks = everywhere._global_forward_hooks or everywhere._global_forward_pre_hooks
-    config = getattr(model[0].model_seen, "config", None)
+    config = getattr(first.model_seen, "config", None)
     wants_more = getattr(config, "output_hidden_states", False) or getattr(config, "output_attentions", False)
     return not (hooks or wants_more) and all(map(is_bare, (model, *model)))
 

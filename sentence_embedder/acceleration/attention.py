@@ -68,7 +68,6 @@ class Attention(Protocol):
         """
 
 
-@dataclass(frozen=True)
 class GroupedAttention:
     """Attention on the CPU: neighbours of equal length are one dense product, nothing is padded.
 
@@ -76,20 +75,14 @@ class GroupedAttention:
         lengths: How many tokens each text has, shape (texts,).
     """
 
-    lengths: NDArray[np.int64]
-    _masks: dict[tuple[Mask, int], Tensor | None] = field(default_factory=dict)
-
-    @cached_property
-    def _groups(self) -> list[tuple[int, int]]:
-        """How many neighbours have the same length, and which."""
-        runs = ((length, sum(1 for _ in run)) for length, run in groupby(self.lengths.tolist()))
-        return [(count, length) for length, count in runs if length > 0]
-
-    @cached_property
-    def _lone(self) -> int:
-        """How many tokens the text has, if there is but one, and few of them; or else -1."""
+    def __init__(self, lengths: NDArray[np.int64]) -> None:
+        runs = ((length, sum(1 for _ in run)) for length, run in groupby(lengths.tolist()))
+        # How many neighbours have the same length, and which.
+        self._groups = [(count, length) for length, count in runs if length > 0]
         texts, tokens = self._groups[0] if len(self._groups) == 1 else (0, 0)
-        return tokens if texts == 1 and tokens < _FEW_TOKENS else -1
+        # How many tokens the text has, if there is but one, and few of them; or else -1.
+        self._lone = tokens if texts == 1 and tokens < _FEW_TOKENS else -1
+        self._masks: dict[tuple[Mask, int], Tensor | None] = {}
 
     def __call__(self, query: Tensor, key: Tensor, value: Tensor, mask: Mask, scale: float) -> Tensor:
         """The attended values."""

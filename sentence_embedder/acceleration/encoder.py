@@ -72,7 +72,7 @@ class FeedForward(Protocol):
     """What happens to each token on its own, added to the residual."""
 
     def plus(self, x: Tensor, residual: Tensor) -> Tensor:
-        """(tokens, dim) → (tokens, dim), in the format of the residual."""
+        """(tokens, dim) → (tokens, dim), in the format of the residual, to which it may be added in place."""
 
 
 @dataclass(frozen=True)
@@ -182,7 +182,7 @@ class SelfAttention:
     rotary: RotaryEmbedding | None = None
 
     def plus(self, x: Tensor, residual: Tensor, batch: Batch) -> Tensor:
-        """(tokens, dim) → (tokens, dim), in the format of the residual."""
+        """(tokens, dim) → (tokens, dim), in the format of the residual, to which it may be added in place."""
         joined = self.qkv(x).view(1, x.shape[0], -1, self.head_dim).transpose(1, 2)
         query, key, value = torch.split_with_sizes(joined, [self.heads, self.key_heads, self.key_heads], dim=1)
         if self.query_norm is not None and self.key_norm is not None:
@@ -281,10 +281,16 @@ class TableEmbedding:
 
     def _rows(self, name: str, table: Tensor, texts: PackedTexts, device: torch.device) -> Tensor:
         if name == "positions":
-            return torch.embedding(table, array_to_device(self._positions(texts), device))
+            return self._rows_of_positions(table, texts, device)
         if name in texts.columns:
             return torch.embedding(table, array_to_device(texts.columns[name], device))
         return table[0]  # a tokenizer that gives no token types means type 0
+
+    def _rows_of_positions(self, table: Tensor, texts: PackedTexts, device: torch.device) -> Tensor:
+        is_lone = len(texts.lengths) == 1 and texts.lengths[0] == texts.tokens
+        if is_lone and self.padding_id is None and texts.tokens <= len(table):
+            return table[: texts.tokens]
+        return torch.embedding(table, array_to_device(self._positions(texts), device))
 
     def _positions(self, texts: PackedTexts) -> NDArray[np.int64]:
         if self.padding_id is None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -69,12 +69,11 @@ class PlainForward:
         """None: batches are padded."""
         return None
 
-    @between_forks()
-    @torch.no_grad()
     def __call__(self, source: BatchSource, rows: Places, least_tokens: int = 0) -> Features:
         """The Features that the modules make of some texts."""
         del least_tokens
-        return self.model(to_device({**source.batch(rows), **self.extra}, self.device))
+        with between_forks(), torch.no_grad():
+            return self.model(to_device({**source.batch(rows), **self.extra}, self.device))
 
 
 @dataclass(frozen=True)
@@ -102,43 +101,47 @@ class PackedForward:
             return _TOKENS_ON_GPU
         return _TOKENS_ON_CPU if self.encoder.dtype == torch.float32 else 2 * _TOKENS_ON_CPU
 
-    @between_forks()
-    @torch.no_grad()
     def __call__(self, source: TokenizedTexts, rows: Places, least_tokens: int = 0) -> Features:
         """The feature that is wanted; with token embeddings which of them are tokens: the others are zeros."""
-        packed = source.packed(rows)
-        real = int(packed.lengths.sum())
-        # Only products on the CPU are made for a size; elsewhere only what has no tokens at all is filled up.
-        size = rounded_up(max(real, least_tokens)) if self.device.type == "cpu" else max(real, 1)
-        tokens = self.encoder(packed.filled_up(size))[:real]
-        pooling = self._packed_pooling if packed.lengths.all() else None
-        if pooling is None:
-            features, following = self._padded(tokens, packed), self.modules
+        with between_forks(), torch.no_grad():
+            packed = source.packed(rows)
+            real = packed.tokens
+            # Only products on the CPU are made for a size; elsewhere only what has no tokens at all is filled up.
+            size = rounded_up(max(real, least_tokens)) if self.device.type == "cpu" else max(real, 1)
+            # No longer than that: who listens to a module that follows may keep what it sees for gradients.
+            with torch.inference_mode():
+                tokens = self.encoder(packed.filled_up(size))
+            features = self._followed(tokens if size == real else tokens[:real], packed)
+        # Batches wait for each other: the rest is not kept until then.
+        wanted = {self.output_value: features[self.output_value]}
+        if self.output_value == "token_embeddings":
+            wanted["attention_mask"] = features["attention_mask"]
+        return wanted
+
+    def _followed(self, tokens: Tensor, packed: PackedTexts) -> Features:
+        """What the modules after the Transformer make of the token embeddings of a batch."""
+        pooling, following = self._packed_pooling, self.modules
+        if pooling is not None and np.count_nonzero(packed.lengths) == len(packed.lengths):
+            made, following = {"sentence_embedding": pooling.packed(tokens, packed.lengths)}, self.modules[1:]
         else:
-            features, following = {"sentence_embedding": pooling.packed(tokens, packed.lengths)}, self.modules[1:]
-        features = {**self.extra, **features}
+            made = self._padded(tokens, packed)
+        features = {**self.extra, **made}
         for module in following:
             features = module(features)
-        # Batches wait for each other: the rest is not kept until then.
-        wanted = (
-            [self.output_value, "attention_mask"]
-            if self.output_value == "token_embeddings"
-            else [self.output_value]
-        )
-        return {name: features[name] for name in wanted}
+        return features
 
-    @cached_property
+    @property
     def _packed_pooling(self) -> Pooling | None:
         """The Pooling, if it takes packed texts, and nobody else needs their token embeddings."""
         pooling = self.modules[0] if self.modules else None
-        if type(pooling) is not Pooling or not pooling.takes_packed:
+        # Elsewhere than on the CPU a sum of packed texts would be made in any order.
+        if type(pooling) is not Pooling or not pooling.takes_packed or self.device.type != "cpu":
             return None
         is_wanted = self.output_value == "sentence_embedding" and all(
             _reads(module) == "sentence_embedding" for module in self.modules[1:]
         )
         leaves_prompt_out = "prompt_length" in self.extra and not pooling.include_prompt
-        # Elsewhere than on the CPU a sum of packed texts would be made in any order.
-        return pooling if is_wanted and not leaves_prompt_out and self.device.type == "cpu" else None
+        return pooling if is_wanted and not leaves_prompt_out else None
 
     def _padded(self, tokens: Tensor, packed: PackedTexts) -> Features:
         """What a Transformer makes of a padded batch."""

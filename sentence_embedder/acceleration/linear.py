@@ -47,7 +47,9 @@ class Linear(Protocol):
         """(tokens, in) → (tokens, out), in the format of x."""
 
     def plus(self, x: Tensor, residual: Tensor) -> Tensor:
-        """The same, without activation, added to a residual (tokens, out), in the format of the residual."""
+        """The same, without activation, added to a residual (tokens, out), in the format of the residual; it may be
+        added in place.
+        """
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ class PlainLinear:
 
     def plus(self, x: Tensor, residual: Tensor) -> Tensor:
         """The same, added to a residual."""
-        return residual + functional.linear(x, self.weight, self.bias)
+        return residual.add_(functional.linear(x, self.weight, self.bias))
 
 
 @dataclass(frozen=True)
@@ -97,8 +99,7 @@ class PackedLinear:
     def plus(self, x: Tensor, residual: Tensor) -> Tensor:
         """The same, added to a residual."""
         if residual.dtype != x.dtype:
-            # A sum of two formats takes torch many times longer than one after a conversion.
-            return self(x).to(residual.dtype).add_(residual)
+            return residual.add_(self(x))
         total: Tensor = _pointwise_binary()(x, residual, self.weight, self.bias, "add")
         return total
 
@@ -148,9 +149,14 @@ def can_pack(dtype: torch.dtype) -> bool:
 
 @cache
 def _pointwise() -> Any:
-    return torch.ops.mkldnn._linear_pointwise.default
+    return _called_at_once(torch.ops.mkldnn._linear_pointwise.default)
 
 
 @cache
 def _pointwise_binary() -> Any:
-    return torch.ops.mkldnn._linear_pointwise.binary
+    return _called_at_once(torch.ops.mkldnn._linear_pointwise.binary)
+
+
+def _called_at_once(overload: Any) -> Any:
+    """An operation of torch without the step of Python before it, of which a lone text takes one a product."""
+    return getattr(overload, "_op", overload)

@@ -24,11 +24,16 @@ class Link:
 
     Args:
         module: The module.
-        accepted: The keyword arguments of ``encode`` that it takes.
+        named: Keyword arguments of ``encode`` that it takes, as the model's files say.
     """
 
     module: nn.Module
-    accepted: frozenset[str]
+    named: Sequence[str] = ()
+
+    @property
+    def accepted(self) -> frozenset[str]:
+        """The keyword arguments of ``encode`` that it takes."""
+        return accepted_kwargs(self.module).union(self.named)
 
     def __call__(self, features: Features, **kwargs: Any) -> Features:
         """What the module makes of Features, with those of the arguments that it takes."""
@@ -42,7 +47,7 @@ class Link:
             yield self
             return
         for module in self.module.modules_of(self.module.route_of(key, task)):
-            yield from Link(module, accepted_kwargs(module)).routed(key, task)
+            yield from Link(module).routed(key, task)
 
     def accepted_on_any_route(self) -> frozenset[str]:
         """The keyword arguments that the module takes, or one inside it."""
@@ -51,15 +56,14 @@ class Link:
 
 
 def links_of(model: nn.Sequential, entries: Mapping[str, ModuleEntry]) -> list[Link]:
-    """The modules of a model, with the arguments that they take: their class says it, or the model's files.
+    """The modules of a model, with the arguments that they take: the modules say it, or the model's files.
 
     Args:
         model: The model.
         entries: Name → what the files say of a module.
     """
     return [
-        Link(module, accepted_kwargs(module).union(entries[name].kwargs if name in entries else ()))
-        for name, module in model._modules.items()
+        Link(module, entries[name].kwargs if name in entries else ()) for name, module in model._modules.items()
     ]
 
 
@@ -99,7 +103,7 @@ class Chain:
     @property
     def is_plain(self) -> bool:
         """Whether no module is given any argument."""
-        return not any(link.accepted & self.kwargs.keys() for link in self.links)
+        return not (self.kwargs and any(link.accepted & self.kwargs.keys() for link in self.links))
 
     def __call__(self, features: Features) -> Features:
         """What the modules make of Features."""

@@ -65,7 +65,7 @@ class SentenceEmbeddings:
     Args:
         texts: Which of the texts are computed, and which are equal to one of these.
         options: What is asked for.
-        dimension: Width of the embeddings, if it is known; for the result of no texts at all.
+        dimension: Width of the embeddings, if it is known; needed only for the result of no texts at all.
         device: Where the modules compute.
         out: The array to put them into, if there is one.
         nonfinite: Told which rows are not finite.
@@ -116,21 +116,24 @@ class SentenceEmbeddings:
         elif rows.shape[1:] != self._rows.shape[1:]:
             what, expected = "embeddings" if self._out is None else "out", (self._texts.count, *rows.shape[1:])
             raise ValueError(f"{what}: expected the shape {expected}, found {tuple(self._rows.shape)}")
+        if rows.device == self._rows.device:
+            self._take(self._texts.computed[places], rows)
+            return
         self._waiting.append((self._texts.computed[places], rows))
-        on_other_device = rows.device != self._rows.device
-        if not on_other_device or sum(len(waiting) for _, waiting in self._waiting) >= _ROWS_ON_DEVICE:
+        if sum(len(waiting) for _, waiting in self._waiting) >= _ROWS_ON_DEVICE:
             self.settle()
 
     def settle(self) -> None:
         """Put the embeddings that wait into their places: only then is it known which are not finite."""
         if self._waiting:
             places, rows = zip(*self._waiting, strict=True)
-            joined = rows[0] if len(rows) == 1 else torch.cat(rows)
-            joined = joined.to(self._rows.device, self._rows.dtype)
-            together = np.concatenate(places)
-            self._nonfinite.look_at(together, joined)
-            _put(self._rows, together, joined)
+            self._take(np.concatenate(places), torch.cat(rows).to(self._rows.device))
             self._waiting.clear()
+
+    def _take(self, places: NDArray[np.int64], rows: Tensor) -> None:
+        rows = rows.to(self._rows.dtype)
+        self._nonfinite.look_at(places, rows)
+        _put(self._rows, places, rows)
 
     def finish(self) -> Rows:
         """All results, in the order of the texts."""

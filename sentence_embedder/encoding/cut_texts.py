@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from sentence_embedder.encoding.inputs import DistinctTexts
 
 Truncation = Literal["warn", "ignore", "error"]
+_TRUNCATIONS: tuple[Truncation, ...] = get_args(Truncation)
 
 
 class CutTexts:
@@ -26,12 +27,17 @@ class CutTexts:
     """
 
     def __init__(self, truncation: Truncation = "warn", limit: int | None = None, start: int = 0) -> None:
-        if truncation not in get_args(Truncation):
-            raise ValueError(f"truncation: expected one of {list(get_args(Truncation))}, found {truncation!r}")
+        if truncation not in _TRUNCATIONS:
+            raise ValueError(f"truncation: expected one of {list(_TRUNCATIONS)}, found {truncation!r}")
         self.truncation = truncation
         self.limit = limit
         self._start = start
         self._places: list[NDArray[np.int64]] = []
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return sum(map(len, self._places))
 
     @property
     def places(self) -> NDArray[np.int64]:
@@ -56,9 +62,10 @@ class CutTexts:
 
     def repeat(self, texts: DistinctTexts) -> None:
         """Take those, too, that are equal to one that was cut."""
-        cut = self.places
-        for places, originals in texts.repeated() if len(cut) else ():
-            self.add(places[np.isin(originals, cut)])
+        if self.count:
+            cut = self.places
+            for places, originals in texts.repeated():
+                self.add(places[np.isin(originals, cut)])
 
     def part(self, start: int, count: int) -> CutTexts:
         """Those among so many texts from a place on, with places among these."""
@@ -69,7 +76,7 @@ class CutTexts:
 
     def told(self, count: int) -> str:
         """What there is to say of them, among so many texts."""
-        return told_of_cuts(len(self.places), count, self.limit)
+        return told_of_cuts(self.count, count, self.limit)
 
 
 def told_of_limit(limit: int | None) -> str:

@@ -73,7 +73,7 @@ class EncodeCall:
             shows_progress: Whether a bar counts them.
         """
         is_rows = self.options.output_value == "sentence_embedding"
-        groups = by_route(texts) if self._has_routes else [RoutedTexts.of_all(texts)]
+        groups = by_route(texts) if self._routers else [RoutedTexts.of_all(texts)]
         engines = [self.engine(group.key) for group in groups]
         # What comes apart for each text, its owner may change; and who tokenises by batches, may count them.
         may_share = is_rows and len(groups) == 1 and engines[0].forward.batch_tokens is not None
@@ -149,11 +149,11 @@ class EncodeCall:
 
     def _quickest(self, chain: Chain, key: str | None, plain: PlainForward) -> Forward:
         """The quickest way through a chain."""
-        around = [self.model, *(module for module in self.model if isinstance(module, Router))]
-        if self.has_own_forward or not chain.is_plain or not all(map(is_bare, around)):
+        routers = self._routers
+        if self.has_own_forward or not chain.is_plain or not all(map(is_bare, (self.model, *routers))):
             return plain
         return self.acceleration.forward(
-            nn.Sequential(*chain.modules) if self._has_routes else self.model,
+            nn.Sequential(*chain.modules) if routers else self.model,
             output_value=self.options.output_value,
             device=self.device,
             extra=plain.extra,
@@ -168,8 +168,8 @@ class EncodeCall:
         return functools.partial(self.model, **kwargs) if kwargs else self.model
 
     @property
-    def _has_routes(self) -> bool:
-        return any(isinstance(module, Router) for module in self.model)
+    def _routers(self) -> list[Router]:
+        return [module for module in self.model if isinstance(module, Router)]
 
 
 def _prompt_length(first: Any, prompt: str) -> int | None:

@@ -113,7 +113,7 @@ class Engine:
         Raises:
             MemoryError: A text does not fit into the memory, although it was tried alone.
         """
-        workers = self._workers()
+        workers = self._workers(len(texts))
         windows = [texts[start : start + _WINDOW] for start in range(0, len(texts), _WINDOW)]
         # Closed at once if anything fails: what threads have begun ends before the error goes on.
         with closing(_ahead(self.tokenize, windows)) as sources:
@@ -125,8 +125,11 @@ class Engine:
                     collector.add(places, features)
                     progress.update(len(places))
 
-    def _workers(self) -> int:
+    def _workers(self, texts: int) -> int:
+        """How many batches of so many texts are computed at the same time."""
         if self.forward.batch_tokens is None or self.device.type != "cpu":
+            return 1
+        if texts == 1 and not self.is_deterministic:  # all threads share it
             return 1
         threads = thread_count()
         if self.is_deterministic or self.longest is None:
@@ -167,7 +170,9 @@ class Engine:
     def _parts(self, batch: _Batch, *, rows: NDArray[np.int64]) -> list[_Computed]:
         """What the model makes of a batch: in one part, or in several if it takes more memory than there is."""
         device, is_alone = str(self.device), len(batch.rows) == 1
-        if self.budget.allows(device, batch.tokens) or (is_alone and not self._is_over_limit(batch)):
+        most = self.budget.most(device)
+        is_allowed = most is None or batch.tokens <= most
+        if is_allowed or (is_alone and not self._is_over_limit(batch)):
             try:
                 return [(batch.places, batch.through(self.forward))]
             except Exception as error:

@@ -171,7 +171,7 @@ class DistinctTexts:
             >>> DistinctTexts.of(["yes", "no", "yes"]).computed
             array([0, 1])
         """
-        if not all(type(item) is str for item in items) or _have_distinct_hashes(items):
+        if len(items) < 2 or not all(type(item) is str for item in items) or _have_distinct_hashes(items):
             return DistinctTexts.every(len(items))
         first: dict[str, int] = {}
         originals = np.fromiter(
@@ -192,6 +192,8 @@ class DistinctTexts:
 
     def repeated(self, at_once: int = 16_384) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
         """The places of texts that are not computed, and of those that they are equal to, some at a time."""
+        if len(self.computed) == self.count:
+            return
         places = np.flatnonzero(self.originals != np.arange(self.count))
         for start in range(0, len(places), at_once):
             some = places[start : start + at_once]

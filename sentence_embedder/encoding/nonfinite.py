@@ -15,6 +15,7 @@ from sentence_embedder.encoding.inputs import DistinctTexts
 logger = logging.getLogger(__name__)
 
 OnNonFinite = Literal["nan", "raise"]
+_WAYS: tuple[OnNonFinite, ...] = get_args(OnNonFinite)
 
 _SHOWN = 5
 
@@ -54,8 +55,8 @@ class NonFiniteRows:
     """
 
     def __init__(self, on_nonfinite: OnNonFinite = "nan") -> None:
-        if on_nonfinite not in get_args(OnNonFinite):
-            raise ValueError(f"on_nonfinite: expected one of {list(get_args(OnNonFinite))}, found {on_nonfinite!r}")
+        if on_nonfinite not in _WAYS:
+            raise ValueError(f"on_nonfinite: expected one of {list(_WAYS)}, found {on_nonfinite!r}")
         self.on_nonfinite = on_nonfinite
         self._places: set[int] = set()
         self._unread: list[tuple[NDArray[np.int64], Tensor]] = []

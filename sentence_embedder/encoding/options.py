@@ -9,6 +9,7 @@ from typing import Any, Literal, TypedDict, get_args
 from sentence_embedder.quantization.precision import Precision, check_precision
 
 OutputValue = Literal["sentence_embedding", "token_embeddings"]
+_OUTPUT_VALUES: tuple[OutputValue | None, ...] = (*get_args(OutputValue), None)
 Container = Literal["numpy", "tensor", "list"]
 
 
@@ -60,9 +61,8 @@ class EncodeOptions:
             raise ValueError(f"batch_size: expected 1 or more, found {self.batch_size!r}")
         if not (self.truncate_dim is None or is_whole(self.truncate_dim)):
             raise ValueError(f"truncate_dim: expected a whole number or None, found {self.truncate_dim!r}")
-        if self.output_value is not None and self.output_value not in get_args(OutputValue):
-            expected = [*get_args(OutputValue), None]
-            raise ValueError(f"output_value: expected one of {expected}, found {self.output_value!r}")
+        if self.output_value not in _OUTPUT_VALUES:
+            raise ValueError(f"output_value: expected one of {list(_OUTPUT_VALUES)}, found {self.output_value!r}")
         check_precision(self.precision)
         if self.output_value is None and self.precision != "float32":
             raise ValueError(

@@ -18,8 +18,8 @@ class TokenBudget:
     Example:
         >>> budget = TokenBudget()
         >>> budget.has_failed("cuda:0", 4096)
-        >>> budget.allows("cuda:0", 2049), budget.allows("cuda:0", 2048), budget.allows("cpu", 4096)
-        (False, True, True)
+        >>> budget.most("cuda:0"), budget.most("cpu")
+        (2048, None)
     """
 
     def __init__(self, limit: int | None = None) -> None:
@@ -31,11 +31,6 @@ class TokenBudget:
         """The most tokens of a batch on a device; None if nothing is known against any number."""
         known = [tokens for tokens in (self.limit, self._fitting.get(device)) if tokens is not None]
         return min(known, default=None)
-
-    def allows(self, device: str, tokens: int) -> bool:
-        """Whether so many tokens may be tried on a device."""
-        most = self.most(device)
-        return most is None or tokens <= most
 
     def has_failed(self, device: str, tokens: int) -> None:
         """Take note that so many tokens did not fit: half of them may be tried from now on."""

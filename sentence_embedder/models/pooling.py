@@ -99,7 +99,7 @@ def _packed_cls(tokens: Tensor, lengths: NDArray[np.int64]) -> Tensor:
 
 def _packed_mean(tokens: Tensor, lengths: NDArray[np.int64]) -> Tensor:
     if len(lengths) == 1:  # a lone text is what callers wait for
-        return tokens.sum(dim=0, keepdim=True) / len(tokens)
+        return tokens.mean(dim=0, keepdim=True)
     texts = torch.from_numpy(np.repeat(np.arange(len(lengths)), lengths))
     sums = tokens.new_zeros(len(lengths), tokens.shape[1]).index_add_(0, texts, tokens)
     return sums.div_(torch.from_numpy(lengths).unsqueeze(-1))
@@ -258,9 +258,10 @@ class Pooling(Module):
         Returns:
             Shape (texts, dim of the embedding), in the format of the tokens.
         """
-        wide = tokens.to(torch.promote_types(tokens.dtype, torch.float32))
+        wide = tokens if tokens.dtype in (torch.float32, torch.float64) else tokens.float()
         pooled = [_PACKED_MODES[mode](wide, lengths) for mode in self.config.pooling_modes]
-        return (pooled[0] if len(pooled) == 1 else torch.cat(pooled, dim=-1)).to(tokens.dtype)
+        joined = pooled[0] if len(pooled) == 1 else torch.cat(pooled, dim=-1)
+        return joined if joined.dtype == tokens.dtype else joined.to(tokens.dtype)
 
     def _tokens(self, features: Features) -> _Tokens:
         embeddings: Tensor = features["token_embeddings"]

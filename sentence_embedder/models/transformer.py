@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 _TEXTS_AT_ONCE = 1024
-_NO_TOKENS = np.empty(0, dtype=np.int32)
 
 
 class Transformer(nn.Module):
@@ -263,7 +262,7 @@ class Transformer(nn.Module):
             for name, rows in tokenized.columns.items():
                 parts.setdefault(name, []).append(np.fromiter(chain.from_iterable(rows), dtype=np.int32))
         return TokenizedTexts(
-            columns={name: np.concatenate([_NO_TOKENS, *arrays]) for name, arrays in parts.items()},
+            columns={name: _joined(arrays) for name, arrays in parts.items()},
             lengths=np.array(lengths, dtype=np.int64),
             pad_values={
                 **dict.fromkeys(parts, 0),
@@ -388,6 +387,10 @@ def _as_columns(texts: Sequence[Any]) -> tuple[list[str | None], list[str], list
         firsts.append(str(first))
         seconds.append(None if second is None else str(second))
     return keys, firsts, seconds
+
+
+def _joined(arrays: Sequence[NDArray[np.int32]]) -> NDArray[np.int32]:
+    return arrays[0] if len(arrays) == 1 else np.concatenate([np.empty(0, dtype=np.int32), *arrays])
 
 
 def _own_limit(config: Any, tokenizer: Any) -> int | None:

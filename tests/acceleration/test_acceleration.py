@@ -111,6 +111,23 @@ def test_whoever_follows_gets_what_it_reads(
         np.testing.assert_allclose(found, expected, atol=1e-5, rtol=1e-5)
 
 
+def test_who_listens_to_what_follows_may_keep_it(tiny_folders: dict[str, Path]) -> None:
+    """A hook inside a module after the Transformer sees tensors of no mode, of which there can be gradients."""
+    dense = models.Dense(32, 8)
+    model = SentenceTransformer(
+        modules=[models.Transformer(str(tiny_folders["bert"])), models.Pooling(32), dense], device="cpu"
+    )
+    seen: list[torch.Tensor] = []
+    dense.linear.register_forward_hook(lambda _, inputs, output: seen.extend([*inputs, output]))
+
+    model.encode(TEXTS)
+    model.encode("a dog")
+
+    assert isinstance(way(model), PackedForward)
+    assert len(seen) == 4
+    assert not any(tensor.is_inference() for tensor in seen)
+
+
 @pytest.mark.parametrize("name", ["bert", "decoder", "decoder-all-modes"])
 @pytest.mark.parametrize(
     "texts", ["", [""], ["", ""], ["", "the cat", ""], [("a", "b"), "the cat", ("", "")]], ids=str
@@ -355,11 +372,21 @@ CHANGES = [
 ]
 
 
+def _load(model: Any) -> None:
+    """Let the model of transformers be read, not what stands in for it."""
+    assert type(model[0].auto_model) is transformers.BertModel
+
+
+@pytest.mark.parametrize("is_loaded", [True, False])
 @pytest.mark.parametrize("change", CHANGES)
 def test_changed_weights_are_noticed(
-    change: Callable[[SentenceTransformer], None], model: SentenceTransformer
+    change: Callable[[SentenceTransformer], None], is_loaded: bool, model: SentenceTransformer
 ) -> None:
-    """Whatever way the weights change after they were read, the next vectors are those of the new weights."""
+    """Whatever way the weights change after they were read, the next vectors are those of the new weights; those of
+    transformers' model were read, or those of what stands in for it.
+    """
+    if is_loaded:
+        _load(model)
     before = model.encode(TEXTS)
     change(model)
 
@@ -374,6 +401,7 @@ class _Doubled(nn.Linear):
 
 def test_a_changed_class_is_noticed(model: SentenceTransformer) -> None:
     """A layer that becomes one of another class computes as that class does, from the next call on."""
+    _load(model)
     before = model.encode(TEXTS)
     model[0].auto_model.encoder.layer[0].output.dense.__class__ = _Doubled
 
@@ -602,6 +630,7 @@ def test_auto_with_the_real_model(minilm: SentenceTransformer) -> None:
 
 def test_a_replaced_dictionary_is_noticed(model: SentenceTransformer) -> None:
     """A module whose dictionaries of parts or hooks are others than before is read anew."""
+    _load(model)
     before = model.encode(TEXTS)
     layer = model[0].auto_model.encoder.layer[0].attention.self.query
     calls: list[Any] = []
