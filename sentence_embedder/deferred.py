@@ -118,8 +118,6 @@ def pending_of(module: nn.Module) -> Pending | None:
 
 def seen(module: nn.Module) -> nn.Module:
     """What can be seen of a module without loading it: the stand-in of one that is deferred, or else itself."""
-    if type(module) is not Deferred:  # which of all modules is asked, and a lone text waits for
-        return module
     pending = pending_of(module)
     return module if pending is None else pending.stand_in
 

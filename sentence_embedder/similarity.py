@@ -21,7 +21,7 @@ Embeddings: TypeAlias = "Tensor | np.ndarray[Any, Any] | Sequence[Any]"
 _Array = TypeVar("_Array", Tensor, np.ndarray[Any, Any])
 
 _SHORTEST = 1e-12
-"""What a length is at least, so that a zero vector is divided by something."""
+"""What a length is at least, so that a zero vector is divided by something; in float16 this is 0, as in torch."""
 
 
 def as_tensor(embeddings: Embeddings) -> Tensor:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from sentence_embedder import SentenceTransformer
+from sentence_embedder import SentenceTransformer, grad_mode
+from sentence_embedder.acceleration.encoder import Encoder
 from sentence_embedder.features import Features
 from sentence_embedder.grad_mode import grad_mode_kept
 
@@ -43,7 +45,36 @@ def test_a_call_that_is_interrupted(model: SentenceTransformer) -> None:
         model.encode("the cat")
 
     assert torch.is_grad_enabled()
+
+
+def test_a_lean_forward_pass_that_is_interrupted(
+    model: SentenceTransformer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Inference mode is over when Ctrl-C comes out of the call, whoever keeps the error, and stays over."""
+
+    def interrupted(*_: Any) -> Tensor:
+        assert torch.is_inference_mode_enabled()
+        raise KeyboardInterrupt
+
+    model.encode("the cat")
+    monkeypatch.setattr(Encoder, "__call__", interrupted)
+
+    with pytest.raises(KeyboardInterrupt) as kept:
+        model.encode("the cat")
+
+    assert torch.is_grad_enabled()
     assert not torch.is_inference_mode_enabled()
+    del kept
+    assert torch.is_grad_enabled()
+    assert not torch.is_inference_mode_enabled()
+
+
+def test_without_the_guard_of_torch(model: SentenceTransformer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A torch that has none of the kind gives the same vectors."""
+    expected = model.encode("the cat")
+    monkeypatch.setattr(grad_mode, "_inference_guard", None)
+
+    assert np.array_equal(model.encode("the cat"), expected)
 
 
 _OUTPUTS: dict[str, Callable[[SentenceTransformer, Any], list[Tensor]]] = {

@@ -41,6 +41,7 @@ def cut_off(work, longest):
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
     except KeyboardInterrupt:
+        assert torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
         return True
     return False
 

@@ -11,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from torch.nn import functional
 
 from sentence_embedder import similarity
 from sentence_embedder.similarity import (
@@ -130,6 +131,18 @@ def test_embeddings_of_different_widths(function: Any) -> None:
 def test_mixed_formats() -> None:
     """Single and double precision are compared in double precision."""
     assert dot_score(np.ones((1, 2)), np.ones((1, 2), np.float32)).dtype == torch.float64
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16])
+def test_scaled_as_torch_does(dtype: torch.dtype) -> None:
+    """Embeddings of length 1 are those of torch, bit for bit, with their gradients."""
+    rows = torch.randn(7, 33, generator=torch.Generator().manual_seed(0)).to(dtype).requires_grad_()
+
+    found, expected = normalize_embeddings(rows), functional.normalize(rows, dim=-1)
+
+    assert torch.equal(found, expected)
+    ours, theirs = (torch.autograd.grad(scaled[:, 0].sum(), rows)[0] for scaled in (found, expected))
+    assert torch.equal(ours, theirs)
 
 
 def test_zero_vectors_are_like_nothing() -> None:

@@ -68,8 +68,11 @@ class _Reading:
     shadow: nn.Module | None = None
 
     def is_current(self) -> bool:
-        """Whether the model still looks like that; a stand-in does as long as it is one, as nobody can reach it."""
-        return type(self.model) is StandInModel or self.snapshot.is_current()
+        """Whether the model still looks like that. A stand-in does: nobody changes it, unless its memory is that of
+        other processes, too.
+        """
+        is_left_alone = type(self.model) is StandInModel and not self.snapshot.is_shared
+        return is_left_alone or self.snapshot.is_current()
 
 
 class Acceleration:

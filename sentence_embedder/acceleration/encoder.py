@@ -202,7 +202,7 @@ class Layer(Protocol):
     """One layer of an encoder."""
 
     def __call__(self, x: Tensor, batch: Batch) -> Tensor:
-        """(tokens, dim) → (tokens, dim)."""
+        """(tokens, dim) → (tokens, dim), maybe in the same memory."""
 
 
 @dataclass(frozen=True)
@@ -257,7 +257,7 @@ class Embedding(Protocol):
     """The first step: token ids → token embeddings."""
 
     def __call__(self, texts: PackedTexts, device: torch.device) -> Tensor:
-        """The embeddings of all tokens, float32, shape (tokens, dim)."""
+        """The embeddings of all tokens, float32, shape (tokens, dim), in memory that nobody else has."""
 
 
 @dataclass(frozen=True)
@@ -289,7 +289,7 @@ class TableEmbedding:
     def _rows_of_positions(self, table: Tensor, texts: PackedTexts, device: torch.device) -> Tensor:
         is_lone = len(texts.lengths) == 1 and texts.lengths[0] == texts.tokens
         if is_lone and self.padding_id is None and texts.tokens <= len(table):
-            return table[: texts.tokens]
+            return table[: texts.tokens]  # the weights themselves, of which a sum is made
         return torch.embedding(table, array_to_device(self._positions(texts), device))
 
     def _positions(self, texts: PackedTexts) -> NDArray[np.int64]:

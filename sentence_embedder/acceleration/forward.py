@@ -22,6 +22,7 @@ from sentence_embedder.features import (
     to_device,
 )
 from sentence_embedder.forks import between_forks
+from sentence_embedder.grad_mode import inference_mode
 from sentence_embedder.models import Pooling
 
 _TOKENS_ON_CPU = 768
@@ -109,7 +110,7 @@ class PackedForward:
             # Only products on the CPU are made for a size; elsewhere only what has no tokens at all is filled up.
             size = rounded_up(max(real, least_tokens)) if self.device.type == "cpu" else max(real, 1)
             # No longer than that: who listens to a module that follows may keep what it sees for gradients.
-            with torch.inference_mode():
+            with inference_mode():
                 tokens = self.encoder(packed.filled_up(size))
             features = self._followed(tokens if size == real else tokens[:real], packed)
         # Batches wait for each other: the rest is not kept until then.
@@ -120,11 +121,11 @@ class PackedForward:
 
     def _followed(self, tokens: Tensor, packed: PackedTexts) -> Features:
         """What the modules after the Transformer make of the token embeddings of a batch."""
-        pooling, following = self._packed_pooling, self.modules
-        if pooling is not None and np.count_nonzero(packed.lengths) == len(packed.lengths):
-            made, following = {"sentence_embedding": pooling.packed(tokens, packed.lengths)}, self.modules[1:]
+        pooling = self._packed_pooling
+        if pooling is None or np.count_nonzero(packed.lengths) < len(packed.lengths):
+            made, following = self._padded(tokens, packed), self.modules
         else:
-            made = self._padded(tokens, packed)
+            made, following = {"sentence_embedding": pooling.packed(tokens, packed.lengths)}, self.modules[1:]
         features = {**self.extra, **made}
         for module in following:
             features = module(features)
@@ -146,7 +147,9 @@ class PackedForward:
     def _padded(self, tokens: Tensor, packed: PackedTexts) -> Features:
         """What a Transformer makes of a padded batch."""
         mask = packed.mask
-        if not mask.all():
+        if mask.all():
+            tokens = tokens.clone()  # of no mode, as what comes below
+        else:
             places = array_to_device(mask.ravel().nonzero()[0], self.device)
             tokens = tokens.new_zeros(mask.size, tokens.shape[-1]).index_copy_(0, places, tokens)
         return {

@@ -99,6 +99,7 @@ class PackedLinear:
     def plus(self, x: Tensor, residual: Tensor) -> Tensor:
         """The same, added to a residual."""
         if residual.dtype != x.dtype:
+            # In place: otherwise a sum of two formats takes torch many times longer.
             return residual.add_(self(x))
         total: Tensor = _pointwise_binary()(x, residual, self.weight, self.bias, "add")
         return total
@@ -149,14 +150,16 @@ def can_pack(dtype: torch.dtype) -> bool:
 
 @cache
 def _pointwise() -> Any:
-    return _called_at_once(torch.ops.mkldnn._linear_pointwise.default)
+    return _unwrapped(torch.ops.mkldnn._linear_pointwise.default)
 
 
 @cache
 def _pointwise_binary() -> Any:
-    return _called_at_once(torch.ops.mkldnn._linear_pointwise.binary)
+    return _unwrapped(torch.ops.mkldnn._linear_pointwise.binary)
 
 
-def _called_at_once(overload: Any) -> Any:
-    """An operation of torch without the step of Python before it, of which a lone text takes one a product."""
+def _unwrapped(overload: Any) -> Any:
+    """An operation of torch without the call of Python around it, for which a lone text waits once a product. It is
+    as private as the operation, and tried with it.
+    """
     return getattr(overload, "_op", overload)

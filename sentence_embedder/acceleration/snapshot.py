@@ -55,6 +55,11 @@ class Snapshot:
             and self._sampled() == self._values
         )
 
+    @property
+    def is_shared(self) -> bool:
+        """Whether other processes can write to the weights: who sends a model to one by torch shares them all."""
+        return any(map(Tensor.is_shared, self._tensors[:1]))
+
     def _is_replaced(self) -> bool:
         """Whether any module has a forward pass that is not its class's."""
         return any(map(operator.contains, self._attributes, repeat("forward")))

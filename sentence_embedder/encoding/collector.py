@@ -127,7 +127,8 @@ class SentenceEmbeddings:
         """Put the embeddings that wait into their places: only then is it known which are not finite."""
         if self._waiting:
             places, rows = zip(*self._waiting, strict=True)
-            self._take(np.concatenate(places), torch.cat(rows).to(self._rows.device))
+            joined = rows[0] if len(rows) == 1 else torch.cat(rows)
+            self._take(np.concatenate(places), joined.to(self._rows.device))
             self._waiting.clear()
 
     def _take(self, places: NDArray[np.int64], rows: Tensor) -> None:

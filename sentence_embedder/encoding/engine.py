@@ -125,11 +125,11 @@ class Engine:
                     collector.add(places, features)
                     progress.update(len(places))
 
-    def _workers(self, texts: int) -> int:
+    def _workers(self, count: int) -> int:
         """How many batches of so many texts are computed at the same time."""
         if self.forward.batch_tokens is None or self.device.type != "cpu":
             return 1
-        if texts == 1 and not self.is_deterministic:  # all threads share it
+        if count == 1 and not self.is_deterministic:  # all threads share it
             return 1
         threads = thread_count()
         if self.is_deterministic or self.longest is None:

@@ -140,7 +140,8 @@ class Transformer(nn.Module):
     @property
     def model_seen(self) -> Any:
         """The model, or as long as nobody has asked for it what stands in for it: has its weights, under the same
-        names, and what of its configuration decides the embeddings.
+        names, and what of its configuration decides the embeddings. It is for looking only: who wants to change a
+        model asks for ``auto_model``.
         """
         model: Any = self._modules["auto_model"]
         return seen(model)

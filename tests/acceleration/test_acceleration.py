@@ -9,6 +9,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from torch import nn
 
 from sentence_embedder import SentenceTransformer, models
 from sentence_embedder.acceleration import acceleration as acceleration_module
-from sentence_embedder.acceleration import dtypes
+from sentence_embedder.acceleration import dtypes, linear
 from sentence_embedder.acceleration.forward import Forward, PackedForward, PlainForward
 from sentence_embedder.features import Features
 from tests.tiny_models import TINY_MODELS
@@ -41,11 +42,12 @@ def is_shadowed(model: SentenceTransformer) -> bool:
 
 
 def assert_like_the_plain_chain(model: SentenceTransformer) -> None:
-    """``encode`` gives what the modules make one after the other."""
-    found = model.encode(TEXTS)  # in evaluation mode from here on
-    with torch.no_grad():
-        expected = model(model.tokenize(TEXTS))["sentence_embedding"]
-    np.testing.assert_allclose(found, expected.numpy(), atol=1e-5, rtol=1e-5)
+    """``encode`` gives what the modules make one after the other, of several texts and of a lone one."""
+    for texts in (TEXTS, TEXTS[-1:]):
+        found = model.encode(texts)  # in evaluation mode from here on
+        with torch.no_grad():
+            expected = model(model.tokenize(texts))["sentence_embedding"]
+        np.testing.assert_allclose(found, expected.numpy(), atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", TINY_MODELS)
@@ -111,20 +113,21 @@ def test_whoever_follows_gets_what_it_reads(
         np.testing.assert_allclose(found, expected, atol=1e-5, rtol=1e-5)
 
 
-def test_who_listens_to_what_follows_may_keep_it(tiny_folders: dict[str, Path]) -> None:
+@pytest.mark.parametrize("feature", ["sentence_embedding", "token_embeddings"])
+def test_who_listens_to_what_follows_may_keep_it(feature: str, tiny_folders: dict[str, Path]) -> None:
     """A hook inside a module after the Transformer sees tensors of no mode, of which there can be gradients."""
-    dense = models.Dense(32, 8)
-    model = SentenceTransformer(
-        modules=[models.Transformer(str(tiny_folders["bert"])), models.Pooling(32), dense], device="cpu"
-    )
+    dense = models.Dense(32, 32, module_input_name=feature, module_output_name=feature)
+    pooling = models.Pooling(32)
+    rest = [pooling, dense] if feature == "sentence_embedding" else [pooling, dense, models.Pooling(32)]
+    model = SentenceTransformer(modules=[models.Transformer(str(tiny_folders["bert"])), *rest], device="cpu")
     seen: list[torch.Tensor] = []
     dense.linear.register_forward_hook(lambda _, inputs, output: seen.extend([*inputs, output]))
 
-    model.encode(TEXTS)
-    model.encode("a dog")
+    for texts in ("a dog", ["a dog", "a cat"], TEXTS):
+        model.encode(texts)
 
     assert isinstance(way(model), PackedForward)
-    assert len(seen) == 4
+    assert len(seen) == 6
     assert not any(tensor.is_inference() for tensor in seen)
 
 
@@ -392,6 +395,41 @@ def test_changed_weights_are_noticed(
 
     assert not np.allclose(model.encode(TEXTS), before, atol=1e-3)
     assert isinstance(way(model), PackedForward)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("can_pack", [True, False])
+@pytest.mark.parametrize("name", TINY_MODELS)
+def test_weights_are_left_as_they_are(
+    name: str, can_pack: bool, dtype: Any, tiny_folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a lean forward pass adds up in place is its own, never the weights, which it may read where they are."""
+    if not can_pack:
+        monkeypatch.setattr(linear, "can_pack", lambda _: False)
+    model = SentenceTransformer(str(tiny_folders[name]), device="cpu", dtype=dtype)
+    before = {name: weight.clone() for name, weight in model.state_dict().items()}
+
+    for texts in (TEXTS, TEXTS[0], ""):
+        model.encode(texts)
+
+    assert isinstance(way(model), PackedForward)
+    assert all(torch.equal(weight, before[name]) for name, weight in model.state_dict().items())
+
+
+@pytest.mark.parametrize("is_changed_by", ["who sends it", "who gets it"])
+def test_weights_that_processes_share(is_changed_by: str, model: SentenceTransformer) -> None:
+    """A model that torch sends to another process has its memory there, too, and notices what is changed there."""
+    model.encode(TEXTS)
+    sent = pickle.loads(ForkingPickler.dumps(model))  # noqa: S301 (our own)
+    before = sent.encode(TEXTS)
+    one, other = (model, sent) if is_changed_by == "who gets it" else (sent, model)
+
+    with torch.no_grad():
+        for weight in other.parameters():
+            weight.mul_(1.5)
+
+    np.testing.assert_array_equal(one.encode(TEXTS), copy.deepcopy(one).encode(TEXTS))
+    assert not np.allclose(one.encode(TEXTS), before, atol=1e-3)
 
 
 class _Doubled(nn.Linear):
