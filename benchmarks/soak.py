@@ -136,10 +136,13 @@ class Soak:
             ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(victim.ident or 0), error)
 
     def _caller(self, step: Callable[[random.Random], None], seed: int) -> None:
-        draw = random.Random(seed)
-        while not self._is_over:
+        draw, goes_on = random.Random(seed), True
+        while goes_on:
+            # With the loop inside, hardly a Ctrl-C finds the thread where it would end it.
             try:
-                self._guarded(lambda: step(draw))
+                while not self._is_over:
+                    self._guarded(lambda: step(draw))
+                goes_on = False
             except KeyboardInterrupt:
                 self.done["interrupted"] += 1
 
