@@ -131,7 +131,7 @@ def _filled_up(rows: Tensor) -> Tensor:
     process, and batches of training come in all sizes.
     """
     count = len(rows)
-    step = max(1, 1 << ((count - 1).bit_length() - 2))
+    step = 1 << max(0, (count - 1).bit_length() - 2)
     missing = -count % step
     return functional.pad(rows, (0, 0, 0, missing)) if missing else rows
 

@@ -48,6 +48,15 @@ def test_outputs_and_gradients_are_those_of_torch(shape: tuple[int, ...], bias: 
         assert torch.allclose(found, expected, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("rows", [1, 2, 3, 4, 5, 511, 512, 513, 514, 515, 1025])
+def test_any_number_of_rows(rows: int) -> None:
+    """Output and gradients are the same to rounding for one row, and for one or two more than are done at once."""
+    quick, plain = (computed(tensors(rows, width=2**20 // 64), quick=quick) for quick in (True, False))
+
+    for found, expected in zip(quick, plain, strict=True):
+        assert torch.allclose(found, expected, atol=1e-2, rtol=1e-3)
+
+
 def test_only_what_is_asked_for_has_a_gradient() -> None:
     """A frozen weight gets none."""
     x, weight, bias = tensors(400)
