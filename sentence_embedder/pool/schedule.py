@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import deque
 from collections.abc import Generator, Sequence
@@ -35,12 +36,15 @@ class Job:
 
     def take(self, most_in_hand: int) -> Task | None:
         """The next task, if there is one and the caller is not too far behind."""
-        if self.returned:
-            return self.returned.popleft()
-        if not self.chunks or self.in_hand >= most_in_hand:
-            return None
-        self.in_hand += 1
-        return Task(self, self.chunks.popleft())
+        # A caller who leaves forgets the job at any moment, in the middle of this, too.
+        with contextlib.suppress(IndexError):
+            if self.returned:
+                return self.returned.popleft()
+            if self.in_hand < most_in_hand:
+                task = Task(self, self.chunks.popleft())
+                self.in_hand += 1
+                return task
+        return None
 
     def forget(self) -> None:
         """Hand out nothing more."""

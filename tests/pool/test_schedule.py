@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
+from collections import deque
 from collections.abc import Generator
 from typing import Any
 
@@ -14,7 +15,7 @@ import pytest
 from sentence_embedder.encoding.options import EncodeOptions
 from sentence_embedder.pool.failure import PoolError, WorkerLostError
 from sentence_embedder.pool.request import Answer, Request
-from sentence_embedder.pool.schedule import Schedule, Task
+from sentence_embedder.pool.schedule import Job, Schedule, Task
 
 REQUEST = Request(EncodeOptions(), {}, print)
 ANSWER = Answer(np.zeros(1, dtype=np.int8), "int8")
@@ -83,6 +84,25 @@ def test_a_slow_caller_is_given_little() -> None:
     assert len(extra) == 1
     answers.close()
     assert not schedule._jobs
+
+
+class _Forgotten(deque[Any]):
+    """A queue that its owner empties as soon as somebody has seen that there is something in it."""
+
+    def __bool__(self) -> bool:
+        is_filled = len(self) > 0
+        self.clear()
+        return is_filled
+
+
+def test_a_caller_may_leave_at_any_moment() -> None:
+    """A job that is forgotten while a worker looks for its next chunk has none, and counts none as handed out."""
+    job = Job(REQUEST, ["text"], chunks=_Forgotten([range(1)]), returned=_Forgotten([range(1)]))
+
+    assert job.take(most_in_hand=2) is None
+    job.forget()
+    assert job.take(most_in_hand=2) is None
+    assert job.in_hand == 0
 
 
 def test_a_lost_chunk_goes_first_and_only_once_again() -> None:
