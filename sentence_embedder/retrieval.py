@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import torch
@@ -15,6 +15,8 @@ from sentence_embedder.similarity import Embeddings, Similarity, as_matrix, cos_
 
 _MAX_SCORES = 2**27
 """How many similarities community detection holds at once at the most: half a GiB in float32."""
+
+_Rows: TypeAlias = "Tensor | NDArray[Any]"
 
 
 class Encodes(Protocol):
@@ -45,8 +47,8 @@ def semantic_search(
     Returns:
         A list per query of ``{"corpus_id": int, "score": float}``, best first.
     """
-    corpus = as_matrix(corpus_embeddings)
-    queries = as_matrix(query_embeddings).to(corpus.device)
+    corpus = _as_rows(corpus_embeddings)
+    queries = as_matrix(query_embeddings).to(_device_of(corpus))
     hits: list[list[dict[str, int | float]]] = []
     for start in range(0, len(queries), query_chunk_size):
         chunk = queries[start : start + query_chunk_size]
@@ -63,14 +65,26 @@ def information_retrieval(*args: Any, **kwargs: Any) -> list[list[dict[str, int 
     return semantic_search(*args, **kwargs)
 
 
+def _as_rows(embeddings: Embeddings) -> _Rows:
+    """Embeddings (texts, dim) as they lie there. Chunks are made ready for use when it is their turn: a file that
+    is mapped to memory is never read as a whole, nor is another format converted as a whole.
+    """
+    is_matrix = isinstance(embeddings, (Tensor, np.ndarray)) and embeddings.ndim == 2
+    return embeddings if is_matrix else as_matrix(embeddings)  # type: ignore[return-value]
+
+
+def _device_of(rows: _Rows) -> torch.device:
+    return rows.device if isinstance(rows, Tensor) else torch.device("cpu")
+
+
 def _nearest(
-    queries: Tensor, corpus: Tensor, top_k: int, chunk_size: int, score_function: Similarity
+    queries: Tensor, corpus: _Rows, top_k: int, chunk_size: int, score_function: Similarity
 ) -> tuple[Tensor, Tensor]:
     """Scores and places of the best entries for each query, best first: (queries, k) twice, k ≤ top_k."""
     best = queries.new_empty(len(queries), 0)
     places = torch.empty(len(queries), 0, dtype=torch.int64, device=queries.device)
     for start in range(0, len(corpus), chunk_size):
-        scores = score_function(queries, corpus[start : start + chunk_size]).detach()
+        scores = score_function(queries, as_matrix(corpus[start : start + chunk_size])).detach()
         chunk_best, chunk_places = scores.topk(min(top_k, scores.shape[1]), dim=1)
         best, places = torch.cat([best, chunk_best], 1), torch.cat([places, chunk_places + start], 1)
         best, order = best.topk(min(top_k, best.shape[1]), dim=1)
@@ -152,10 +166,10 @@ def paraphrase_mining_embeddings(
     Returns:
         ``[score, i, j]`` for each pair, i < j, best first.
     """
-    rows = as_matrix(embeddings)
+    rows = _as_rows(embeddings)
     pairs, pair_scores = np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float64)
     for start in range(0, len(rows), query_chunk_size):
-        chunk = rows[start : start + query_chunk_size]
+        chunk = as_matrix(rows[start : start + query_chunk_size])
         best, places = _nearest(chunk, rows, top_k + 1, corpus_chunk_size, score_function)
         found, found_scores = _as_pairs(start, best.cpu().numpy(), places.cpu().numpy(), top_k, len(rows))
         pairs, pair_scores = np.append(pairs, found), np.append(pair_scores, found_scores)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -53,6 +55,20 @@ class TestSemanticSearch:
             order = np.argsort(-cosines)[:top_k]
             assert [hit["corpus_id"] for hit in row] == order.tolist()
             np.testing.assert_allclose([hit["score"] for hit in row], cosines[order], atol=1e-6)
+
+    def test_a_mapped_file_is_read_in_chunks(self, tmp_path: Path) -> None:
+        """Of a file that may only be read no more than a chunk is in memory at a time."""
+        corpus = _rows(20_000, 1, dim=64)
+        np.save(tmp_path / "corpus.npy", corpus)
+        mapped = np.load(tmp_path / "corpus.npy", mmap_mode="r")
+        tracemalloc.start()
+
+        hits = semantic_search(mapped[:3], mapped, corpus_chunk_size=1000, top_k=2)
+
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert most < corpus.nbytes / 4
+        assert hits == semantic_search(corpus[:3], corpus, corpus_chunk_size=1000, top_k=2)
 
     def test_one_query(self) -> None:
         """A lone query is a vector; ids are ints and scores floats."""
