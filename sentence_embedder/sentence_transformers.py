@@ -1010,7 +1010,7 @@ class SentenceTransformer(nn.Sequential):
 
     @property
     def max_seq_length(self) -> int | None:
-        """The longest input in tokens; what is longer is cut."""
+        """The longest input in tokens; what is longer is cut. See ``get_max_seq_length``."""
         limit: int | None = self._first_module().max_seq_length
         return limit
 
@@ -1019,7 +1019,7 @@ class SentenceTransformer(nn.Sequential):
         self._first_module().max_seq_length = limit
 
     def get_max_seq_length(self) -> int | None:
-        """The longest input in tokens; None if the first module has no limit."""
+        """The longest input in tokens; None if the first module has no limit, infinity for a StaticEmbedding."""
         return getattr(self._first_module(), "max_seq_length", None)
 
     def get_sentence_embedding_dimension(self) -> int | None:
@@ -1084,16 +1084,26 @@ class SentenceTransformer(nn.Sequential):
         return repr(chain).replace("Sequential", type(self).__name__, 1)
 
     def __getitem__(self, idx: Any) -> Any:
-        """A module by its place, or for a slice a model of some of the modules, with the same settings."""
+        """A module by its place, or for a slice a model of some of the modules, with the same settings.
+
+        Ranges that ``calibrate`` found are of the embeddings of all modules: a slice with fewer has none.
+        """
         if not isinstance(idx, slice):
             return super().__getitem__(idx)
         part = type(self).__new__(type(self))
         nn.Module.__init__(part)
         own = {name: value for name, value in self.__dict__.items() if name not in part.__dict__}
-        part.__dict__.update({**own, "prompts": dict(self.prompts)})
-        part.training = self.training
+        its_own = {
+            "prompts": dict(self.prompts),
+            "model_card_data": copy.copy(self.model_card_data),
+            "_placement": Placement(),
+            "_own_batcher": Transient(),
+        }
+        part.__dict__.update({**own, **its_own, "training": self.training})
         for name, module in list(self._modules.items())[idx]:
             part.add_module(name, module)
+        if len(part) < len(self):
+            part.calibration = None
         return part
 
     # ── Many callers ──────────────────────────────────────────────────────────────────────────────────────

@@ -699,6 +699,17 @@ class TestModule:
         _same(part.encode("the cat"), torch.cat([tokens[0], tokens.max(0).values]))
         part.prompts["other"] = "x"
         assert "other" not in whole.prompts
+        part.model_card_data.set_license("mit")
+        assert whole.model_card_data.license is None
+
+    def test_a_slice_keeps_ranges_of_all_modules_only(self, tiny_folders: dict[str, Path]) -> None:
+        """Ranges for int8 are those of the embeddings of all modules: of fewer, nothing is known."""
+        whole = SentenceTransformer(str(tiny_folders["bert-chain"]), device="cpu")
+        whole.calibrate(TEXTS, prompt="")
+
+        _same(whole[:].encode("the cat", precision="int8"), whole.encode("the cat", precision="int8"))
+        with pytest.raises(ValueError, match="calibrate the model"):
+            whole[:2].encode("the cat", precision="int8")
 
     def test_features_go_through_the_modules(self, shared: SentenceTransformer) -> None:
         """Called with features it gives features, with gradients, and leaves those that it was given alone."""
