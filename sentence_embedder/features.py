@@ -153,6 +153,21 @@ class TokenizedTexts:
         return np.cumsum(self.lengths) - self.lengths
 
 
+def feature_of(features: Features, name: str) -> Tensor:
+    """What the modules have made under a name.
+
+    Raises:
+        ValueError: They have not made it.
+    """
+    if name not in features:
+        raise ValueError(
+            f"expected {name} from the modules, found {sorted(features)}: a Transformer makes token_embeddings, "
+            "and of these a Pooling makes one sentence_embedding"
+        )
+    feature: Tensor = features[name]
+    return feature
+
+
 def to_device(features: Mapping[str, Any], device: torch.device) -> Features:
     """The same features with every tensor on the device; what was handed in stays as it is."""
     return {name: _moved(value, device) if isinstance(value, Tensor) else value for name, value in features.items()}

@@ -46,7 +46,7 @@ class CardFacts:
     name: str
     architecture: str
     dimension: int | None
-    max_seq_length: int | None
+    max_seq_length: float | None
     similarity: str
     prompts: Mapping[str, str] = field(default_factory=dict)
     tells_queries_apart: bool = False
@@ -73,7 +73,7 @@ def render(facts: CardFacts) -> str:
         base=f" made from {_model_link(facts)}" if facts.base_model else "",
         tasks=f"Use it for {_line(facts.task_name)}." if facts.task_name else "",
         dimension=facts.dimension or "an unknown number of",
-        max_seq_length=facts.max_seq_length or "any number of",
+        max_seq_length="any number of" if facts.max_seq_length in (None, math.inf) else facts.max_seq_length,
         similarity=_line(facts.similarity),
         more=_more(facts),
         usage=_usage(facts),

@@ -120,6 +120,15 @@ def test_mappings_go_before_names(mappings: Any, task: str | None, route: str) -
 
     assert router.route_of(None, task) == route
     assert router.route_of("query") == "query"  # what a text says itself needs no mapping
+    assert task is None or router.knows(task) is (task != "search" or (None, "text") in mappings)
+
+
+def test_a_task_with_no_route_for_texts() -> None:
+    """Mappings of images lead no text anywhere: ``encode_query`` then names no route, and the default is taken."""
+    router = Router({"text": [Normalize()]}, "text", route_mappings={("query", "image"): "text"})
+
+    assert not router.knows("query")
+    assert router.route_of(None) == "text"
 
 
 def test_a_bag_of_words_has_the_order_of_its_vocabulary(tmp_path: Path) -> None:

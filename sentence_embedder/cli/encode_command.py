@@ -26,6 +26,7 @@ examples:
 
 _PRECISIONS = ("float32", "int8", "uint8", "binary", "ubinary")
 _AFTER_ALL = ("int8", "uint8")
+_SAVE_EVERY = 4096
 _RAY_SUFFIXES = (".parquet", ".csv", ".json", ".jsonl", ".ndjson", "")
 
 
@@ -73,9 +74,8 @@ def _add_encoding(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--save-every",
         type=positive,
-        default=4096,
         metavar="N",
-        help="texts between two saves (default: %(default)s)",
+        help=f"texts between two saves (default: {_SAVE_EVERY})",
     )
 
 
@@ -106,6 +106,7 @@ def _file_encoding(args: argparse.Namespace, model: Any, texts: TextFile, output
     # Unless the model is calibrated, ranges are known at the end: until then embeddings stay as they are.
     is_after_all = args.precision in _AFTER_ALL and model.calibration is None
     kept_as = "float32" if is_after_all else args.precision
+    save_every = args.save_every or _SAVE_EVERY
     return FileEncoding(
         texts=texts,
         output=output,
@@ -113,7 +114,7 @@ def _file_encoding(args: argparse.Namespace, model: Any, texts: TextFile, output
             chunk, precision=kept_as, show_progress_bar=False, truncation=cut, **arguments
         ),
         finished_as=args.precision if is_after_all else None,
-        save_every=args.save_every,
+        save_every=save_every,
         limit=model.get_max_seq_length(),
         truncation=args.truncation,
         settings={
@@ -123,7 +124,7 @@ def _file_encoding(args: argparse.Namespace, model: Any, texts: TextFile, output
             "kind": "query" if args.query else "document" if args.document else None,
             "dtype": args.dtype,
             "device": model.device.type,
-            "save-every": args.save_every,
+            "save-every": save_every,
             "model": fingerprint_of(model),
             "prompts": [model.prompts, model.default_prompt_name],
             "version": __version__,
@@ -150,6 +151,7 @@ def _run_on_ray(args: argparse.Namespace) -> None:
         "--document": args.document,
         "--overwrite": args.overwrite,
         "--precision": args.precision in _AFTER_ALL,
+        "--save-every": args.save_every is not None,
     }
     _check_ray(args, unfit)
     from sentence_embedder.cluster.files import encode_files

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -50,12 +51,13 @@ def _facts(name: str, model: Any, dtype: str) -> dict[str, Any]:
     model.eval()
     parameters = list(model.parameters())
     way = way_of(model, dtype)
+    limit = model.get_max_seq_length()
     return {
         "model": name,
         "base_model": model.model_card_data.base_model,
         "modules": [{"name": module, "class": type(part).__name__} for module, part in model.named_children()],
         "dimension": model.get_embedding_dimension(),
-        "max_seq_length": model.get_max_seq_length(),
+        "max_seq_length": None if limit == math.inf else limit,  # which is no JSON
         "truncate_dim": model.truncate_dim,
         "similarity": model.similarity_fn_name,
         "prompts": model.prompts,

@@ -6,12 +6,14 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 from numpy.typing import NDArray
+
+from sentence_embedder.atomic_folder import flush_entries
 
 _SETTINGS, _STATE, _ROWS, _WHOLE, _LOCK = "settings.json", "state.json", "rows", "whole", "lock"
 
@@ -49,7 +51,6 @@ class Journal:
         """
         wanted = json.loads(json.dumps(settings))
         self._check(wanted, overwrite)
-        self.folder.mkdir(parents=True, exist_ok=True)
         with self._locked():
             found = _read(self.folder / _SETTINGS)
             if found != wanted:
@@ -93,18 +94,33 @@ class Journal:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        """Let one process in at a time, where the system has locks that end with a process."""
+        """Make the folder, and let one process in at a time, where the system has locks that end with a process."""
+        self.folder.mkdir(parents=True, exist_ok=True)
         try:
             import fcntl
         except ImportError:  # Windows
             yield
             return
-        with (self.folder / _LOCK).open("w") as lock:
+        lock = None
+        while lock is None:
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                lock = self._opened_lock(lambda file: fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB))
             except BlockingIOError as error:
                 raise FileExistsError(f"{self.output}: another process is writing it: wait for its end") from error
+        with lock:
             yield
+
+    def _opened_lock(self, take: Callable[[TextIO], None]) -> TextIO | None:
+        """The lock, taken; None if whoever had it has ended just now, and has removed the folder with it."""
+        path = self.folder / _LOCK
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with suppress(FileNotFoundError), ExitStack() as until_taken:
+            lock = until_taken.enter_context(path.open("w"))
+            take(lock)
+            if os.path.samestat(os.fstat(lock.fileno()), path.stat()):
+                until_taken.pop_all()
+                return lock
+        return None
 
     @property
     def rows(self) -> int:
@@ -178,7 +194,7 @@ class Journal:
             self._state = {**self._state, "finished": True}
             _replace(self.folder / _STATE, self._state)
         whole.replace(self.output)
-        _flush_folder(self.output.parent)
+        flush_entries(self.output.parent)
 
 
 def _read(path: Path) -> dict[str, Any] | None:
@@ -196,20 +212,9 @@ def _replace(path: Path, content: Mapping[str, Any]) -> None:
         json.dump(content, file, indent=1)
         _flush(file)
     unfinished.replace(path)
-    _flush_folder(path.parent)
+    flush_entries(path.parent)
 
 
 def _flush(file: Any) -> None:
     file.flush()
     os.fsync(file.fileno())
-
-
-def _flush_folder(folder: Path) -> None:
-    """Let a new name reach the disk, where a folder can be flushed."""
-    if os.name != "posix":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

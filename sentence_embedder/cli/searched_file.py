@@ -103,9 +103,26 @@ def _path(texts: TextFile, maker: str, stamp: str) -> Path:
     """Beside the file, or, where nothing may be written, among the temporary files of this user."""
     folder = texts.path.resolve().parent
     if not os.access(folder, os.W_OK):
-        folder = Path(tempfile.gettempdir()) / f"sentence-embedder-{os.getuid() if hasattr(os, 'getuid') else ''}"
-        folder.mkdir(mode=0o700, exist_ok=True)
+        folder = _own_temporary_folder()
     return folder / f".{texts.path.name}.{maker}-{stamp}{_SUFFIX}"
+
+
+def _own_temporary_folder() -> Path:
+    """A folder among the temporary files that this user alone can write to.
+
+    Raises:
+        PermissionError: It is there, and somebody else has made it, or can write to it.
+    """
+    if os.name != "posix":  # temporary files are each user's own
+        return Path(tempfile.gettempdir())
+    folder = Path(tempfile.gettempdir()) / f"sentence-embedder-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    found = folder.lstat()
+    if found.st_uid != os.getuid() or found.st_mode & 0o022:
+        raise PermissionError(
+            f"{folder}: expected a folder that you alone can write to: remove it, or let TMPDIR name another one"
+        )
+    return folder
 
 
 def _remove_older(kept: Path) -> None:

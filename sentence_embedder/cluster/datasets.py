@@ -83,7 +83,7 @@ def encode_dataset(
     ray = connected_ray()
     resources = Resources(num_cpus, num_gpus)
     cores = ray.cluster_resources().get("CPU", 0)
-    if concurrency is not None and not 1 <= concurrency < cores / num_cpus:
+    if concurrency is not None and not (concurrency >= 1 and concurrency * num_cpus < cores):
         raise ValueError(
             f"concurrency={concurrency}: expected at least 1, and of {cores:g} cores one left for reading the "
             "dataset, without which the actors would wait for ever"

@@ -87,12 +87,15 @@ def encode_files(
         ImportError: Ray is not installed.
         TypeError: The model's modules do not take an argument.
         ValueError: The folder has files of another model, made with other arguments, or of files that have changed;
-            it is among the folders to read; a file has no such column; or an argument has no meaning here.
+            it is among the folders to read; a file has no such column; an argument has no meaning here; or there
+            would be no actor.
 
     Example:
         >>> encode_files("in/", "out/", model, num_gpus=1)  # doctest: +SKIP
         EncodedFiles(blocks=50, rows=1000000, skipped=0)
     """
+    if concurrency is not None and concurrency < 1:
+        raise ValueError(f"concurrency={concurrency}: expected at least 1")
     embeddings = EmbeddingColumn.of(model, column, output_column, arguments)
     folder = Place.at(output)
     paths = [paths] if isinstance(paths, str) else paths

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
@@ -13,7 +14,7 @@ from torch import Tensor
 from sentence_embedder.encoding.inputs import DistinctTexts
 from sentence_embedder.encoding.nonfinite import NonFiniteError, NonFiniteRows
 from sentence_embedder.encoding.options import EncodeOptions
-from sentence_embedder.features import Features, Places, array_to_device, memory_of
+from sentence_embedder.features import Features, Places, array_to_device, feature_of, memory_of
 from sentence_embedder.quantization.precision import (
     as_numpy,
     check_calibration,
@@ -103,7 +104,7 @@ class SentenceEmbeddings:
 
     def add(self, places: Places, features: Features) -> None:
         """Take a batch."""
-        rows = truncate_embeddings(_feature(features, "sentence_embedding"), self._options.truncate_dim)
+        rows = truncate_embeddings(feature_of(features, "sentence_embedding"), self._options.truncate_dim)
         if self._options.normalize_embeddings:
             rows = normalize_embeddings(rows)
         self.put(places, rows)
@@ -207,7 +208,7 @@ _OUTPUT_FORMATS: Mapping[str, tuple[str, ...]] = {
 """Precision → the formats that an ``out`` may have."""
 
 
-class _PerText:
+class _PerText(ABC):
     """Results that are one object a text, in a list.
 
     Args:
@@ -227,13 +228,27 @@ class _PerText:
         """Take the objects of some texts."""
         for place, result in zip(places, results, strict=True):
             self._rows[place] = result
+        if len(results):
+            flags = torch.stack([torch.isfinite(self._embeddings_of(result)).all() for result in results])
+            self._nonfinite.add(np.asarray(places, dtype=np.int64), flags)
 
-    def settle(self) -> None:
+    def settle(self) -> None:  # noqa: B027  # there is nothing to override
         """Nothing waits."""
 
-    def finish(self) -> Rows:
+    def finish(self) -> list[Any]:
         """All results, in the order of the texts."""
+        for place in self._nonfinite.places.tolist():
+            result = self._rows[place]
+            self._rows[place] = self._with(result, torch.full_like(self._embeddings_of(result), float("nan")))
         return self._rows
+
+    @abstractmethod
+    def _embeddings_of(self, result: Any) -> Tensor:
+        """The part of a result that is to be finite."""
+
+    @abstractmethod
+    def _with(self, result: Any, embeddings: Tensor) -> Any:
+        """The result with other embeddings in it."""
 
 
 class TokenEmbeddings(_PerText):
@@ -244,23 +259,24 @@ class TokenEmbeddings(_PerText):
 
     def add(self, places: Places, features: Features) -> None:
         """Take a batch."""
-        tokens, masks = _feature(features, "token_embeddings"), _feature(features, "attention_mask")
+        tokens, masks = feature_of(features, "token_embeddings"), feature_of(features, "attention_mask")
         self.put(places, [tokens_of_text[mask.bool()] for tokens_of_text, mask in zip(tokens, masks, strict=True)])
 
-    def put(self, places: Places, results: Sequence[Tensor]) -> None:
-        """Take the matrices of some texts."""
-        super().put(places, results)
-        if len(results):
-            flags = torch.stack([torch.isfinite(matrix).all() for matrix in results])
-            self._nonfinite.add(np.asarray(places, dtype=np.int64), flags)
-
-    def finish(self) -> Rows:
+    def finish(self) -> list[Any]:
         """All results, in the order of the texts."""
-        for place in self._nonfinite.places.tolist():
-            self._rows[place] = torch.full_like(self._rows[place], float("nan"))
-        if self._options.precision == "float32":
-            return super().finish()
-        return list(quantize_matrices(self._rows, self._options.precision))
+        rows, precision, nonfinite = super().finish(), self._options.precision, self._nonfinite.places
+        if precision == "float32":
+            return rows
+        if len(nonfinite):
+            raise NonFiniteError(nonfinite, rows, precision=precision)
+        return list(quantize_matrices(rows, precision))
+
+    def _embeddings_of(self, result: Tensor) -> Tensor:
+        return result
+
+    def _with(self, result: Tensor, embeddings: Tensor) -> Tensor:
+        del result
+        return embeddings
 
 
 class AllFeatures(_PerText):
@@ -268,11 +284,17 @@ class AllFeatures(_PerText):
 
     def add(self, places: Places, features: Features) -> None:
         """Take a batch."""
-        cut = truncate_embeddings(_feature(features, "sentence_embedding"), self._options.truncate_dim)
+        cut = truncate_embeddings(feature_of(features, "sentence_embedding"), self._options.truncate_dim)
         features = {**features, "sentence_embedding": cut}
         count = len(places)
         rows = ({name: _row_of(value, row, count) for name, value in features.items()} for row in range(count))
         self.put(places, list(rows))
+
+    def _embeddings_of(self, result: Features) -> Tensor:
+        return feature_of(result, "sentence_embedding")
+
+    def _with(self, result: Features, embeddings: Tensor) -> Features:
+        return {**result, "sentence_embedding": embeddings}
 
 
 def collector_for(
@@ -290,17 +312,8 @@ def collector_for(
         return SentenceEmbeddings(texts, options, dimension, device, out, nonfinite=nonfinite, ranges=ranges)
     if out is not None:
         _check_output(out, texts.count, options)
-    return TokenEmbeddings(texts, options, nonfinite) if options.output_value else AllFeatures(texts, options)
-
-
-def _feature(features: Features, name: str) -> Tensor:
-    if name not in features:
-        raise ValueError(
-            f"expected {name} from the modules, found {sorted(features)}: a Transformer makes token_embeddings, "
-            "and of these a Pooling makes one sentence_embedding"
-        )
-    feature: Tensor = features[name]
-    return feature
+    per_text = TokenEmbeddings if options.output_value else AllFeatures
+    return per_text(texts, options, nonfinite)
 
 
 def _row_of(value: Any, row: int, count: int) -> Any:

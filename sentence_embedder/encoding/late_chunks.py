@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from sentence_embedder.devices import module_device
-from sentence_embedder.features import Features, to_device
+from sentence_embedder.features import Features, feature_of, to_device
 from sentence_embedder.models import Transformer
 
 Span = tuple[int, int]
@@ -33,9 +33,10 @@ def chunk_embeddings(modules: Sequence[nn.Module], text: str, spans: Sequence[Sp
     Raises:
         ValueError: The chain begins otherwise, or a span lies outside of the text, or has no token that is kept.
     """
-    first, *rest = modules
+    first, rest = next(iter(modules), None), modules[1:]
     if not isinstance(first, Transformer) or not rest:
-        raise ValueError(f"chunks: expected a Transformer and a Pooling first, found {type(first).__name__}")
+        found = [type(module).__name__ for module in modules]
+        raise ValueError(f"chunks: expected a Transformer and a Pooling first, found {found}")
     _check(text, spans)
     device = module_device(first)
     features = first(to_device(first.tokenize([prompt + text]), device))
@@ -51,8 +52,7 @@ def chunk_embeddings(modules: Sequence[nn.Module], text: str, spans: Sequence[Sp
     }
     for module in rest:
         chunks = module(chunks)
-    embeddings: Tensor = chunks["sentence_embedding"]
-    return embeddings
+    return feature_of(chunks, "sentence_embedding")
 
 
 def _check(text: str, spans: Sequence[Span]) -> None:

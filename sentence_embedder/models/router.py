@@ -81,7 +81,7 @@ class Router(nn.Module):
 
     def knows(self, task: str) -> bool:
         """Whether a task leads to a route."""
-        return task in self.sub_modules or any(key[0] in (task, None) for key in self.route_mappings)
+        return task in self.sub_modules or self._mapped(task) is not None
 
     def route_of(self, key: str | None, task: str | None = None) -> str | None:
         """The route of a text.
@@ -99,9 +99,9 @@ class Router(nn.Module):
         if key is not None and key in self.sub_modules:
             return key
         name = task if key is None else key
-        for pair in ((name, "text"), (name, None), (None, "text"), (None, None)):
-            if pair in self.route_mappings:
-                return self.route_mappings[pair]
+        mapped = self._mapped(name)
+        if mapped is not None:
+            return mapped
         if name is not None and name in self.sub_modules:
             return name
         if name is not None:
@@ -112,6 +112,11 @@ class Router(nn.Module):
                 "allow_empty_key is False"
             )
         return self.default_route
+
+    def _mapped(self, task: str | None) -> str | None:
+        """The route that the mappings name for texts of a task."""
+        pairs = ((task, "text"), (task, None), (None, "text"), (None, None))
+        return next((self.route_mappings[pair] for pair in pairs if pair in self.route_mappings), None)
 
     def modules_of(self, route: str | None) -> Sequence[nn.Module]:
         """The modules of a route, in their order."""

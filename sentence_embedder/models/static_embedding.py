@@ -167,7 +167,7 @@ class StaticEmbedding(nn.Module):
 
     @property
     def max_seq_length(self) -> float:
-        """Texts are never cut."""
+        """Infinity: texts are never cut."""
         return float("inf")
 
 

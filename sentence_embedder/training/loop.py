@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
+from functools import partial
 from numbers import Real
 from pathlib import Path
 from typing import Any
@@ -55,8 +56,12 @@ class TrainingError(RuntimeError):
     def __init__(self, message: str, *, step: int, checkpoint: str | None) -> None:
         remedy = f"The last checkpoint is {checkpoint}" if checkpoint else "There is no checkpoint"
         super().__init__(f"{message}. The weights are those before it. {remedy}")
+        self._message = message
         self.step = step
         self.checkpoint = checkpoint
+
+    def __reduce__(self) -> tuple[Callable[..., TrainingError], tuple[str]]:
+        return partial(TrainingError, step=self.step, checkpoint=self.checkpoint), (self._message,)
 
 
 def train(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from numpy.testing import assert_array_equal
 from pyarrow import parquet
 
 from sentence_embedder import SentenceTransformer
+from sentence_embedder.cli.journal import Journal
 from sentence_embedder.cli.model_options import load_model
 from tests.cli.conftest import TEXTS, Run
 
@@ -351,6 +353,30 @@ def test_one_process_writes(many_texts: Path, run: Run, bert: Path) -> None:
     assert error == "sentence-embedder: interrupted: the same command goes on where it was\n"
 
 
+def test_a_lock_that_was_removed_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever opens the lock while the process that had it removes it with its folder takes another one."""
+    fcntl = pytest.importorskip("fcntl")
+    journal = Journal(tmp_path / "out.npy")
+    take, taken = fcntl.flock, list[Any]()
+
+    def removed_before(file: Any, flags: int) -> None:
+        if not taken:
+            shutil.rmtree(journal.folder)
+        taken.append(file)
+        take(file, flags)
+
+    monkeypatch.setattr(fcntl, "flock", removed_before)
+
+    with journal.opened({}, overwrite=False):
+        assert len(taken) == 2
+        assert (journal.folder / "lock").exists()
+        with (
+            pytest.raises(FileExistsError, match="another process is writing it"),
+            Journal(tmp_path / "out.npy").opened({}, overwrite=False),
+        ):
+            pass
+
+
 # ── Ray ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -359,6 +385,7 @@ def test_one_process_writes(many_texts: Path, run: Run, bert: Path) -> None:
     [
         (["in.parquet", "out", "--query"], "does not take --query"),
         (["in.parquet", "out", "--precision", "int8", "--overwrite"], "does not take --overwrite, --precision"),
+        (["in.parquet", "out", "--save-every", "4096"], "does not take --save-every"),
         (["in.parquet", "out.npy"], "writes a folder of Parquet files"),
         (["in.txt", "out"], r"reads .parquet, .csv, .json"),
     ],

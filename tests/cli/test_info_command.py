@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from sentence_embedder import SentenceTransformer
-from sentence_embedder.models import BoW, Router
+from sentence_embedder.models import BoW, Router, StaticEmbedding
 from tests.cli.conftest import Run
 from tests.tiny_models import TINY_MODELS, write_model
 
@@ -79,6 +81,17 @@ def test_what_is_no_transformer_is_a_reason(run: Run, tmp_path: Path) -> None:
     SentenceTransformer(modules=[BoW(["cat", "dog"])]).save(str(tmp_path / "bow"))
 
     assert "no Transformer but BoW" in _facts(run, tmp_path / "bow")["encode"]["why_not_packed"]
+
+
+def test_no_limit_is_none(run: Run, model: SentenceTransformer, tmp_path: Path) -> None:
+    """A StaticEmbedding, whose limit is infinite, has none: JSON has no such number, and people no such word."""
+    static = SentenceTransformer(modules=[StaticEmbedding(model.tokenizer, torch.ones(len(model.tokenizer), 6))])
+    static.save(str(tmp_path / "static"))
+
+    assert static.max_seq_length == math.inf
+    assert _facts(run, tmp_path / "static")["max_seq_length"] is None
+    assert "longest text  no limit" in " ".join(run("info", tmp_path / "static").out.split(" ")).replace("   ", " ")
+    assert "any number of tokens" in (tmp_path / "static" / "README.md").read_text()
 
 
 def test_a_router_is_not_guessed_at(run: Run, bert: Path, tmp_path: Path) -> None:

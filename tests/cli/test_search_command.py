@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from sentence_embedder import SentenceTransformer
+from sentence_embedder.cli import searched_file
 from sentence_embedder.util import semantic_search
 from tests.cli.conftest import TEXTS, Run
 
@@ -97,6 +98,18 @@ def test_a_folder_may_be_read_only(
 
     assert _kept(texts.parent) == []
     assert len(list((tmp_path / "temporary").glob("*/.texts.txt.*"))) == 1
+
+
+@pytest.mark.skipif(os.name != "posix", reason="folders of other users")
+def test_a_folder_of_others_is_not_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A temporary folder that others can write to is an error that names the remedy."""
+    monkeypatch.setattr("sentence_embedder.cli.searched_file.tempfile.gettempdir", lambda: str(tmp_path))
+    folder = searched_file._own_temporary_folder()
+    assert folder.stat().st_mode & 0o777 == 0o700
+    folder.chmod(0o777)
+
+    with pytest.raises(PermissionError, match="you alone can write to: remove it, or let TMPDIR name another"):
+        searched_file._own_temporary_folder()
 
 
 def test_queries_come_from_the_input(run: Run, bert: Path, texts: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -382,5 +382,7 @@ def test_actors_that_leave_no_core(bert: SentenceTransformer) -> None:
     for concurrency in (0, 2):
         with pytest.raises(ValueError, match=f"concurrency={concurrency}"):
             encode_dataset(dataset, bert, concurrency=concurrency)
+    with pytest.raises(ValueError, match="concurrency=0"):
+        encode_files("in", "out", bert, concurrency=0)
     with pytest.raises(ValueError, match="expected a machine with"):
         RayPool(bert, num_cpus=2)

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from sentence_embedder import SentenceTransformer, models
 from sentence_embedder.models import Transformer
@@ -91,8 +92,19 @@ def test_a_model_that_begins_otherwise() -> None:
     """Parts need tokens."""
     bag = SentenceTransformer(modules=[models.BoW(["the", "cat"])], device="cpu")
 
-    with pytest.raises(ValueError, match="expected a Transformer and a Pooling first, found BoW"):
+    with pytest.raises(ValueError, match=r"expected a Transformer and a Pooling first, found \['BoW'\]"):
         bag.encode_chunks("the cat", [(0, 3)])
+
+
+def test_a_model_without_pooling(model: SentenceTransformer) -> None:
+    """Parts are what a Pooling makes of their tokens: without one, what is missing is named."""
+    alone = SentenceTransformer(modules=[model[0]], device="cpu")
+    unpooled = SentenceTransformer(modules=[model[0], nn.Identity()], device="cpu")
+
+    with pytest.raises(ValueError, match=r"expected a Transformer and a Pooling first, found \['Transformer'\]"):
+        alone.encode_chunks("the cat", [(0, 3)])
+    with pytest.raises(ValueError, match="sentence_embedding"):
+        unpooled.encode_chunks("the cat", [(0, 3)])
 
 
 @pytest.mark.parametrize("text", ["İstanbul the cat", "  ẞ the İİ cat \n", "the cat", ""])

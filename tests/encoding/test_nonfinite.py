@@ -147,6 +147,27 @@ def test_token_embeddings(poisoned: SentenceTransformer) -> None:
         poisoned.encode(TEXTS, output_value="token_embeddings", on_nonfinite="raise")
 
 
+@pytest.mark.parametrize("precision", ["int8", "binary"])
+def test_token_embeddings_in_other_precisions(poisoned: SentenceTransformer, precision: str) -> None:
+    """There is no NaN among integers: the error has the embeddings of all tokens in float32."""
+    with pytest.raises(NonFiniteError, match=f"precision='float32', unlike {precision}, returns them") as caught:
+        poisoned.encode(TEXTS, output_value="token_embeddings", precision=precision)
+
+    assert caught.value.rows.tolist() == POISONED
+    torch.testing.assert_close(
+        caught.value.embeddings[3], poisoned.encode(TEXTS[3], output_value="token_embeddings")
+    )
+
+
+def test_all_features(poisoned: SentenceTransformer) -> None:
+    """Among all features of a text, the sentence embedding is looked at."""
+    features = poisoned.encode(TEXTS, output_value=None)
+
+    assert [row for row, each in enumerate(features) if each["sentence_embedding"].isnan().all()] == POISONED
+    with pytest.raises(NonFiniteError, match="rows 1, 4, 5"):
+        poisoned.encode(TEXTS, output_value=None, on_nonfinite="raise")
+
+
 def test_by_processes(poisoned: SentenceTransformer) -> None:
     """Rows are those of the call, whichever process has computed them."""
     with poisoned.start_multi_process_pool(["cpu"]) as pool, pytest.raises(NonFiniteError) as caught:

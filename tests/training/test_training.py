@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import pickle
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -668,6 +669,8 @@ def test_a_loss_that_is_not_finite_stops_training(
     assert raised.value.step == 3
     assert raised.value.checkpoint == str(tmp_path / "2")
     assert str(tmp_path / "2") in str(raised.value)
+    again = pickle.loads(pickle.dumps(raised.value))  # noqa: S301
+    assert (str(again), again.step, again.checkpoint) == (str(raised.value), 3, raised.value.checkpoint)
     assert difference(weights(model), weights(other)) == 0
     assert all(parameter.grad is None for parameter in model.parameters())
 
