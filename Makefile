@@ -1,6 +1,6 @@
 # make demo: real embeddings of real sentences. make test: the whole test-suite. Both do all the set-up.
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check test-reference test-clients golden bench docs clean
+.PHONY: help install demo walk test check test-reference test-clients golden bench docs clean
 
 PYTHON ?= python3
 VENV := .venv

@@ -1263,7 +1263,8 @@ class SentenceTransformer(nn.Sequential):
             warmup_steps: During how many steps it rises.
             optimizer_class: The optimizer; each objective has its own.
             optimizer_params: Its arguments.
-            weight_decay: The weight decay of all weights but biases and norms.
+            weight_decay: The weight decay of all weights but those with ``bias`` or ``LayerNorm.weight`` in their
+                names, as in sentence-transformers: norms of other names decay, too.
             evaluation_steps: After how many steps within an epoch the model is judged, too; 0 for never.
             output_path: The folder for the model, and in ``eval`` for what the evaluator writes. None for nowhere.
             save_best_model: Whether the model is saved whenever its score is the best yet; else, and without an

@@ -76,13 +76,11 @@ BETWEEN_PARTS = {
     ("cluster", "pool"),
     ("pool", "encoding"),
     ("serving", "encoding"),
-    ("saved_model", "hub"),
     ("training", "acceleration"),
     ("saved_model", "module_classes"),
 }
-"""The only imports between parts of one layer, leaves aside: those between engines, of what is run,
-and of the checkpoints that a
-loss loads or looks into."""
+"""The only imports between parts of one layer, leaves aside: those between engines, of what is run, and of the
+checkpoints that a loss loads or looks into."""
 
 RUNTIME = {"huggingface_hub", "numpy", "safetensors", "torch", "tqdm", "transformers"}
 OUTSIDE_THEIR_HOME = {

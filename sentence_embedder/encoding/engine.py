@@ -28,6 +28,7 @@ _WINDOW = 16_384
 """How many texts are tokenised at a time, while the model computes those before them."""
 
 _FEW_BATCHES = 8
+"""After so many batches of a window, the last one is filled up to the size of the one before it."""
 
 OnCut = Callable[[NDArray[np.int64]], None]
 """Told the rows of some texts."""

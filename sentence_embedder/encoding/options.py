@@ -34,7 +34,7 @@ class EncodeOptions:
     """What a call of ``encode`` asks for, checked before any work is done.
 
     Args:
-        batch_size: How many texts go through the model at once.
+        batch_size: Bounds memory: no more tokens are in work than so many texts of ``max_seq_length`` have.
         output_value: ``"sentence_embedding"``, ``"token_embeddings"``, or None for all features.
         precision: The number format of the result.
         container: What sentence embeddings are returned in.

@@ -100,7 +100,7 @@ class RerankingEvaluator(MeasuringEvaluator):
             found.append(
                 (
                     average_precision(labels, scores),
-                    reciprocal_rank(ranked.tolist(), int(labels.sum()), self.at_k),
+                    reciprocal_rank(ranked.tolist(), self.at_k),
                     normalized_gain(labels, scores, self.at_k),
                 )
             )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -214,18 +213,19 @@ class InformationRetrievalEvaluator(MeasuringEvaluator):
     def _metrics(self, found: Sequence[Hits]) -> dict[str, float]:
         """The metrics of all queries: means of those of each."""
         relevant = [set(self.relevant_docs[key]) for key in self.queries]
-        ranked = [[key in wanted for _, key in hits] for hits, wanted in zip(found, relevant, strict=True)]
-        counts = [len(wanted) for wanted in relevant]
+        ranked = [
+            ([key in wanted for _, key in hits], len(wanted)) for hits, wanted in zip(found, relevant, strict=True)
+        ]
         kinds: list[tuple[str, Sequence[int], Callable[[list[bool], int, int], float]]] = [
             ("accuracy", self.accuracy_at_k, lambda hits, _, k: float(any(hits[:k]))),
             ("precision", self.precision_recall_at_k, lambda hits, _, k: sum(hits[:k]) / k),
             ("recall", self.precision_recall_at_k, lambda hits, count, k: sum(hits[:k]) / count),
             ("ndcg", self.ndcg_at_k, normalized_gain),
-            ("mrr", self.mrr_at_k, reciprocal_rank),
+            ("mrr", self.mrr_at_k, lambda hits, _, k: reciprocal_rank(hits, k)),
             ("map", self.map_at_k, average_precision),
         ]
         return {
-            f"{kind}@{k}": sum(map(partial(_of, metric, k=k), ranked, counts)) / len(ranked)
+            f"{kind}@{k}": sum(metric(*of_query, k) for of_query in ranked) / len(ranked)
             for kind, at_k, metric in kinds
             for k in at_k
         }
@@ -239,38 +239,30 @@ class InformationRetrievalEvaluator(MeasuringEvaluator):
             yield from ((f"{kind}@{k}", f"{kind.lower()}@{k}") for k in at_k)
 
 
-def _of(metric: Callable[[list[bool], int, int], float], hits: list[bool], count: int, *, k: int) -> float:
-    return metric(hits, count, k)
-
-
-def reciprocal_rank(hits: Sequence[bool], count: int, k: int) -> float:
+def reciprocal_rank(hits: Sequence[bool], k: int) -> float:
     """1 / rank of the first that is relevant among the first k; 0 if there is none.
 
     Args:
         hits: Whether each document found is relevant, the best first.
-        count: How many are relevant.
         k: How many are looked at.
 
     Example:
-        >>> reciprocal_rank([False, True, True], 2, 10)
+        >>> reciprocal_rank([False, True, True], 10)
         0.5
     """
-    del count
     return next((1 / rank for rank, hit in enumerate(hits[:k], 1) if hit), 0.0)
 
 
 def normalized_gain(hits: Sequence[bool], count: int, k: int) -> float:
     """Σ 1 / log₂(rank + 1) over those that are relevant among the first k, as a share of the best there can be
-    (Järvelin and Kekäläinen 2002); arguments as for ``reciprocal_rank``.
+    (Järvelin and Kekäläinen 2002); of all documents ``count`` are relevant.
     """
     gain = sum(1 / math.log2(rank + 1) for rank, hit in enumerate(hits[:k], 1) if hit)
     return gain / sum(1 / math.log2(rank + 1) for rank in range(1, min(count, k) + 1))
 
 
 def average_precision(hits: Sequence[bool], count: int, k: int) -> float:
-    """The mean of the precision at each that is relevant among the first k; arguments as for
-    ``reciprocal_rank``.
-    """
+    """The mean of the precision at each that is relevant among the first k; of all documents ``count`` are."""
     total = found = 0.0
     for rank, hit in enumerate(hits[:k], 1):
         if hit:

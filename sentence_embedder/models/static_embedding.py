@@ -64,7 +64,7 @@ class StaticEmbedding(nn.Module):
         try:
             from model2vec import StaticModel
         except ImportError as error:
-            raise ImportError("from_model2vec: expected the package model2vec: pip install model2vec") from error
+            raise ImportError(_no_model2vec("from_model2vec")) from error
         return cls._of_model2vec(StaticModel.from_pretrained(model_id_or_path))
 
     @classmethod
@@ -91,9 +91,7 @@ class StaticEmbedding(nn.Module):
         try:
             from model2vec.distill import distill
         except ImportError as error:
-            raise ImportError(
-                "from_distillation: expected the package model2vec: pip install 'model2vec[distill]'"
-            ) from error
+            raise ImportError(_no_model2vec("from_distillation")) from error
         words = None if vocabulary is None else list(vocabulary)
         return cls._of_model2vec(distill(model_name, vocabulary=words, device=device, pca_dims=pca_dims, **kwargs))
 
@@ -193,6 +191,10 @@ class Bags:
             "input_ids": torch.from_numpy(packed.columns["input_ids"]),
             "offsets": torch.from_numpy(np.cumsum(packed.lengths) - packed.lengths),
         }
+
+
+def _no_model2vec(method: str) -> str:
+    return f"{method}: expected model2vec: pip install 'sentence_embedder[static]'"
 
 
 def _folded(embeddings: Any, mapping: Any, weights: Any) -> Tensor:

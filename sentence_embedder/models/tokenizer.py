@@ -220,5 +220,5 @@ def _word_tokenize() -> Any:
     try:
         from nltk import word_tokenize
     except ImportError as error:
-        raise ImportError("PhraseTokenizer: expected NLTK, which splits the words: pip install nltk") from error
+        raise ImportError("PhraseTokenizer: expected NLTK: pip install 'sentence_embedder[phrases]'") from error
     return word_tokenize

@@ -173,18 +173,17 @@ class Batcher:
         items, is_single = as_items(sentences, self.model._kind_of_rows())
         limit = self.model.get_max_seq_length() or self._max_tokens
         tokens = sum(min(text_length(item) // _CHARACTERS_A_TOKEN + _TOKENS_AROUND, limit) for item in items)
-        call = Call(method, items, is_single, arguments, tokens, waiter)
-        kind = self._kind(method, arguments)
-        return call if kind is None else Call(method, items, is_single, arguments, tokens, waiter, kind)
+        return Call(method, items, is_single, arguments, tokens, waiter, self._kind(method, arguments))
 
-    def _kind(self, method: str, arguments: dict[str, Any]) -> Hashable | None:
-        """What calls must have in common to be computed together; None for what can only be computed alone."""
+    def _kind(self, method: str, arguments: dict[str, Any]) -> Hashable:
+        """What calls must have in common to be computed together; what can only be computed alone has nothing."""
+        alone = object()
         if not all(type(value) in _PLAIN for value in arguments.values()):
-            return None
+            return alone
         output_value = arguments.get("output_value", "sentence_embedding")
         has_ranges = self.model.calibration is not None and output_value == "sentence_embedding"
         if output_value is None or (arguments.get("precision") in CALIBRATED_PRECISIONS and not has_ranges):
-            return None
+            return alone
         return (method, *sorted(arguments.items(), key=lambda argument: argument[0]))
 
     def _served_queue(self) -> CallQueue:

@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from inspect import signature
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -29,14 +29,6 @@ class Answer:
 
     rows: Any = None
     error: BaseException | None = None
-
-
-class Waiter(Protocol):
-    """Who waits for an answer."""
-
-    @property
-    def is_waiting(self) -> bool:
-        """Whether somebody still does."""
 
 
 class WaitingThread:

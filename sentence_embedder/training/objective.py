@@ -18,7 +18,7 @@ from sentence_embedder.training.plan import TrainingPlan
 from sentence_embedder.training.ranks import Ranks
 from sentence_embedder.training.schedules import scheduler_for
 
-_WITHOUT_DECAY = ("bias", "LayerNorm.bias", "LayerNorm.weight")
+_WITHOUT_DECAY = ("bias", "LayerNorm.weight")
 """Parameters with one of these in their names are not drawn towards zero."""
 
 _FUSED_ON = ("cpu", "cuda")
