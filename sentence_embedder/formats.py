@@ -14,6 +14,9 @@ from typing import Annotated, Any, Literal, get_args
 
 from sentence_embedder.record import Count, Fields, FormatError, Range, Record, Share, Width
 
+MODULES_NAME = "modules.json"
+"""The file that names the modules of a model."""
+
 PoolingMode = Literal["cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"]
 
 POOLING_MODES: tuple[PoolingMode, ...] = get_args(PoolingMode)

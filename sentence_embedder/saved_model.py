@@ -16,7 +16,7 @@ from torch import nn
 
 from sentence_embedder.atomic_folder import replacing
 from sentence_embedder.files import PICKLED_WEIGHTS_NAME, SAFE_WEIGHTS_NAME, check_inside, read_json, write_json
-from sentence_embedder.formats import ModelConfig, ModuleEntry
+from sentence_embedder.formats import MODULES_NAME, ModelConfig, ModuleEntry
 from sentence_embedder.loading import alone
 from sentence_embedder.models import (
     BoW,
@@ -38,14 +38,13 @@ from sentence_embedder.record import FormatError
 logger = logging.getLogger(__name__)
 
 _CONFIG_NAME = "config_sentence_transformers.json"
-_MODULES_NAME = "modules.json"
 _CARD_NAME = "README.md"
 _MODEL_TYPE = "SentenceTransformer"
 
 _ADAPTER_WEIGHTS_NAMES = ("adapter_model.safetensors", "adapter_model.bin")
 _TRANSFORMER_ARGUMENTS = frozenset(["model_args", "tokenizer_args", "config_args"])
 _ROOT_NAMES = (
-    *(_MODULES_NAME, _CONFIG_NAME, "sentence_*_config.json", "router_config.json"),
+    *(MODULES_NAME, _CONFIG_NAME, "sentence_*_config.json", "router_config.json"),
     *("config.json", "generation_config.json", "*processor_config.json", "chat_template.*"),
     *("model.safetensors", "model-?????-of-?????.safetensors", "model.safetensors.index.json"),
     *("pytorch_model.bin", "pytorch_model-?????-of-?????.bin", "pytorch_model.bin.index.json"),
@@ -123,7 +122,7 @@ def load(folder: Path, arguments: LoadArguments) -> SavedModel:
 
 
 def _loaded(folder: Path, arguments: LoadArguments) -> SavedModel:
-    if not (folder / _MODULES_NAME).exists():
+    if not (folder / MODULES_NAME).exists():
         return SavedModel(modules=_plain_transformer(folder, arguments))
     config = _read_config(folder)
     entries = _read_entries(folder)
@@ -131,7 +130,7 @@ def _loaded(folder: Path, arguments: LoadArguments) -> SavedModel:
     card = folder / _CARD_NAME
     return SavedModel(
         modules={
-            entry.name: modules.load(entry.type, PurePosixPath(entry.path), f"{folder / _MODULES_NAME}: type")
+            entry.name: modules.load(entry.type, PurePosixPath(entry.path), f"{folder / MODULES_NAME}: type")
             for entry in entries
         },
         config=config,
@@ -257,7 +256,7 @@ def _write(folder: Path, model: SavedModel, *, safe_serialization: bool) -> None
         save_module(module, folder / entry.path, safe_serialization=safe_serialization)
         copy_code(module, folder)
         entries.append(entry)
-    write_json(folder / _MODULES_NAME, [entry.to_dict() for entry in entries])
+    write_json(folder / MODULES_NAME, [entry.to_dict() for entry in entries])
     write_json(folder / _CONFIG_NAME, model.config.to_dict())
     if model.card is not None:
         (folder / _CARD_NAME).write_text(model.card, encoding="utf-8")
@@ -290,7 +289,7 @@ def incomplete_folders(folder: Path) -> Sequence[str]:
     """Those folders inside a model folder that lack a file without which they cannot be loaded, as modules.json
     spells them; the model folder itself, ``""``, if it is no model at all.
     """
-    if not (folder / _MODULES_NAME).exists():
+    if not (folder / MODULES_NAME).exists():
         return [""] if _is_incomplete(folder, Transformer) else []
     return [
         entry.path
@@ -341,7 +340,7 @@ def _read_config(folder: Path) -> ModelConfig:
 
 
 def _read_entries(folder: Path) -> list[ModuleEntry]:
-    path = folder / _MODULES_NAME
+    path = folder / MODULES_NAME
     rows = read_json(path)
     if not isinstance(rows, list):
         raise FormatError(str(path), "a JSON array", rows)

@@ -23,7 +23,7 @@ CheckColumns = Callable[[Sequence[str], str], None]
 
 
 @dataclass(frozen=True)
-class Place:
+class Location:
     """A file or folder that all machines see.
 
     Args:
@@ -35,20 +35,20 @@ class Place:
     path: str
 
     @staticmethod
-    def at(path: str) -> Place:
+    def at(path: str) -> Location:
         """The place of a path, or of a URI that Arrow knows."""
         from pyarrow import fs
 
         if "://" not in path:
-            return Place(fs.LocalFileSystem(), os.path.abspath(path))  # noqa: PTH100  # of what may not be there
+            return Location(fs.LocalFileSystem(), os.path.abspath(path))  # noqa: PTH100  # of what may not be there
         files, there = fs.FileSystem.from_uri(path)
-        return Place(files, posixpath.normpath(there))
+        return Location(files, posixpath.normpath(there))
 
-    def inside(self, name: str) -> Place:
+    def inside(self, name: str) -> Location:
         """The place of that name in this folder."""
-        return Place(self.files, posixpath.join(self.path, name))
+        return Location(self.files, posixpath.join(self.path, name))
 
-    def holds(self, other: Place) -> bool:
+    def holds(self, other: Location) -> bool:
         """Whether another place is this one or inside it."""
         is_inside = f"{other.path}/".startswith(f"{self.path.rstrip('/')}/")
         return bool(self.files.type_name == other.files.type_name) and is_inside
@@ -65,7 +65,7 @@ class Block:
         output: The name of the file that it becomes, which says where it comes from.
     """
 
-    file: Place
+    file: Location
     start: int
     stop: int
     output: str
@@ -146,33 +146,33 @@ def blocks_of(paths: Sequence[str], block_rows: int, check_columns: CheckColumns
     return list({block.output: block for block in found}.values())
 
 
-def _output(place: Place, info: Any, start: int) -> str:
-    stem = posixpath.splitext(posixpath.basename(place.path))[0][:_LONGEST_STEM]
+def _output(location: Location, info: Any, start: int) -> str:
+    stem = posixpath.splitext(posixpath.basename(location.path))[0][:_LONGEST_STEM]
     # What a file becomes is not taken for what one of its name becomes elsewhere, or became before it was changed.
-    origin = (place.files.type_name, place.path, info.size, info.mtime_ns)
+    origin = (location.files.type_name, location.path, info.size, info.mtime_ns)
     return f"{stem}-{hashlib.sha256(repr(origin).encode()).hexdigest()[:12]}-{start:012d}.parquet"
 
 
-def _ranges(place: Place, block_rows: int, check_columns: CheckColumns) -> list[tuple[int, int]]:
+def _ranges(location: Location, block_rows: int, check_columns: CheckColumns) -> list[tuple[int, int]]:
     from pyarrow import parquet
 
-    if not place.path.lower().endswith(".parquet"):
+    if not location.path.lower().endswith(".parquet"):
         return [(0, -1)]
-    metadata = parquet.read_metadata(place.path, filesystem=place.files)
-    check_columns(metadata.schema.to_arrow_schema().names, place.path)
+    metadata = parquet.read_metadata(location.path, filesystem=location.files)
+    check_columns(metadata.schema.to_arrow_schema().names, location.path)
     rows = metadata.num_rows
     return [(start, min(start + block_rows, rows)) for start in range(0, rows, block_rows)]
 
 
-def _files_at(path: str) -> Iterator[tuple[Place, Any]]:
+def _files_at(path: str) -> Iterator[tuple[Location, Any]]:
     """The files of a known format at a path or URI, each with what its file system says of it."""
     from pyarrow import fs
 
-    place = Place.at(path)
-    info = place.files.get_file_info(place.path)
+    location = Location.at(path)
+    info = location.files.get_file_info(location.path)
     if info.type == fs.FileType.Directory:
-        everything = place.files.get_file_info(fs.FileSelector(place.path, recursive=True))
-        found = [each for each in everything if not _is_hidden(posixpath.relpath(each.path, place.path))]
+        everything = location.files.get_file_info(fs.FileSelector(location.path, recursive=True))
+        found = [each for each in everything if not _is_hidden(posixpath.relpath(each.path, location.path))]
     else:
         found = [info]
     files = [each for each in found if each.type == fs.FileType.File]
@@ -186,7 +186,7 @@ def _files_at(path: str) -> Iterator[tuple[Place, Any]]:
         logger.warning("%s: %d files of no known format are left out, %s say", path, len(files) - len(known), other)
     for each in known:
         if each.size:
-            yield Place(place.files, each.path), each
+            yield Location(location.files, each.path), each
 
 
 def _is_hidden(path: str) -> bool:

@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import nn
 
-from sentence_embedder.cluster.blocks import Block, Place, blocks_of
+from sentence_embedder.cluster.blocks import Block, Location, blocks_of
 from sentence_embedder.cluster.embedding_column import EmbeddingColumn
 from sentence_embedder.cluster.shipped_model import Resources, ShippedModel, connected_ray
 from sentence_embedder.encoding.cut_texts import told_of_cuts
@@ -97,9 +97,9 @@ def encode_files(
     if concurrency is not None and concurrency < 1:
         raise ValueError(f"concurrency={concurrency}: expected at least 1")
     embeddings = EmbeddingColumn.of(model, column, output_column, arguments)
-    folder = Place.at(output)
+    folder = Location.at(output)
     paths = [paths] if isinstance(paths, str) else paths
-    if any(Place.at(path).holds(folder) for path in paths):
+    if any(Location.at(path).holds(folder) for path in paths):
         raise ValueError(f"output={output!r}: expected a folder outside of those that are read")
     blocks = blocks_of(paths, block_rows, embeddings.check)
     missing = _missing(blocks, folder, {**embeddings.settings, "model": fingerprint_of(model)})
@@ -140,7 +140,7 @@ class _BlockEncoder:
     """
 
     def __init__(
-        self, shipped: ShippedModel, column: EmbeddingColumn, blocks: Sequence[Block], folder: Place
+        self, shipped: ShippedModel, column: EmbeddingColumn, blocks: Sequence[Block], folder: Location
     ) -> None:
         self._model = shipped.loaded()
         self._column = column
@@ -175,7 +175,7 @@ class _BlockEncoder:
 
 
 @contextlib.contextmanager
-def _attempt(block: Block, folder: Place) -> Iterator[None]:
+def _attempt(block: Block, folder: Location) -> Iterator[None]:
     """Leave a mark as long as a block is in work. Ray tries again for ever what actors are lost over, for lack of
     memory say; too many marks are an error instead.
     """
@@ -194,7 +194,7 @@ def _attempt(block: Block, folder: Place) -> Iterator[None]:
             folder.files.delete_file(name)
 
 
-def _write(table: Any, folder: Place, name: str) -> None:
+def _write(table: Any, folder: Location, name: str) -> None:
     """Write a Parquet file, which appears when it is whole; until then its name begins with an underscore, which
     Arrow takes for no data.
     """
@@ -210,7 +210,7 @@ def _write(table: Any, folder: Place, name: str) -> None:
         raise
 
 
-def _missing(blocks: Sequence[Block], folder: Place, settings: dict[str, str]) -> list[Block]:
+def _missing(blocks: Sequence[Block], folder: Location, settings: dict[str, str]) -> list[Block]:
     """The blocks that are not in a folder, which is made, and in which nothing else may be.
 
     Raises:
@@ -237,7 +237,7 @@ def _missing(blocks: Sequence[Block], folder: Place, settings: dict[str, str]) -
     return [block for block in blocks if block.output not in names]
 
 
-def _check_settings(folder: Place, settings: dict[str, str]) -> None:
+def _check_settings(folder: Location, settings: dict[str, str]) -> None:
     with folder.files.open_input_file(folder.inside(_SETTINGS).path) as file:
         found = json.loads(file.read())
     differing = sorted(name for name in settings.keys() | found.keys() if settings.get(name) != found.get(name))
@@ -245,7 +245,7 @@ def _check_settings(folder: Place, settings: dict[str, str]) -> None:
         raise ValueError(f"{folder.path}: was begun with another {', '.join(differing)}: choose another folder")
 
 
-def _write_settings(folder: Place, settings: dict[str, str]) -> None:
+def _write_settings(folder: Location, settings: dict[str, str]) -> None:
     unfinished = folder.inside(f"_{uuid.uuid4().hex}{_UNFINISHED}").path
     with folder.files.open_output_stream(unfinished) as file:
         file.write(json.dumps(settings, indent=2).encode())

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from sentence_embedder.evaluation.sentence_evaluator import Measured, MeasuringEvaluator, columns_of
 from sentence_embedder.evaluation.similarity_evaluators import (
-    Similarity,
+    SimilarityName,
     check_lengths,
     measured_similarities,
     parsed,
@@ -78,7 +78,7 @@ class BinaryClassificationEvaluator(MeasuringEvaluator):
         write_csv: bool = True,
         truncate_dim: int | None = None,
         *,
-        similarity_fn_names: Sequence[Similarity] | None = None,
+        similarity_fn_names: Sequence[SimilarityName] | None = None,
     ) -> None:
         super().__init__(
             name,

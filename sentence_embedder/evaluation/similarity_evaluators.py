@@ -15,10 +15,10 @@ from sentence_embedder.input_example import InputExample
 from sentence_embedder.quantization.precision import Precision
 from sentence_embedder.similarity import SimilarityFunction
 
-Similarity = str | SimilarityFunction
+SimilarityName = str | SimilarityFunction
 
 
-def parsed(names: Sequence[Similarity] | None) -> list[str]:
+def parsed(names: Sequence[SimilarityName] | None) -> list[str]:
     """Names of similarities, checked.
 
     Raises:
@@ -76,14 +76,14 @@ class EmbeddingSimilarityEvaluator(MeasuringEvaluator):
         sentences2: Sequence[str],
         scores: Sequence[float],
         batch_size: int = 16,
-        main_similarity: Similarity | None = None,
+        main_similarity: SimilarityName | None = None,
         name: str = "",
         show_progress_bar: bool | None = False,
         write_csv: bool = True,
         precision: Precision | None = None,
         truncate_dim: int | None = None,
         *,
-        similarity_fn_names: Sequence[Similarity] | None = None,
+        similarity_fn_names: Sequence[SimilarityName] | None = None,
     ) -> None:
         super().__init__(
             name,
@@ -180,16 +180,16 @@ class TripletEvaluator(MeasuringEvaluator):
         anchors: Sequence[str],
         positives: Sequence[str],
         negatives: Sequence[str],
-        main_distance_function: Similarity | None = None,
+        main_distance_function: SimilarityName | None = None,
         name: str = "",
         batch_size: int = 16,
         show_progress_bar: bool | None = False,
         write_csv: bool = True,
         truncate_dim: int | None = None,
         *,
-        similarity_fn_names: Sequence[Similarity] | None = None,
+        similarity_fn_names: Sequence[SimilarityName] | None = None,
         margin: float | Mapping[str, float] | None = None,
-        main_similarity_function: Similarity | None = None,
+        main_similarity_function: SimilarityName | None = None,
     ) -> None:
         super().__init__(
             name,

@@ -12,6 +12,7 @@ from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from sentence_embedder.formats import MODULES_NAME
 from sentence_embedder.hub.errors import HubError, HubUnavailableError, as_hub_errors, status_of
 from sentence_embedder.hub.model_source import ModelSource
 
@@ -22,7 +23,6 @@ logger = logging.getLogger(__name__)
 
 _Answer = TypeVar("_Answer")
 
-_MODULES_NAME = "modules.json"
 _NEEDED = (
     *("*.json", "*.jinja", "*.py", "README.md"),
     *("*.txt", "*.model", "*.tiktoken", "*.codes", "*.spm", "*.vocab", "*.tokenizer"),  # of tokenizers
@@ -93,7 +93,7 @@ def _cached_folder(source: ModelSource, *, offline: bool) -> Path | None:
             source.name, file_name, cache_dir=_cache_folder(source), revision=source.revision
         )
 
-    modules = cached_path(_MODULES_NAME)
+    modules = cached_path(MODULES_NAME)
     if isinstance(modules, str):
         return Path(modules).parent
     # Without modules.json it may be a plain transformer, or a model of which another program fetched the
@@ -162,7 +162,7 @@ def _fetched(source: ModelSource, commit: str, files: Sequence[str]) -> Path:
         path = _patiently(source, lambda: hf_hub_download(source.name, name, **place))
         return Path(path).parents[name.count("/")]
 
-    wanted = [name for name in _needed(files) if name != _MODULES_NAME]
+    wanted = [name for name in _needed(files) if name != MODULES_NAME]
     threads = ThreadPoolExecutor(_MOST_AT_ONCE, thread_name_prefix="download")
     try:
         folders = list(threads.map(lambda name: fetch(name, commit), wanted))
@@ -171,10 +171,10 @@ def _fetched(source: ModelSource, commit: str, files: Sequence[str]) -> Path:
         threads.shutdown(wait=False, cancel_futures=True)
     # By its own name the revision comes last, and with it modules.json, or the cache's note that there is none:
     # what an interrupted download leaves behind is not taken for a model.
-    if _MODULES_NAME in files:
-        return fetch(_MODULES_NAME, source.revision)
+    if MODULES_NAME in files:
+        return fetch(MODULES_NAME, source.revision)
     with suppress(errors.EntryNotFoundError):
-        return fetch(_MODULES_NAME, source.revision)
+        return fetch(MODULES_NAME, source.revision)
     if not folders:
         raise HubError(f"{source.name}: expected a model on the Hub, found an empty repository")
     return folders[0]

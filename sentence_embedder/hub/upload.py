@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sentence_embedder.formats import MODULES_NAME
 from sentence_embedder.hub.errors import AccessError, HubError, HubUnavailableError, ModelNotFoundError, status_of
 
 if TYPE_CHECKING:
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from huggingface_hub.hf_api import ModelInfo
 
 _CARD_NAME = "README.md"
-_MODULES_NAME = "modules.json"
 _NOT_UPLOADED = {".git", ".cache"}
 
 IsOfModel = Callable[[str], bool]
@@ -128,7 +128,7 @@ def _operations(
     there = {file.rfilename for file in info.siblings or ()}
     keeps_card = _CARD_NAME in there and not target.replaces_card
     added = [name for name in names if not (keeps_card and name == _CARD_NAME)]
-    is_model = _MODULES_NAME in names
+    is_model = MODULES_NAME in names
     gone = sorted(name for name in there - {*names} if is_model and is_of_model(name))
     return [
         *(CommitOperationAdd(path_in_repo=name, path_or_fileobj=folder / name) for name in added),

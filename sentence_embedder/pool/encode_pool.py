@@ -25,7 +25,7 @@ from sentence_embedder.encoding.options import is_whole
 from sentence_embedder.pool.failure import PoolError, WorkerLostError
 from sentence_embedder.pool.request import Answer, Request
 from sentence_embedder.pool.schedule import Schedule
-from sentence_embedder.pool.worker import Place, Worker
+from sentence_embedder.pool.worker import Slot, Worker
 from sentence_embedder.pool.worker_process import PackedModel
 from sentence_embedder.progress import Progress
 
@@ -94,12 +94,12 @@ class EncodePool:
     """
 
     def __init__(self, model: nn.Module, devices: Sequence[str | torch.device] | None = None) -> None:
-        places = _places(_default_devices() if devices is None else [torch.device(device) for device in devices])
-        logger.info("starting a pool of workers on %s", ", ".join(str(place.device) for place in places))
-        self.devices = [place.device for place in places]
+        slots = _slots(_default_devices() if devices is None else [torch.device(device) for device in devices])
+        logger.info("starting a pool of workers on %s", ", ".join(str(slot.device) for slot in slots))
+        self.devices = [slot.device for slot in slots]
         """Where each worker computes."""
         self._model = weakref.ref(model)
-        self._crew = _Crew(places, PackedModel.of(model))
+        self._crew = _Crew(slots, PackedModel.of(model))
         # A pool that nobody has any more does not wait for its workers to end.
         weakref.finalize(self, self._crew.dismiss)
         self._crew.start()
@@ -195,14 +195,14 @@ def _default_devices() -> list[torch.device]:
     return [torch.device("cpu")] * min(_MOST_CPU_WORKERS, available_cores())
 
 
-def _places(devices: Sequence[torch.device]) -> list[Place]:
+def _slots(devices: Sequence[torch.device]) -> list[Slot]:
     """What the workers on these devices have to themselves: the cores are shared out."""
     if not devices:
         raise ValueError("a pool: expected at least one device, found none")
     cores, count = available_cores(), len(devices)
     shares = [max(1, cores // count + (number < cores % count)) for number in range(count)]
     return [
-        Place(f"worker {number} on {device}", device, threads)
+        Slot(f"worker {number} on {device}", device, threads)
         for number, (device, threads) in enumerate(zip(devices, shares, strict=True))
     ]
 
@@ -211,15 +211,15 @@ class _Crew:
     """The workers of a pool. Its methods do nothing in a process that was forked from its owner's.
 
     Args:
-        places: What each worker has to itself.
+        slots: What each worker has to itself.
         model: The model that they compute with.
     """
 
-    def __init__(self, places: Sequence[Place], model: PackedModel) -> None:
+    def __init__(self, slots: Sequence[Slot], model: PackedModel) -> None:
         self._owner = os.getpid()
         self._model = model
-        self._schedule = Schedule(len(places))
-        self._members = [_Member(place, model, self._schedule) for place in places]
+        self._schedule = Schedule(len(slots))
+        self._members = [_Member(slot, model, self._schedule) for slot in slots]
         self._stopping = threading.Lock()
 
     @property
@@ -271,20 +271,20 @@ class _Crew:
 
 
 class _Member:
-    """A place in a pool: a thread that keeps a worker at work there, and starts another one if it is lost.
+    """A member of the crew: a thread that keeps a worker at work in a slot, and starts another one if it is lost.
 
     Args:
-        place: What a worker has to itself there.
+        slot: What a worker has to itself there.
         model: The model it computes with.
         schedule: Where the work comes from.
     """
 
-    def __init__(self, place: Place, model: PackedModel, schedule: Schedule) -> None:
+    def __init__(self, slot: Slot, model: PackedModel, schedule: Schedule) -> None:
         self.worker: Worker | None = None
-        self._place = place
+        self._slot = slot
         self._model = model
         self._schedule = schedule
-        self._thread = threading.Thread(target=self._run, name=place.name, daemon=True)
+        self._thread = threading.Thread(target=self._run, name=slot.name, daemon=True)
 
     def start(self) -> None:
         """Start the thread."""
@@ -310,7 +310,7 @@ class _Member:
         except PoolError as error:
             task.fail(error)
         except Exception as error:  # noqa: BLE001  # whatever it is, the caller waits for it
-            failure = PoolError(f"{self._place.name}: {error!r}", task.rows)
+            failure = PoolError(f"{self._slot.name}: {error!r}", task.rows)
             failure.__cause__ = error.with_traceback(None)
             task.fail(failure)
 
@@ -325,9 +325,9 @@ class _Member:
             self._drop()
         if self.worker is None:
             try:
-                self.worker = Worker(self._place, self._model)
+                self.worker = Worker(self._slot, self._model)
             except Exception as error:
-                raise PoolError(f"{self._place.name} could not start: {error}") from error
+                raise PoolError(f"{self._slot.name} could not start: {error}") from error
         if self._schedule.is_closed:  # while it was being started, when there was nothing to kill
             self.worker.kill()
         try:

@@ -30,7 +30,7 @@ _starting = threading.Lock()
 
 
 @dataclass(frozen=True)
-class Place:
+class Slot:
     """What a worker of a pool has to itself.
 
     Args:
@@ -50,12 +50,12 @@ class Worker:
     It is started at once, and ready some seconds later. One thread at a time talks to it; any thread may kill it.
 
     Args:
-        place: What it has to itself.
+        slot: What it has to itself.
         model: The model it computes with.
     """
 
-    def __init__(self, place: Place, model: PackedModel) -> None:
-        self._place = place
+    def __init__(self, slot: Slot, model: PackedModel) -> None:
+        self._slot = slot
         self._is_ready = False
         context = get_context("spawn")
         with ExitStack() as opened:
@@ -65,8 +65,8 @@ class Worker:
                 self._answers = SharedFile.create("sentence-embedder-answers")
                 self.process: BaseProcess = context.Process(
                     target=worker_process.main,
-                    args=(its_end, model, self._answers, str(place.device), place.threads),
-                    name=place.name,
+                    args=(its_end, model, self._answers, str(slot.device), slot.threads),
+                    name=slot.name,
                     daemon=True,
                 )
                 _start(self.process)
@@ -96,7 +96,7 @@ class Worker:
                 "`if __name__ == '__main__':`, because each worker imports the script"
             ) from error
         if isinstance(reply, Failure):
-            raise reply.error(self._place.name)
+            raise reply.error(self._slot.name)
         self._is_ready = True
 
     def work_on(self, task: Task) -> Answer:
@@ -116,7 +116,7 @@ class Worker:
             raise self._lost() from error
         reply = self._receive()
         if isinstance(reply, Failure):
-            raise reply.error(self._place.name, task.rows)
+            raise reply.error(self._slot.name, task.rows)
         answer: Answer = reply
         return answer
 
@@ -148,7 +148,7 @@ class Worker:
             how = f"was killed by {signal.Signals(-code).name}{memory}"
         else:
             how = f"ended with exit code {code}"
-        return WorkerLostError(f"{self._place.name} (process {self.process.pid}) {how}")
+        return WorkerLostError(f"{self._slot.name} (process {self.process.pid}) {how}")
 
     def kill(self) -> None:
         """End the process, whatever it is doing."""

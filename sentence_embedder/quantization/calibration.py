@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sentence_embedder.quantization.precision import WELL_CALIBRATED
+
 logger = logging.getLogger(__name__)
 
-_WELL_CALIBRATED = 100
 _KEYS = ("minima", "maxima", "normalized_minima", "normalized_maxima")
 
 
@@ -40,7 +41,7 @@ class Calibration:
         if not np.isfinite(embeddings).all():
             row = int(np.argwhere(~np.isfinite(embeddings))[0, 0])
             raise ValueError(f"calibrate: expected finite embeddings, found {embeddings[row]} in row {row}")
-        if len(embeddings) < _WELL_CALIBRATED:
+        if len(embeddings) < WELL_CALIBRATED:
             logger.warning(
                 "calibrate: the ranges are read off %d texts only; hundreds make them steady", len(embeddings)
             )

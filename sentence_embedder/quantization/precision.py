@@ -18,7 +18,8 @@ PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 CALIBRATED_PRECISIONS: tuple[Precision, ...] = ("int8", "uint8")
 """The precisions that spread each dimension's own range over 256 steps."""
 
-_WELL_CALIBRATED = 100
+WELL_CALIBRATED = 100
+"""From fewer embeddings, ranges are not read without a warning."""
 
 
 def check_precision(precision: str) -> None:
@@ -101,13 +102,13 @@ def ranges_of(calibration: Tensor | NDArray[Any] | Sequence[Any], precision: Pre
     check_calibration(precision, len(values))
     if len(values) == 0:
         return np.zeros((2, values.shape[1]), dtype=np.float32)
-    if len(values) < _WELL_CALIBRATED:
+    if len(values) < WELL_CALIBRATED:
         logger.warning(
             "%s ranges are read off %d embeddings only; pass ranges= or calibration_embeddings= (%d or more) to "
             "quantize_embeddings for a steadier result",
             precision,
             len(values),
-            _WELL_CALIBRATED,
+            WELL_CALIBRATED,
         )
     return np.stack([values.min(axis=0), values.max(axis=0)])
 

@@ -12,7 +12,7 @@ import torch
 
 from sentence_embedder import SentenceTransformer
 from sentence_embedder.cluster import EncodedFiles, RayPool, datasets, encode_dataset, encode_files, files
-from sentence_embedder.cluster.blocks import Block, Place
+from sentence_embedder.cluster.blocks import Block, Location
 from sentence_embedder.cluster.embedding_column import EmbeddingColumn
 from sentence_embedder.cluster.shipped_model import ShippedModel
 from sentence_embedder.encoding.nonfinite import NonFiniteError
@@ -365,7 +365,7 @@ def test_what_cannot_be_read_is_named(bert: SentenceTransformer, tmp_path: Path)
 def test_rows_of_row_groups(tmp_path: Path) -> None:
     """However blocks lie over the row groups of a file, each has its own rows."""
     _write(tmp_path, "texts.parquet", range(40_000), row_group_size=17_000)
-    file = Place.at(str(tmp_path / "texts.parquet"))
+    file = Location.at(str(tmp_path / "texts.parquet"))
     for start, stop in ((0, 40_000), (16_999, 17_001), (17_000, 34_000), (33_999, 40_000), (5, 6)):
         table = Block(file, start, stop, "unused").read("text")
         assert table.column("number").to_pylist() == list(range(start, stop))
