@@ -735,7 +735,7 @@ class SentenceTransformer(nn.Sequential):
         call = EncodeCall(
             model=self,
             entries=self._entries,
-            has_own_tokenize=type(self).tokenize is not SentenceTransformer.tokenize,
+            has_own_tokenize="tokenize" in vars(self) or type(self).tokenize is not SentenceTransformer.tokenize,
             has_own_forward=type(self).forward is not SentenceTransformer.forward,
             acceleration=self._acceleration,
             budget=self._token_budget,

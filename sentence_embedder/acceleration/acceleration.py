@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from sentence_embedder.acceleration.architectures import (
     Products,
     UnreadableError,
-    has_absolute_positions,
+    counts_padding,
     read_encoder,
 )
 from sentence_embedder.acceleration.dtypes import candidates
@@ -45,6 +45,9 @@ format; more is no rounding."""
 _LARGEST_ERROR_OF_AUTO = 0.014
 """How far the mean embeddings may be for a format to be chosen: the cosine similarity is then above 0.9999."""
 
+_WRITES_ITS_WEIGHTS = frozenset({"rwkv"})
+"""Architectures whose forward pass writes into the weights, which a shadow shares."""
+
 _PROBE_LENGTHS = (4, 4, 4, 3, 3, 2, 1)
 """Short enough for any model."""
 
@@ -56,14 +59,14 @@ class _Reading:
     Args:
         model: The model.
         dtype: The formats that were asked for.
-        snapshot: What it looked like.
+        snapshot: What it looked like; None if that cannot be told.
         encoder: What stands for it on packed texts, if it could be read.
         shadow: What stands for it on padded texts otherwise.
     """
 
     model: nn.Module
     dtype: str
-    snapshot: Snapshot
+    snapshot: Snapshot | None
     encoder: Encoder | None = None
     shadow: nn.Module | None = None
 
@@ -71,6 +74,8 @@ class _Reading:
         """Whether the model still looks like that. A stand-in does: nobody changes it, unless its memory is that of
         other processes, too.
         """
+        if self.snapshot is None:
+            return True  # it computes in its own way, whatever it looks like
         is_left_alone = type(self.model) is StandInModel and not self.snapshot.is_shared
         return is_left_alone or self.snapshot.is_current()
 
@@ -157,7 +162,13 @@ def _is_readable(model: Any, snapshot: Snapshot) -> bool:
         and snapshot.is_bare
         and len(parameters) > 0
         and all(_is_plain_tensor(parameter, parameters[0]) for parameter in parameters)
+        and not any(map(_holds_plain_weights, model.modules()))
     )
+
+
+def _holds_plain_weights(module: nn.Module) -> bool:
+    """Whether a linear layer has weights that are no parameters: nobody counts how often they change."""
+    return type(module) is nn.Linear and not {"weight", "bias"}.isdisjoint(vars(module))
 
 
 def _is_plain_tensor(parameter: Tensor, first: Tensor) -> bool:
@@ -176,7 +187,8 @@ def _is_enough(rest: Sequence[nn.Module], output_value: str) -> bool:
 
 def _pads_matter(transformer: Any) -> bool:
     """Whether the model computes something else for a text that is padded on the left."""
-    return transformer.tokenizer_seen.padding_side == "left" and has_absolute_positions(transformer.model_seen)
+    tokenizer = transformer.tokenizer_seen
+    return tokenizer.padding_side == "left" and counts_padding(transformer.model_seen, tokenizer.pad_token_id)
 
 
 def _with_shadow(model: nn.Sequential, shadow: nn.Module) -> nn.Sequential:
@@ -190,9 +202,17 @@ def _with_shadow(model: nn.Sequential, shadow: nn.Module) -> nn.Sequential:
 @between_forks()
 def _read(model: Any, dtype: str) -> _Reading:
     """Read a model, in the first format that keeps its embeddings."""
-    snapshot = Snapshot(model)
-    if not _is_readable(model, snapshot):
-        return _Reading(model, dtype, snapshot)
+    snapshot = None
+    try:
+        snapshot = Snapshot(model)
+        if _is_readable(model, snapshot):
+            return _first_that_keeps(model, dtype, snapshot)
+    except Exception as error:  # noqa: BLE001  # people do anything to a model: it then computes in its own way
+        logger.info("%s computes in its own way: reading it failed: %r", type(model).__name__, error)
+    return _Reading(model, dtype, snapshot)
+
+
+def _first_that_keeps(model: Any, dtype: str, snapshot: Snapshot) -> _Reading:
     weights = next(model.parameters())
     formats = candidates(dtype, weights.device) if weights.dtype == torch.float32 else (weights.dtype,)
     for product_dtype in formats:
@@ -200,13 +220,16 @@ def _read(model: Any, dtype: str) -> _Reading:
         is_chosen = product_dtype == formats[-1] or _error(reading, texts=True) <= _LARGEST_ERROR_OF_AUTO
         if is_chosen:
             break
-    if reading.encoder is not None and not _error(reading, texts=False) <= _LARGEST_ERROR[product_dtype]:
-        logger.warning("the lean forward pass of %s differs from its own: it is not used", type(model).__name__)
+    # "Not at most" and not "more than": an error may be NaN.
+    if not _error(reading, texts=False) <= _LARGEST_ERROR[product_dtype]:
+        logger.warning("the faster forward pass of %s differs from its own: it is not used", type(model).__name__)
         return _Reading(model, dtype, snapshot)
     return reading
 
 
 def _read_in(product_dtype: torch.dtype, model: Any, dtype: str, snapshot: Snapshot) -> _Reading:
+    if model.config.model_type in _WRITES_ITS_WEIGHTS:
+        return _Reading(model, dtype, snapshot)
     packed = _may_pack(model, product_dtype)
     try:
         return _Reading(model, dtype, snapshot, encoder=read_encoder(model, Products(product_dtype, packed=packed)))

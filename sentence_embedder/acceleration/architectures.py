@@ -82,10 +82,18 @@ def read_encoder(model: nn.Module, products: Products) -> Encoder:
         raise UnreadableError(f"{config.model_type}: expected more than there is: {error}") from error
 
 
-def has_absolute_positions(model: nn.Module) -> bool:
-    """Whether padding on the left changes what the model's own forward pass computes."""
+def counts_padding(model: nn.Module, pad_token_id: int | None) -> bool:
+    """Whether a model counts padding among the positions of a text, so that padding on the left shifts the text.
+
+    Args:
+        model: A model that can be read.
+        pad_token_id: The token that it is padded with.
+    """
     config: Any = model.config
-    return config.model_type in ("bert", "distilbert")
+    if config.model_type in ("bert", "distilbert"):
+        return True
+    left_out = getattr(getattr(model, "embeddings", None), "padding_idx", pad_token_id)
+    return left_out != pad_token_id
 
 
 @dataclass(frozen=True)
@@ -101,7 +109,8 @@ class _Names:
     up: str
     down: str
     output_norm: str
-    activation: str  # in the configuration
+    activation: str
+    setting: str  # of the activation, in the configuration
     tables: tuple[tuple[str, str], ...]  # column → table
 
     @property
@@ -123,7 +132,8 @@ _BERT = _Names(
     up="intermediate.dense",
     down="output.dense",
     output_norm="output.LayerNorm",
-    activation="hidden_act",
+    activation="intermediate.intermediate_act_fn",
+    setting="hidden_act",
     tables=(_WORDS, _TYPES, _POSITIONS),
 )
 _MPNET = replace(
@@ -145,7 +155,8 @@ _DISTILBERT = _Names(
     up="ffn.lin1",
     down="ffn.lin2",
     output_norm="output_layer_norm",
-    activation="activation",
+    activation="ffn.activation",
+    setting="activation",
     tables=(_WORDS, _POSITIONS),
 )
 
@@ -189,12 +200,13 @@ def _read_post_norm(
     mask: Mask | None = None,
 ) -> Encoder:
     mask = mask or Mask()
-    activation = _activation(getattr(config, names.activation))
+    _check_positions(model.get_submodule("embeddings"))
     layers: list[Layer] = []
     for layer in _layers(model, names.layers):
         _check_parameters(layer, (*names.linears, names.attention_norm, names.output_norm))
         query, key, value, out, up, down = (_linear_at(layer, name) for name in names.linears)
         head_dim = query.out_features // config.num_attention_heads
+        activation = _activation(getattr(config, names.setting), layer, names.activation)
         layers.append(
             PostNormLayer(
                 attention=SelfAttention(
@@ -223,7 +235,6 @@ def _read_post_norm(
 
 
 def _read_modernbert(model: nn.Module, config: Any, products: Products) -> Encoder:
-    activation = _activation(config.hidden_activation)
     rotary: Any = model.get_submodule("rotary_emb")
     rotaries = {kind: _rotary(rotary, f"{kind}_", rotary.rope_type[kind]) for kind in rotary.rope_type}
     masks = {"full_attention": Mask(), "sliding_attention": Mask(window=config.sliding_window)}
@@ -252,7 +263,7 @@ def _read_modernbert(model: nn.Module, config: Any, products: Products) -> Encod
                 feed_forward=GatedMLP(
                     products.linear([_linear_at(layer, "mlp.Wi")]),
                     products.linear([_linear_at(layer, "mlp.Wo")]),
-                    activation,
+                    _activation(config.hidden_activation, layer, "mlp.act"),
                 ),
                 dtype=products.dtype,
             )
@@ -268,19 +279,12 @@ def _read_modernbert(model: nn.Module, config: Any, products: Products) -> Encod
 
 
 def _read_llama(model: nn.Module, config: Any, products: Products) -> Encoder:
-    activation = _activation(config.hidden_act)
     rotary: Any = model.get_submodule("rotary_emb")
     rotations = _rotary(rotary, "", rotary.rope_type)
-    full = Mask(causal=True)
-    # A window of n tokens reaches back to the n-1st before this one.
-    window = getattr(config, "sliding_window", None)
-    sliding = full if window is None else Mask(causal=True, window=window - 1)
-    masks = {"full_attention": full, "sliding_attention": sliding}
-    everywhere = "full_attention" if window is None else "sliding_attention"
-    kinds = getattr(config, "layer_types", None) or [everywhere] * config.num_hidden_layers
     linears = ("q_proj", "k_proj", "v_proj", "o_proj")
+    its_layers = _layers(model, "layers")[: config.num_hidden_layers]
     layers: list[Layer] = []
-    for layer, kind in zip(_layers(model, "layers"), kinds, strict=True):
+    for layer, mask in zip(its_layers, _decoder_masks(config, len(its_layers)), strict=True):
         attention: Any = layer.get_submodule("self_attn")
         if not attention.is_causal:
             raise UnreadableError("a decoder that looks ahead")
@@ -305,7 +309,7 @@ def _read_llama(model: nn.Module, config: Any, products: Products) -> Encoder:
                     key_heads=config.num_key_value_heads,
                     head_dim=attention.head_dim,
                     scale=attention.scaling,
-                    mask=masks[kind],
+                    mask=mask,
                     query_norm=_rms_norm_at(attention, "q_norm") if has_head_norms else None,
                     key_norm=_rms_norm_at(attention, "k_norm") if has_head_norms else None,
                     rotary=rotations,
@@ -314,7 +318,7 @@ def _read_llama(model: nn.Module, config: Any, products: Products) -> Encoder:
                 feed_forward=GatedMLP(
                     products.linear([_linear_at(layer, f"mlp.{name}_proj") for name in ("gate", "up")]),
                     products.linear([_linear_at(layer, "mlp.down_proj")]),
-                    activation,
+                    _activation(config.hidden_act, layer, "mlp.act_fn"),
                 ),
                 dtype=products.dtype,
             )
@@ -347,10 +351,32 @@ READERS: Mapping[str, Reader] = {
 """``model_type`` in a configuration → what reads such a model."""
 
 
-def _activation(name: Any) -> Activation:
-    if name not in ACTIVATIONS:
-        raise UnreadableError(f"the activation {name!r}")
-    return ACTIVATIONS[name]
+def _decoder_masks(config: Any, count: int) -> list[Mask]:
+    """What each of so many layers looks at: what was before, in some of them not far."""
+    full = Mask(causal=True)
+    # A Llama's configuration may have the setting, which the model does not look at.
+    window = None if config.model_type == "llama" else config.sliding_window
+    if window is None:
+        return [full] * count
+    # A window of n tokens reaches back to the n-1st before this one.
+    sliding = Mask(causal=True, window=window - 1)
+    if config.model_type == "mistral":
+        return [sliding] * count
+    masks = {"full_attention": full, "sliding_attention": sliding}
+    return [masks[kind] for kind in config.layer_types[:count]]
+
+
+def _activation(setting: Any, layer: nn.Module, name: str) -> Activation:
+    """The activation that is set, if it is also the one in a layer; a stand-in has none."""
+    if setting not in ACTIVATIONS:
+        raise UnreadableError(f"the activation {setting!r}")
+    activation = ACTIVATIONS[setting]
+    owner: Any = layer.get_submodule(name.rpartition(".")[0])
+    found = getattr(owner, name.rpartition(".")[2], None)
+    values = torch.linspace(-4, 4, 65)
+    if found is not None and not torch.allclose(found(values), activation.function(values), atol=1e-6):
+        raise UnreadableError(f"{name}: expected {setting}, found {found}")
+    return activation
 
 
 def _layers(model: nn.Module, name: str) -> list[nn.Module]:
@@ -362,6 +388,13 @@ def _check_parameters(layer: nn.Module, names: Sequence[str]) -> None:
     found = {name.rpartition(".")[0] for name, _ in layer.named_parameters()}
     if found != set(names):
         raise UnreadableError(f"expected a layer with {sorted(names)}, found {sorted(found)}")
+
+
+def _check_positions(embeddings: Any) -> None:
+    """Raise unless positions are counted from 0; a stand-in does not say, and does so."""
+    found = getattr(embeddings, "position_ids", None)
+    if found is not None and not torch.equal(found.flatten().cpu(), torch.arange(found.numel())):
+        raise UnreadableError("embeddings.position_ids: expected 0, 1, …")
 
 
 def _linear_at(module: nn.Module, name: str) -> nn.Linear:

@@ -120,6 +120,8 @@ def linear(
     weight = weight.detach().to(dtype)
     bias = None if bias is None else bias.detach().to(dtype)
     if packed and weight.device.type == "cpu" and can_pack(dtype):
+        # oneDNN reads a bias as if it lay there in one piece.
+        bias = None if bias is None else bias.contiguous()
         return PackedLinear(torch.ops.mkldnn._reorder_linear_weight(weight, None), bias, activation)
     return PlainLinear(weight, bias, activation)
 

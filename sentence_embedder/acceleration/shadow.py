@@ -13,7 +13,7 @@ _Module = TypeVar("_Module", bound=nn.Module)
 
 
 def shadow_of(model: nn.Module, dtype: torch.dtype, *, packed: bool) -> nn.Module:
-    """A model that shares everything with another one but its linear layers, and leaves that one as it is.
+    """A model that shares all with another one but its linear layers and buffers, and leaves that one as it is.
 
     Args:
         model: The model.
@@ -46,11 +46,12 @@ class _ShadowLinear(nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
         """(…, in) → (…, out)."""
         rows = x.reshape(-1, x.shape[-1])
-        return self._product(rows.to(self._dtype)).to(x.dtype).reshape(*x.shape[:-1], -1)
+        return self._product(rows.to(self._dtype)).to(x.dtype).reshape(*x.shape[:-1], self.out_features)
 
 
 def _twin(model: nn.Module, twin_class: type[_Module]) -> _Module:
-    """Another module with the same attributes."""
+    """Another module with the same attributes, and buffers of its own: some forward passes write into these."""
     twin = twin_class.__new__(twin_class)
-    twin.__dict__.update(model.__dict__)
+    buffers = {name: None if buffer is None else buffer.clone() for name, buffer in model._buffers.items()}
+    twin.__dict__.update({**model.__dict__, "_buffers": buffers})
     return twin

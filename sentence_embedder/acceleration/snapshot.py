@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
-from itertools import chain, repeat
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,8 @@ _SAMPLES = 4
 
 
 class Snapshot:
-    """What a model looked like when its weights were read.
+    """What a model looked like when its weights were read: its modules, what these and their configurations are set
+    to, and their weights and hooks.
 
     torch counts the changes of a tensor, except those made through ``.data``. In linear layers, whose weights and
     biases are copied, those are noticed by a few values of each, which are compared.
@@ -32,10 +33,16 @@ class Snapshot:
     def __init__(self, model: nn.Module) -> None:
         self._modules = list(model.modules())
         self._classes = list(map(type, self._modules))
+        self._distinct_classes = list(dict.fromkeys(self._classes))
+        self._forward_passes = list(map(_forward_pass_of, self._distinct_classes))
         self._attributes = [module.__dict__ for module in self._modules]
-        self._was_replaced = self._is_replaced()
         self.is_bare = all(map(is_bare, self._modules))
         """Whether nobody had put anything around the forward passes."""
+        self._holders = [*self._attributes, *_configurations(self._modules)]
+        self._counts = list(map(len, self._holders))
+        settings = [(holder, name) for holder in self._holders for name in holder if name not in _PARTS]
+        self._setting_holders, self._setting_names = zip(*settings, strict=True)
+        self._settings = self._set()
         self._contents = self._contained()
         tensors = [part for part in self._contents if isinstance(part, Tensor)]
         self._tensors = tensors
@@ -49,7 +56,9 @@ class Snapshot:
         """Whether the model still looks like that."""
         return (
             list(map(type, self._modules)) == self._classes
-            and self._is_replaced() is self._was_replaced
+            and list(map(_forward_pass_of, self._distinct_classes)) == self._forward_passes
+            and list(map(len, self._holders)) == self._counts
+            and _are_same(self._set(), self._settings)
             and _are_same(self._contained(), self._contents)
             and self._marked() == self._marks
             and self._sampled() == self._values
@@ -60,18 +69,19 @@ class Snapshot:
         """Whether other processes can write to the weights: who sends a model to one by torch shares them all."""
         return any(map(Tensor.is_shared, self._tensors[:1]))
 
-    def _is_replaced(self) -> bool:
-        """Whether any module has a forward pass that is not its class's."""
-        return any(map(operator.contains, self._attributes, repeat("forward")))
+    def _set(self) -> list[Any]:
+        """What modules and configurations are set to."""
+        return list(map(dict.get, self._setting_holders, self._setting_names))
 
     def _contained(self) -> list[Any]:
         """The modules, parameters, buffers and hooks of each module."""
         parts = filter(None, chain.from_iterable(map(_parts_of, self._attributes)))
         return list(chain.from_iterable(map(_values_of, parts)))
 
-    def _marked(self) -> list[int]:
-        """What changes when a tensor is written to, or gets another memory."""
-        return [*map(_version_of, self._counted), *map(Tensor.data_ptr, self._tensors)]
+    def _marked(self) -> list[Any]:
+        """What changes when a tensor is written to, or gets another memory or another part of it."""
+        of_memory = (map(mark, self._tensors) for mark in (Tensor.data_ptr, Tensor.numel, Tensor.stride))
+        return [*map(_version_of, self._counted), *chain.from_iterable(of_memory)]
 
 
 def is_bare(module: nn.Module) -> bool:
@@ -82,6 +92,16 @@ def is_bare(module: nn.Module) -> bool:
 _parts_of = operator.itemgetter("_modules", "_parameters", "_buffers", "_forward_hooks", "_forward_pre_hooks")
 _values_of = operator.methodcaller("values")
 _version_of = operator.attrgetter("_version")
+_forward_pass_of = operator.attrgetter("forward")
+
+_PARTS = frozenset(nn.Module().__dict__) - {"training"}
+"""What every module keeps its parts and hooks in."""
+
+
+def _configurations(modules: list[nn.Module]) -> list[dict[str, Any]]:
+    """The attributes of the configurations that modules look into."""
+    found = {id(module.config): module.config for module in modules if hasattr(module, "config")}
+    return [vars(config) for config in found.values() if hasattr(config, "__dict__")]
 
 
 def _are_same(found: list[Any], known: list[Any]) -> bool:
@@ -93,9 +113,9 @@ def _sampler(samples: list[Tensor]) -> Callable[[], bytes]:
     if not samples:
         return bytes
     if samples[0].device.type != "cpu":
-        return lambda: memory_of(torch.cat(samples).cpu()).tobytes()
+        return lambda: memory_of(torch.cat([sample.reshape(-1) for sample in samples]).cpu()).tobytes()
     arrays = [memory_of(sample) for sample in samples]
-    return lambda: np.concatenate(arrays).tobytes()
+    return lambda: np.concatenate(arrays, axis=None).tobytes()
 
 
 def _samples(modules: list[nn.Module]) -> list[Tensor]:
@@ -105,10 +125,13 @@ def _samples(modules: list[nn.Module]) -> list[Tensor]:
         for module in modules
         if type(module) is nn.Linear
         for tensor in module._parameters.values()
-        if tensor is not None and tensor.is_contiguous() and not tensor.is_meta
+        if tensor is not None and not tensor.is_meta
     ]
-    return [
-        tensor.view(-1)[:: max(1, tensor.numel() // _SAMPLES)]
-        for tensor in tensors
-        if tensor.device == tensors[0].device
-    ]
+    return [_few_values(tensor) for tensor in tensors if tensor.device == tensors[0].device]
+
+
+def _few_values(tensor: Tensor) -> Tensor:
+    """A view of a few values."""
+    if tensor.is_contiguous():
+        return tensor.view(-1)[:: max(1, tensor.numel() // _SAMPLES)]
+    return tensor[tuple(slice(None, None, max(1, size * 2 // _SAMPLES)) for size in tensor.shape)]

@@ -77,39 +77,47 @@ def _transforms_are_active() -> bool:
 
 
 def _linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    rows = _Linear.apply(x.flatten(0, -2), weight, bias)  # type: ignore[no-untyped-call]
-    return rows.unflatten(0, x.shape[:-1])  # type: ignore[no-any-return]
+    return _Linear.apply(x, weight, bias)  # type: ignore[no-untyped-call, no-any-return]
 
 
 class _Linear(torch.autograd.Function):
-    """x Wᵀ + b, of x (rows, in), W (out, in) and b (out,)."""
+    """x Wᵀ + b, of x (…, in), W (out, in) and b (out,). The output is no view: what follows may write into it."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         of_x, of_weight, _ = ctx.needs_input_grad
         # What no gradient needs is not kept: it is most of the memory of a model whose weights are frozen.
         ctx.save_for_backward(x if of_weight else None, weight if of_x else None)
-        return _rows(x, weight, bias)
+        return _product_of_all(x, weight, bias)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         (gradient,) = gradients
         x, weight = ctx.saved_tensors
         of_x, of_weight, of_bias = ctx.needs_input_grad
-        of_b = gradient.sum(dim=0) if of_bias else None
+        rows = gradient.flatten(0, -2)
+        of_b = rows.sum(dim=0) if of_bias else None
         if torch.is_grad_enabled():  # a gradient that has a gradient itself, by what torch can follow
-            return gradient @ weight if of_x else None, gradient.T @ x if of_weight else None, of_b
+            return (
+                gradient @ weight if of_x else None,
+                rows.T @ x.flatten(0, -2) if of_weight else None,
+                of_b,
+            )
         return (
-            _rows(gradient, weight.T, None) if of_x else None,
-            _outer(gradient, x) if of_weight else None,
+            _product_of_all(gradient, weight.T, None) if of_x else None,
+            _outer(rows, x.flatten(0, -2)) if of_weight else None,
             of_b,
         )
 
 
-def _rows(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """x Wᵀ + b, some rows at a time."""
-    parts = [_product(_filled_up(part), weight, bias)[: len(part)] for part in torch.split(x, _ROWS_AT_ONCE)]
-    return parts[0] if len(parts) == 1 else torch.cat(parts)
+def _product_of_all(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """x Wᵀ + b of x (…, in), some rows at a time."""
+    rows = x.flatten(0, -2)
+    product = x.new_empty(*x.shape[:-1], len(weight))
+    parts = zip(torch.split(rows, _ROWS_AT_ONCE), torch.split(product.flatten(0, -2), _ROWS_AT_ONCE), strict=True)
+    for part, target in parts:
+        target.copy_(_product(_filled_up(part), weight, bias)[: len(part)])
+    return product
 
 
 def _outer(one: Tensor, other: Tensor) -> Tensor:

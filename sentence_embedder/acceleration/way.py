@@ -11,8 +11,7 @@ from torch import nn
 from sentence_embedder.acceleration.acceleration import Acceleration
 from sentence_embedder.acceleration.architectures import (
     Products,
-    UnreadableError,
-    has_absolute_positions,
+    counts_padding,
     read_encoder,
 )
 from sentence_embedder.acceleration.forward import PackedForward, PlainForward
@@ -72,9 +71,10 @@ def _why_not(model: nn.Sequential, device: torch.device) -> str:
         return f"the first module is no Transformer but {type(first).__name__}"
     try:
         read_encoder(first.model_seen, Products(_format(first.model_seen), packed=False))
-    except UnreadableError as error:
+    except Exception as error:  # noqa: BLE001  # whatever it is, it is the reason
         return str(error)
-    if first.tokenizer_seen.padding_side == "left" and has_absolute_positions(first.model_seen):
+    tokenizer = first.tokenizer_seen
+    if tokenizer.padding_side == "left" and counts_padding(first.model_seen, tokenizer.pad_token_id):
         return "the tokenizer pads on the left, which changes what this architecture computes"
     rest = ", ".join(type(module).__name__ for module in list(model)[1:]) or "nothing"
     return (

@@ -127,7 +127,7 @@ class EncodeCall:
             raise no_tokenizer(self.model._first_module(), first)
         length = _prompt_length(first, self.options.prompt) if self.options.prompt else None
         extra = {} if length is None else {"prompt_length": length}
-        is_stock = not self.has_own_tokenize
+        is_stock = not self.has_own_tokenize and "tokenize" not in vars(first)
         if isinstance(first, Transformer):
             is_stock = is_stock and type(first).tokenize is Transformer.tokenize
         if is_stock and hasattr(first, "tokenize_ahead"):

@@ -334,6 +334,7 @@ def _check_keys(data: Any, known: Mapping[str, _Fits], where: str) -> None:
 
 def _config(data: Any) -> BertConfig:
     _check_keys(data, _MODEL, _CONFIG_NAME)
+    _check("model_type" in data, "model_type")
     config = BertConfig(**{field.name: data[field.name] for field in fields(BertConfig) if field.name in data})
     _check(config.hidden_size % config.num_attention_heads == 0, "hidden_size")
     _check((config.pad_token_id or 0) < config.vocab_size, "pad_token_id")
@@ -359,6 +360,8 @@ def _tokenizer(parsed: Mapping[str, Any], content: str) -> StandInTokenizer:
     config, tokenizer = parsed[_TOKENIZER_CONFIG_NAME], parsed[_TOKENIZER_NAME]
     _check_keys(config, _TOKENIZER, _TOKENIZER_CONFIG_NAME)
     _check("tokenizer_class" in config, "tokenizer_class")
+    # By default a tokenizer of no architecture does not tell the texts of a pair apart.
+    _check("model_input_names" in config or config["tokenizer_class"].startswith("Bert"), "model_input_names")
     _check_keys(tokenizer.get("truncation") or {}, _TRUNCATION, "truncation")
     _check_keys(tokenizer.get("padding") or {}, _PADDING, "padding")
     vocabulary = tokenizer["model"]["vocab"]
