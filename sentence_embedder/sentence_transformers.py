@@ -735,8 +735,8 @@ class SentenceTransformer(nn.Sequential):
         call = EncodeCall(
             model=self,
             entries=self._entries,
-            has_own_tokenize="tokenize" in vars(self) or type(self).tokenize is not SentenceTransformer.tokenize,
-            has_own_forward=type(self).forward is not SentenceTransformer.forward,
+            has_own_tokenize="tokenize" in vars(self) or type(self).tokenize is not _TOKENIZE,
+            has_own_forward=type(self).forward is not _FORWARD,
             acceleration=self._acceleration,
             budget=self._token_budget,
             options=options,
@@ -1590,3 +1590,7 @@ def _versions() -> dict[str, str]:
 
 def _shows_progress() -> bool:
     return logger.getEffectiveLevel() in (logging.INFO, logging.DEBUG) and is_seen()
+
+
+_TOKENIZE, _FORWARD = SentenceTransformer.tokenize, SentenceTransformer.forward
+"""As they are written here: programs put others into the class."""

@@ -21,7 +21,7 @@ from sentence_embedder.acceleration.dtypes import candidates
 from sentence_embedder.acceleration.encoder import Encoder
 from sentence_embedder.acceleration.forward import Forward, PackedForward, PlainForward
 from sentence_embedder.acceleration.linear import can_pack
-from sentence_embedder.acceleration.shadow import shadow_of
+from sentence_embedder.acceleration.shadow import shadow_of, twin_of
 from sentence_embedder.acceleration.snapshot import Snapshot, is_bare
 from sentence_embedder.devices import available_memory
 from sentence_embedder.features import PackedTexts
@@ -34,6 +34,9 @@ logger = logging.getLogger(__name__)
 
 _AFTER_POOLING = (Pooling, Normalize, Dense, LayerNorm, Dropout)
 """Modules that read nothing but what a PackedForward makes."""
+
+_FORWARD_PASSES: Mapping[type, Any] = {module: module.forward for module in (Transformer, *_AFTER_POOLING)}
+"""Class → its forward pass as this package wrote it: programs put others into classes."""
 
 _PACKED_FREELY = 2 * 2**30
 """Copies of weights up to so many bytes are made without asking how much memory there is."""
@@ -70,14 +73,21 @@ class _Reading:
     encoder: Encoder | None = None
     shadow: nn.Module | None = None
 
-    def is_current(self) -> bool:
+    def is_of(self, model: Any, dtype: str) -> bool:
+        """Whether it is what was read of a model when these formats were asked for."""
+        return self.model is model and self.dtype == dtype
+
+    def is_current(self, *, thoroughly: bool) -> bool:
         """Whether the model still looks like that. A stand-in does: nobody changes it, unless its memory is that of
         other processes, too.
+
+        Args:
+            thoroughly: Whether all weights are looked at.
         """
         if self.snapshot is None:
             return True  # it computes in its own way, whatever it looks like
         is_left_alone = type(self.model) is StandInModel and not self.snapshot.is_shared
-        return is_left_alone or self.snapshot.is_current()
+        return is_left_alone or self.snapshot.is_current(thoroughly=thoroughly)
 
 
 class Acceleration:
@@ -108,6 +118,7 @@ class Acceleration:
         device: torch.device,
         extra: Mapping[str, Any],
         route: str | None = None,
+        thoroughly: bool = False,
     ) -> Forward:
         """The way through a model in evaluation mode.
 
@@ -118,6 +129,8 @@ class Acceleration:
             device: Where the model computes.
             extra: Features of the batch as a whole.
             route: Which of several ways through a model the modules are.
+            thoroughly: Whether all weights are looked at for changes that torch does not count, and not a few of
+                each.
         """
         plain = PlainForward(model, device, extra)
         if not self.enabled or not _is_stock(model) or _is_autocast(device):
@@ -126,7 +139,7 @@ class Acceleration:
         seen = transformer.model_seen
         reading = self._readings.setdefault(route, Transient()).get(
             make=lambda: _read(seen, self.dtype),
-            holds=lambda kept: kept.model is seen and kept.dtype == self.dtype and kept.is_current(),
+            holds=lambda kept: kept.is_of(seen, self.dtype) and kept.is_current(thoroughly=thoroughly),
         )
         if reading.shadow is not None:
             return PlainForward(_with_shadow(model, reading.shadow), device, extra)
@@ -140,13 +153,18 @@ class Acceleration:
 def _is_stock(model: nn.Sequential) -> bool:
     """Whether the first module is a Transformer as this package wrote it, and nobody looks in between."""
     first: Any = next(iter(model), None)
-    if type(first) is not Transformer:
+    if type(first) is not Transformer or not _is_as_written(first):
         return False
     everywhere: Any = nn.modules.module
     hooks = everywhere._global_forward_hooks or everywhere._global_forward_pre_hooks
     config = getattr(first.model_seen, "config", None)
     wants_more = getattr(config, "output_hidden_states", False) or getattr(config, "output_attentions", False)
     return not (hooks or wants_more) and all(map(is_bare, (model, *model)))
+
+
+def _is_as_written(module: nn.Module) -> bool:
+    """Whether nobody has given the class of a module another forward pass."""
+    return type(module).forward is _FORWARD_PASSES[type(module)]
 
 
 def _is_autocast(device: torch.device) -> bool:
@@ -180,7 +198,7 @@ def _is_plain_tensor(parameter: Tensor, first: Tensor) -> bool:
 def _is_enough(rest: Sequence[nn.Module], output_value: str) -> bool:
     """Whether the modules after the Transformer need nothing but what a PackedForward makes."""
     is_pooled = len(rest) > 0 and type(rest[0]) is Pooling
-    return all(type(module) in _AFTER_POOLING for module in rest) and (
+    return all(type(module) in _AFTER_POOLING and _is_as_written(module) for module in rest) and (
         is_pooled or (output_value == "token_embeddings" and not rest)
     )
 
@@ -266,7 +284,7 @@ def _error(reading: _Reading, *, texts: bool) -> float:
     padded = torch.zeros(mask.shape, dtype=torch.int64, device=device)
     padded[mask] = torch.from_numpy(ids).to(device)
     inputs = {"input_ids": padded, "attention_mask": mask.long()}
-    expected = model(**inputs, return_dict=True)[0][mask]
+    expected = twin_of(model)(**inputs, return_dict=True)[0][mask]
     if reading.encoder is not None:
         found = reading.encoder(packed)
     elif reading.shadow is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TypeVar
 
 import torch
@@ -20,14 +21,27 @@ def shadow_of(model: nn.Module, dtype: torch.dtype, *, packed: bool) -> nn.Modul
         dtype: The format of the products of linear layers.
         packed: Whether copies of their weights may be made.
     """
-    if type(model) is nn.Linear:
-        return _ShadowLinear.of(model, linear(model.weight, model.bias, dtype, packed=packed), dtype)
-    shadow = _twin(model, type(model))
-    shadow._modules = {
-        name: None if child is None else shadow_of(child, dtype, packed=packed)
-        for name, child in model._modules.items()
+
+    def shadowed(layer: nn.Linear) -> nn.Module:
+        return _ShadowLinear.of(layer, linear(layer.weight, layer.bias, dtype, packed=packed), dtype)
+
+    return twin_of(model, shadowed)
+
+
+def twin_of(model: nn.Module, of_linear: Callable[[nn.Linear], nn.Module] | None = None) -> nn.Module:
+    """A model that shares the parameters of another one; buffers, which forward passes may write into, are its own.
+
+    Args:
+        model: The model.
+        of_linear: What takes the place of a linear layer, if it is another one.
+    """
+    if of_linear is not None and type(model) is nn.Linear:
+        return of_linear(model)
+    twin = _twin(model, type(model))
+    twin._modules = {
+        name: None if child is None else twin_of(child, of_linear) for name, child in model._modules.items()
     }
-    return shadow
+    return twin
 
 
 class _ShadowLinear(nn.Linear):
@@ -50,7 +64,7 @@ class _ShadowLinear(nn.Linear):
 
 
 def _twin(model: nn.Module, twin_class: type[_Module]) -> _Module:
-    """Another module with the same attributes, and buffers of its own: some forward passes write into these."""
+    """Another module with the same attributes, and buffers of its own."""
     twin = twin_class.__new__(twin_class)
     buffers = {name: None if buffer is None else buffer.clone() for name, buffer in model._buffers.items()}
     twin.__dict__.update({**model.__dict__, "_buffers": buffers})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable
 from itertools import chain
@@ -13,7 +14,10 @@ from torch import Tensor, nn
 
 from sentence_embedder.features import memory_of
 
-_SAMPLES = 4
+_WHOLE_NUMBERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+"""Bytes → the format of whole numbers of so many."""
+
+_SAMPLES = 16
 """Values of each tensor, about."""
 
 
@@ -21,8 +25,9 @@ class Snapshot:
     """What a model looked like when its weights were read: its modules, what these and their configurations are set
     to, and their weights and hooks.
 
-    torch counts the changes of a tensor, except those made through ``.data``. In linear layers, whose weights and
-    biases are copied, those are noticed by a few values of each, which are compared.
+    torch counts the changes of a tensor, except those made through ``.data``, a numpy view, or the like. In linear
+    layers, whose weights and biases are copied, those are noticed by values of each, which are compared: a few, or,
+    beside much work, the sums of all rows.
 
     A lone short text waits for this, so no module takes a step of Python.
 
@@ -49,11 +54,17 @@ class Snapshot:
         # Tensors of inference mode are not counted.
         self._counted = [tensor for tensor in tensors if not tensor.is_inference()]
         self._marks = self._marked()
-        self._sampled = _sampler(_samples(self._modules))
+        self._copied = _weights_of_linears(self._modules)
+        self._sampled = _sampler(list(map(_few_values, self._copied)))
         self._values = self._sampled()
+        self._sums = _sums_of_rows(self._copied)
 
-    def is_current(self) -> bool:
-        """Whether the model still looks like that."""
+    def is_current(self, *, thoroughly: bool = False) -> bool:
+        """Whether the model still looks like that.
+
+        Args:
+            thoroughly: Whether all weights that are copied are looked at, and not a few values of each.
+        """
         return (
             list(map(type, self._modules)) == self._classes
             and list(map(_forward_pass_of, self._distinct_classes)) == self._forward_passes
@@ -62,6 +73,7 @@ class Snapshot:
             and _are_same(self._contained(), self._contents)
             and self._marked() == self._marks
             and self._sampled() == self._values
+            and (not thoroughly or torch.equal(_sums_of_rows(self._copied), self._sums))
         )
 
     @property
@@ -118,8 +130,8 @@ def _sampler(samples: list[Tensor]) -> Callable[[], bytes]:
     return lambda: np.concatenate(arrays, axis=None).tobytes()
 
 
-def _samples(modules: list[nn.Module]) -> list[Tensor]:
-    """Views of a few values of each weight and bias of the linear layers, those on the device of the first."""
+def _weights_of_linears(modules: list[nn.Module]) -> list[Tensor]:
+    """The weights and biases of the linear layers, those on the device of the first."""
     tensors = [
         tensor.detach()
         for module in modules
@@ -127,11 +139,20 @@ def _samples(modules: list[nn.Module]) -> list[Tensor]:
         for tensor in module._parameters.values()
         if tensor is not None and not tensor.is_meta
     ]
-    return [_few_values(tensor) for tensor in tensors if tensor.device == tensors[0].device]
+    return [tensor for tensor in tensors if tensor.device == tensors[0].device]
 
 
 def _few_values(tensor: Tensor) -> Tensor:
-    """A view of a few values."""
+    """A view of a few values, in columns that differ."""
     if tensor.is_contiguous():
-        return tensor.view(-1)[:: max(1, tensor.numel() // _SAMPLES)]
+        step = max(1, tensor.numel() // _SAMPLES)
+        while math.gcd(step, tensor.shape[-1]) > 1:
+            step += 1
+        return tensor.view(-1)[::step]
     return tensor[tuple(slice(None, None, max(1, size * 2 // _SAMPLES)) for size in tensor.shape)]
+
+
+def _sums_of_rows(tensors: list[Tensor]) -> Tensor:
+    """The sums of all rows of some tensors, as whole numbers: exact, whoever adds them up."""
+    bits = [tensor.view(_WHOLE_NUMBERS[tensor.element_size()]) for tensor in tensors]
+    return torch.cat([torch.empty(0), *(part.sum(dim=-1, dtype=part.dtype).reshape(-1) for part in bits)])

@@ -25,8 +25,16 @@ from sentence_embedder.encoding.token_budget import TokenBudget
 from sentence_embedder.features import BatchSource, Features
 from sentence_embedder.formats import ModuleEntry
 from sentence_embedder.grad_mode import grad_mode_kept
-from sentence_embedder.models import Router, Transformer
+from sentence_embedder.models import Router, StaticEmbedding, Transformer, WordEmbeddings
 from sentence_embedder.progress import progress_bar
+
+_MANY = 128
+"""Beside so many texts it costs nothing to look at all weights."""
+
+_TOKENIZE: Mapping[type[Any], Any] = {
+    module: module.tokenize for module in (Transformer, StaticEmbedding, WordEmbeddings)
+}
+"""Class → its ``tokenize`` as this package wrote it: programs put others into classes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +82,7 @@ class EncodeCall:
         """
         is_rows = self.options.output_value == "sentence_embedding"
         groups = by_route(texts) if self._routers else [RoutedTexts.of_all(texts)]
-        engines = [self.engine(group.key) for group in groups]
+        engines = [self.engine(group.key, len(group.texts)) for group in groups]
         # What comes apart for each text, its owner may change; and who tokenises by batches, may count them.
         may_share = is_rows and len(groups) == 1 and engines[0].forward.batch_tokens is not None
         distinct = DistinctTexts.of(texts) if may_share else DistinctTexts.every(len(texts))
@@ -105,15 +113,16 @@ class EncodeCall:
         alone = replace(self, model=model, options=replace(self.options, deterministic=True))
         placed = PlacedCollector(collector, group.places[these])
         with torch.autocast(self.device.type, enabled=False), progress_bar(0, unit="", shown=False) as progress:
-            alone.engine(group.key, is_plain=True).run(texts, placed, progress, rows=rows[these])
+            alone.engine(group.key, len(texts), is_plain=True).run(texts, placed, progress, rows=rows[these])
         collector.settle()
 
-    def engine(self, key: str | None, *, is_plain: bool = False) -> Engine:
+    def engine(self, key: str | None, count: int, *, is_plain: bool = False) -> Engine:
         """What turns texts of a route into Features: tokenised ahead, or by batches if somebody has their own
         ``tokenize``.
 
         Args:
             key: The route, if there are several.
+            count: How many texts there are.
             is_plain: Whether they go through the modules as they are.
         """
         links = [
@@ -127,9 +136,7 @@ class EncodeCall:
             raise no_tokenizer(self.model._first_module(), first)
         length = _prompt_length(first, self.options.prompt) if self.options.prompt else None
         extra = {} if length is None else {"prompt_length": length}
-        is_stock = not self.has_own_tokenize and "tokenize" not in vars(first)
-        if isinstance(first, Transformer):
-            is_stock = is_stock and type(first).tokenize is Transformer.tokenize
+        is_stock = not self.has_own_tokenize and _has_stock_tokenize(first)
         if is_stock and hasattr(first, "tokenize_ahead"):
             tokenize: Callable[[Sequence[Any]], BatchSource] = first.tokenize_ahead
         else:
@@ -139,7 +146,7 @@ class EncodeCall:
         plain = PlainForward(self._called(chain, key), self.device, extra)
         return Engine(
             tokenize=tokenize,
-            forward=plain if is_plain else self._quickest(chain, key, plain),
+            forward=plain if is_plain else self._quickest(chain, key, plain, count),
             device=self.device,
             batch_size=self.options.batch_size,
             longest=getattr(first, "max_seq_length", None),
@@ -147,7 +154,7 @@ class EncodeCall:
             is_deterministic=self.options.deterministic,
         )
 
-    def _quickest(self, chain: Chain, key: str | None, plain: PlainForward) -> Forward:
+    def _quickest(self, chain: Chain, key: str | None, plain: PlainForward, count: int) -> Forward:
         """The quickest way through a chain."""
         routers = self._routers
         if self.has_own_forward or not chain.is_plain or not all(map(is_bare, (self.model, *routers))):
@@ -158,6 +165,7 @@ class EncodeCall:
             device=self.device,
             extra=plain.extra,
             route=key or self.kwargs.get("task"),
+            thoroughly=count >= _MANY,
         )
 
     def _called(self, chain: Chain, key: str | None) -> Callable[[Features], Features]:
@@ -170,6 +178,12 @@ class EncodeCall:
     @property
     def _routers(self) -> list[Router]:
         return [module for module in self.model if isinstance(module, Router)]
+
+
+def _has_stock_tokenize(first: Any) -> bool:
+    """Whether a first module, if it is one of ours, tokenises as this package wrote it."""
+    stock = [tokenize for module, tokenize in _TOKENIZE.items() if isinstance(first, module)]
+    return "tokenize" not in vars(first) and all(type(first).tokenize is tokenize for tokenize in stock)
 
 
 def _prompt_length(first: Any, prompt: str) -> int | None:

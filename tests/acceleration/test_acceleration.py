@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import json
 import logging
 import pickle
+import shutil
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
@@ -293,6 +295,18 @@ def test_autocast_is_obeyed(model: SentenceTransformer) -> None:
         assert way(model) == PlainForward(model, CPU, {})
 
 
+@pytest.mark.parametrize("name", ["roberta", "mpnet"])
+def test_padding_on_the_left_that_is_counted(name: str, tiny_folders: dict[str, Path]) -> None:
+    """A model that leaves one token out when it counts positions counts others that it is padded with."""
+    model = SentenceTransformer(str(tiny_folders[name]), device="cpu")
+    model.tokenizer.padding_side = "left"
+    assert isinstance(way(model), PackedForward)
+
+    model.tokenizer.pad_token = model.tokenizer.unk_token
+
+    assert way(model) == PlainForward(model, CPU, {})
+
+
 def test_padding_on_the_left_with_absolute_positions(model: SentenceTransformer) -> None:
     """Where padding on the left shifts the positions of a BERT, the plain chain computes what it computes."""
     model.tokenizer.padding_side = "left"
@@ -369,9 +383,22 @@ def _a_step_of_training(model: SentenceTransformer) -> None:
     model.eval()
 
 
+def _slices(model: SentenceTransformer) -> None:
+    layer = model[0].auto_model.encoder.layer[0]
+    intermediate, output = layer.intermediate.dense, layer.output.dense
+    intermediate.weight.data = intermediate.weight.data[:20]
+    intermediate.bias.data = intermediate.bias.data[:20]
+    output.weight.data = output.weight.data[:, :20]
+
+
+def _transposed(model: SentenceTransformer) -> None:
+    query = model[0].auto_model.encoder.layer[0].attention.self.query
+    query.weight.data = query.weight.data.T
+
+
 CHANGES = [
     *(_in_place, _through_data, _bias, _bias_through_data, _norm, _words, _state_dict, _parameter),
-    *(_layer, _fewer_layers, _whole_model, _there_and_back, _a_step_of_training),
+    *(_layer, _fewer_layers, _whole_model, _there_and_back, _a_step_of_training, _slices, _transposed),
 ]
 
 
@@ -395,6 +422,121 @@ def test_changed_weights_are_noticed(
 
     assert not np.allclose(model.encode(TEXTS), before, atol=1e-3)
     assert isinstance(way(model), PackedForward)
+
+
+def test_a_part_that_nobody_counts_is_noticed_beside_much_work(model: SentenceTransformer) -> None:
+    """torch does not know that rows were changed through ``.data``: a call with many texts looks at all."""
+    _load(model)
+    texts = [f"the cat sat on mat number {number}" for number in range(150)]
+    model.encode(texts)
+    model[0].auto_model.encoder.layer[0].output.dense.weight.data[3:5] = 0
+
+    found = model.encode(texts)
+
+    assert isinstance(way(model), PackedForward)
+    model.unload()  # all is read anew
+    np.testing.assert_array_equal(found, model.encode(texts))
+
+
+def _epsilon(model: SentenceTransformer, _: pytest.MonkeyPatch) -> None:
+    model[0].auto_model.encoder.layer[0].output.LayerNorm.eps = 0.5
+
+
+def _scaling(model: SentenceTransformer, _: pytest.MonkeyPatch) -> None:
+    model[0].auto_model.encoder.layer[0].attention.self.scaling = 0.01
+
+
+def _class_of_a_layer(_: SentenceTransformer, monkeypatch: pytest.MonkeyPatch) -> None:
+    kind = transformers.models.bert.modeling_bert.BertOutput
+    original = kind.forward
+    monkeypatch.setattr(kind, "forward", lambda self, *args: 2 * original(self, *args))
+
+
+def _adapter(model: SentenceTransformer, _: pytest.MonkeyPatch) -> None:
+    model[0].auto_model.disable_adapters()
+
+
+@pytest.mark.parametrize("change", [_epsilon, _scaling, _class_of_a_layer, _adapter])
+def test_changed_settings_are_noticed(
+    change: Callable[[SentenceTransformer, pytest.MonkeyPatch], None],
+    model: SentenceTransformer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What modules are set to counts as weights do: the next vectors are those of the new settings."""
+    if change is _adapter:
+        peft = pytest.importorskip("peft")
+        config = peft.LoraConfig(r=2, target_modules=["query", "value"], init_lora_weights=False)
+        model[0].auto_model.add_adapter(config, "one")
+    _load(model)
+    before = model.encode(TEXTS)
+    change(model, monkeypatch)
+
+    assert not np.allclose(model.encode(TEXTS), before, atol=1e-3)
+    assert_like_the_plain_chain(model)
+
+
+@pytest.mark.parametrize(
+    ("owner", "name"),
+    [
+        (SentenceTransformer, "tokenize"),
+        (SentenceTransformer, "forward"),
+        (models.Transformer, "tokenize"),
+        (models.Transformer, "forward"),
+        (models.Pooling, "forward"),
+    ],
+)
+@pytest.mark.parametrize("is_of_class", [True, False])
+def test_replaced_methods_are_called(
+    owner: Any, name: str, is_of_class: bool, model: SentenceTransformer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A method that somebody has put into a class, or into an object, is called, also after other calls."""
+    model.encode(TEXTS)
+    calls: list[Any] = []
+    objects = {SentenceTransformer: model, models.Transformer: model[0], models.Pooling: model[1]}
+    holder = owner if is_of_class else objects[owner]
+    original = getattr(holder, name)
+
+    def replaced(*args: Any, **kwargs: Any) -> Any:
+        calls.append(args)
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(holder, name, replaced, raising=True)
+    model.encode(TEXTS)
+
+    assert calls
+
+
+def _heads_pruned(model: Any) -> None:
+    for layer in model.encoder.layer:
+        for name in ("query", "key", "value"):
+            linear = getattr(layer.attention.self, name)
+            linear.weight, linear.bias = nn.Parameter(linear.weight[:24]), nn.Parameter(linear.bias[:24])
+            linear.out_features = 24
+        layer.attention.output.dense.weight = nn.Parameter(layer.attention.output.dense.weight[:, :24])
+        layer.attention.self.num_attention_heads, layer.attention.self.all_head_size = 3, 24
+
+
+def _sparse_weight(model: Any) -> None:
+    dense = model.encoder.layer[0].output.dense
+    dense.weight = nn.Parameter(dense.weight.detach().to_sparse_coo())
+
+
+def _plain_weight(model: Any) -> None:
+    dense = model.encoder.layer[0].output.dense
+    weight = dense.weight.detach()
+    del dense.weight
+    dense.weight = weight
+
+
+@pytest.mark.parametrize("change", [_heads_pruned, _sparse_weight, _plain_weight])
+def test_what_cannot_be_read_computes_in_its_own_way(
+    change: Callable[[Any], None], model: SentenceTransformer
+) -> None:
+    """Whatever was made of a model, ``encode`` gives what its modules make."""
+    change(model[0].auto_model)
+
+    assert way(model) == PlainForward(model, CPU, {})
+    assert_like_the_plain_chain(model)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -538,6 +680,43 @@ def test_a_shadow_follows_its_model(
     assert not np.allclose(electra.encode(TEXTS), before, atol=1e-4)
     assert is_shadowed(electra)
     assert_like_the_plain_chain(electra)
+
+
+@pytest.mark.parametrize("bias", [torch.arange(64.0).reshape(32, 2)[:, 0] / 9, torch.ones(1).expand(32)])
+def test_a_bias_that_does_not_lie_in_one_piece(bias: torch.Tensor, electra: SentenceTransformer) -> None:
+    """A shadow reads it as it is."""
+    electra[0].auto_model.encoder.layer[0].output.dense.bias = nn.Parameter(bias)
+
+    assert is_shadowed(electra)
+    assert_like_the_plain_chain(electra)
+
+
+def test_a_shadow_that_differs_is_not_used(electra: SentenceTransformer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A shadow is compared with its model, too."""
+    for kind in (linear.PackedLinear, linear.PlainLinear):
+        monkeypatch.setattr(kind, "__call__", lambda self, x: x.new_zeros(len(x), len(self.bias)))
+
+    assert way(electra) == PlainForward(electra, CPU, {})
+    assert_like_the_plain_chain(electra)
+
+
+def test_a_forward_pass_that_writes_into_its_buffers(tiny_folders: dict[str, Path], tmp_path: Path) -> None:
+    """Rotary embeddings that follow the longest text belong to the shadow: the model itself stays as it was."""
+    folder = shutil.copytree(tiny_folders["decoder"], tmp_path / "decoder")
+    config = json.loads((folder / "config.json").read_text())
+    config.pop("rope_parameters", None)
+    config |= {"max_position_embeddings": 8, "rope_scaling": {"rope_type": "dynamic", "factor": 2.0}}
+    (folder / "config.json").write_text(json.dumps(config))
+    model = SentenceTransformer(str(folder), device="cpu")
+    model.max_seq_length = 200
+    own = {name: buffer.clone() for name, buffer in model.named_buffers()}
+
+    model.encode(["hello " * 60])
+
+    assert is_shadowed(model)
+    assert all(torch.equal(buffer, own[name]) for name, buffer in model.named_buffers())
+    plain = SentenceTransformer(str(folder), device="cpu", acceleration=False)
+    np.testing.assert_allclose(model.encode("hello"), plain.encode("hello"), atol=1e-5)
 
 
 def test_adapters_are_computed(model: SentenceTransformer) -> None:

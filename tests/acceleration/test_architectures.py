@@ -133,9 +133,18 @@ def _as_decoder(model: Any) -> None:
     model.config.is_decoder = True
 
 
+def _with_a_close_activation(model: Any) -> None:
+    model.encoder.layer[0].intermediate.intermediate_act_fn = nn.GELU(approximate="tanh")
+
+
+def _with_positions_backwards(model: Any) -> None:
+    model.embeddings.position_ids = model.embeddings.position_ids.flip(1)
+
+
 @pytest.mark.parametrize(
     "change",
     [
+        *(_with_a_close_activation, _with_positions_backwards),
         *(_with_adapter, _with_other_linear, _with_other_activation, _with_norm_of_words),
         *(_without_norm_weight, _as_decoder),
     ],
@@ -166,6 +175,28 @@ def test_a_decoder_that_looks_ahead() -> None:
 
     with pytest.raises(UnreadableError, match="ahead"):
         read_encoder(model, PACKED)
+
+
+@pytest.mark.parametrize("name", ["llama", "qwen3"])
+def test_windows_that_a_model_does_not_look_at(name: str) -> None:
+    """A Llama ignores a window, and a Qwen one that no layer has."""
+    model: Any = tiny_transformer(name)
+    model.config.sliding_window = 3
+
+    _assert_same(model, ragged_texts((20, 9)))
+
+
+@pytest.mark.parametrize("name", ["qwen3-window", "mistral-window", "llama"])
+@pytest.mark.parametrize("is_cut", [True, False])
+def test_a_decoder_with_fewer_layers(name: str, is_cut: bool) -> None:
+    """Layers that are cut off, or that the configuration leaves out, are not computed."""
+    model: Any = tiny_transformer(name)
+    if is_cut:
+        model.layers = model.layers[:1]
+    else:
+        model.config.num_hidden_layers = 1
+
+    _assert_same(model, ragged_texts((20, 9)))
 
 
 def test_an_architecture_that_nobody_knows() -> None:

@@ -327,6 +327,11 @@ REFUSED: Mapping[str, Mapping[str, Sequence[Any]]] = {
 }
 """File → key → values that transformers refuses, or takes for something else."""
 
+KNOWN: Mapping[str, Any] = {
+    "model_type": "bert",
+    "model_input_names": ["input_ids", "token_type_ids", "attention_mask"],
+}
+
 UNKNOWN: dict[str, tuple[str, Mapping[str, Any]]] = {
     "another architecture": ("config.json", {"model_type": "roberta", "pad_token_id": 0}),
     "another activation": ("config.json", {"hidden_act": "relu"}),
@@ -400,6 +405,24 @@ class TestUnknown:
         _change(folder / name, changes)
 
         assert read_stand_in(folder) is None
+
+    @pytest.mark.parametrize(
+        ("name", "key", "others"),
+        [
+            ("config.json", "model_type", {}),
+            ("tokenizer_config.json", "model_input_names", {"tokenizer_class": "TokenizersBackend"}),
+            ("tokenizer_config.json", "model_input_names", {"tokenizer_class": "PreTrainedTokenizerFast"}),
+        ],
+    )
+    def test_what_must_be_said(self, name: str, key: str, others: Mapping[str, Any], folder: Path) -> None:
+        """Where transformers has no default, or another one than BERT, there is no stand-in without a key."""
+        settings = {**json.loads((folder / name).read_text()), **others}
+        for content, is_known in (({**settings, key: KNOWN[key]}, True), (settings, False)):
+            if not is_known:
+                content.pop(key, None)
+            (folder / name).write_text(json.dumps(content))
+
+            assert (read_stand_in(folder) is not None) is is_known
 
     def test_arguments(self, folder: Path) -> None:
         """Arguments for transformers are for transformers."""
