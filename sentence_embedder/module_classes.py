@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sentence_embedder import models
+from sentence_embedder.dotted_names import import_from_string
 from sentence_embedder.models.checkpoint import class_in_folder
 from sentence_embedder.record import FormatError
 
@@ -75,6 +76,27 @@ def class_named(type_name: str, folder: Path, where: str, *, trust_remote_code: 
             type_name,
         )
     return _foreign_class(type_name, folder, where)
+
+
+def own_class(class_name: str, where: str, expected: str) -> type[Any]:
+    """The class of somebody's own that the settings of a module name: for callers who trust the model.
+
+    Args:
+        class_name: The dotted name of one that can be imported.
+        where: The key that names it, for messages.
+        expected: What belongs there otherwise, likewise.
+
+    Raises:
+        FormatError: There is no such class.
+    """
+    expected = f"{expected}, or a class that can be imported"
+    try:
+        found = import_from_string(class_name)
+    except (ImportError, ValueError) as error:
+        raise FormatError(where, f"{expected} ({error})", class_name) from error
+    if not isinstance(found, type):
+        raise FormatError(where, expected, class_name)
+    return found
 
 
 def _foreign_class(type_name: str, folder: Path, where: str) -> type[Any]:

@@ -32,7 +32,7 @@ from sentence_embedder.models import (
 from sentence_embedder.models.checkpoint import copy_code
 from sentence_embedder.models.module import class_name_of, save_module
 from sentence_embedder.models.transformer import read_transformer_config
-from sentence_embedder.module_classes import class_named, is_known
+from sentence_embedder.module_classes import class_named, is_known, own_class
 from sentence_embedder.record import FormatError
 
 logger = logging.getLogger(__name__)
@@ -170,6 +170,10 @@ class _Modules:
             return of_checkpoint
         if module_class is Router:
             return Router.load(folder, load_module=lambda *part: self._part(*part, router=path))
+        names_classes = "own_class" in inspect.signature(module_class.load).parameters
+        if names_classes and self.arguments.trust_remote_code:
+            with_classes: nn.Module = module_class.load(folder, own_class=own_class)
+            return with_classes
         if is_known(type_name):
             module: nn.Module = module_class.load(folder)
             return module
