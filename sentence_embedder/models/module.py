@@ -18,6 +18,8 @@ from sentence_embedder.record import FormatError, Record
 _Module = TypeVar("_Module", bound="Module")
 
 _HOME = __name__.rpartition(".")[0]
+_MODEL_ON_DISK = "sentence_transformers.SentenceTransformer"
+_MODEL = f"{_HOME.partition('.')[0]}.sentence_transformers.SentenceTransformer"
 _FROM_MODELS = "transformers_modules."
 """Where classes are that came with a model: in another process they are not."""
 
@@ -61,6 +63,8 @@ def class_name_of(module: nn.Module) -> str:
         name: str = of_module()
         return name
     home, own_name = type(module).__module__, type(module).__name__
+    if f"{home}.{own_name}" == _MODEL:  # a model that is a module of another
+        return _MODEL_ON_DISK
     if home.startswith(f"{_HOME}."):
         return f"sentence_transformers.models.{own_name}"
     # What came with a model is in a file beside it again.
@@ -92,6 +96,9 @@ def check_can_be_saved(module: nn.Module) -> None:
     check = getattr(type(module), "check_can_be_saved", None)
     if callable(check):
         check(module)
+    if class_name_of(module) == _MODEL_ON_DISK:
+        for part in module.children():
+            check_can_be_saved(part)
 
 
 def _save_of(module: nn.Module) -> Any:
