@@ -170,6 +170,10 @@ class Dense(Module):
         """Width of the output."""
         return self.config.out_features
 
+    def get_embedding_dimension(self) -> int:
+        """The same, under its newer name."""
+        return self.get_sentence_embedding_dimension()
+
 
 def _name_of(activation: object) -> str:
     return f"{type(activation).__module__}.{type(activation).__qualname__}"

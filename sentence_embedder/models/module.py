@@ -116,6 +116,9 @@ def accepted_kwargs(module: nn.Module) -> frozenset[str]:
 class Module(nn.Module):
     """A module whose settings are one frozen record, saved as ``config.json`` beside its weights if it has any.
 
+    Each setting is an attribute of the module, too, under the names that sentence-transformers has for it; there it
+    is read, not changed.
+
     A subclass names the record's class, makes itself from a record, and computes. ``forward`` returns new
     Features and leaves those that it was given as they are.
 
@@ -138,6 +141,26 @@ class Module(nn.Module):
     def forward(self, features: Features) -> Features:
         """New Features: those given, and what the module makes of them."""
         raise NotImplementedError(f"{type(self).__name__}.forward")
+
+    def __getattr__(self, name: str) -> Any:
+        # Called for what is not found otherwise. What torch keeps (weights, modules) comes before a setting of the
+        # same name; and a module that is being copied or unpickled has no settings yet.
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            config = self.__dict__.get("config")
+            if not isinstance(config, Record):
+                raise
+            settings = {key: value for key, value in vars(config).items() if key != "extra"}
+            name = config.newer_names.get(name, name)
+            if name not in settings:
+                raise
+            return list(settings[name]) if isinstance(settings[name], tuple) else settings[name]
+
+    @property
+    def config_keys(self) -> list[str]:
+        """The names of the settings on disk."""
+        return list(self.get_config_dict())
 
     def get_config_dict(self) -> dict[str, Any]:
         """The settings as they are written to disk."""

@@ -243,6 +243,16 @@ class Pooling(Module):
         """Width of the embedding."""
         return self.pooling_output_dimension
 
+    def get_embedding_dimension(self) -> int:
+        """The same, under its newer name."""
+        return self.get_sentence_embedding_dimension()
+
+    @property
+    def pooling_mode(self) -> str | tuple[PoolingMode, ...]:
+        """The mode, or the modes in their order, as the constructor takes them."""
+        modes = tuple(self.config.pooling_modes)
+        return modes[0] if len(modes) == 1 else modes
+
     def get_pooling_mode_str(self) -> str:
         """The modes, joined by ``+``, in the order in which config.json lists them."""
         return "+".join(mode for mode in POOLING_FLAGS if mode in self.config.pooling_modes)

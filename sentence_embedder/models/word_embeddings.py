@@ -177,6 +177,15 @@ class WordEmbeddings(Module):
         width: int = self.emb_layer.embedding_dim
         return width
 
+    def get_embedding_dimension(self) -> int:
+        """The same, under its newer name."""
+        return self.get_word_embedding_dimension()
+
+    @property
+    def embeddings_dimension(self) -> int:
+        """Width of the token embeddings it makes."""
+        return self.get_word_embedding_dimension()
+
     @property
     def max_seq_length(self) -> int:
         """How many words of a text count."""
