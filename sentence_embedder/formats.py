@@ -177,11 +177,12 @@ class PoolingConfig(Record):
 
     Args:
         word_embedding_dimension: Width of the token embeddings.
-        pooling_modes: The modes, in the order in which their results are concatenated.
+        pooling_modes: The modes, in the order in which their results are concatenated; none only while the flags
+            of a Pooling are set one by one.
         include_prompt: Whether the tokens of a prompt count.
 
     Raises:
-        ValueError: No mode, or one that does not exist.
+        ValueError: A mode does not exist.
     """
 
     newer_names = _OLDER_DIMENSION
@@ -192,7 +193,7 @@ class PoolingConfig(Record):
 
     def __post_init__(self) -> None:
         unknown = [mode for mode in self.pooling_modes if mode not in POOLING_MODES]
-        if unknown or not self.pooling_modes:
+        if unknown:
             raise ValueError(f"expected pooling modes among {list(POOLING_MODES)}, found {unknown}")
 
     @classmethod

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sentence_embedder import models
+from sentence_embedder.dotted_names import import_from_string
 from sentence_embedder.models.checkpoint import class_in_folder
 from sentence_embedder.record import FormatError
 
@@ -31,6 +32,15 @@ def _class_names() -> dict[str, type[Any]]:
 _CLASSES: Mapping[str, type[Any]] = _class_names()
 """Name on disk → class. A name that is not here imports nothing, unless the caller trusts the model."""
 
+_MODEL_NAMES = frozenset(
+    [
+        "sentence_transformers.SentenceTransformer",  # as 2.7 writes it
+        "sentence_transformers.SentenceTransformer.SentenceTransformer",
+        "sentence_transformers.sentence_transformer.model.SentenceTransformer",  # 5.4 and later
+        "sentence_embedder.sentence_transformers.SentenceTransformer",
+    ]
+)
+
 _OTHER_FAMILIES = {
     "sparse_encoder": "a SparseEncoder",
     "cross_encoder": "a CrossEncoder",
@@ -42,6 +52,11 @@ _OTHER_FAMILIES = {
 def is_known(type_name: str) -> bool:
     """Whether a dotted name on disk is that of a class of this package."""
     return type_name in _CLASSES
+
+
+def is_model(type_name: str) -> bool:
+    """Whether a dotted name on disk is that of a model as a whole, which is a module of another."""
+    return type_name in _MODEL_NAMES
 
 
 def class_named(type_name: str, folder: Path, where: str, *, trust_remote_code: bool) -> type[Any]:
@@ -59,6 +74,10 @@ def class_named(type_name: str, folder: Path, where: str, *, trust_remote_code: 
     """
     if type_name in _CLASSES:
         return _CLASSES[type_name]
+    if is_model(type_name):
+        # By name: it stands a layer above, and is imported by now, as it is what loads models.
+        model_class: type[Any] = import_module("sentence_embedder").SentenceTransformer
+        return model_class
     parts = type_name.split(".")
     for part, family in _OTHER_FAMILIES.items():
         if part in parts:
@@ -75,6 +94,27 @@ def class_named(type_name: str, folder: Path, where: str, *, trust_remote_code: 
             type_name,
         )
     return _foreign_class(type_name, folder, where)
+
+
+def own_class(class_name: str, where: str, expected: str) -> type[Any]:
+    """The class of somebody's own that the settings of a module name: for callers who trust the model.
+
+    Args:
+        class_name: The dotted name of one that can be imported.
+        where: The key that names it, for messages.
+        expected: What belongs there otherwise, likewise.
+
+    Raises:
+        FormatError: There is no such class.
+    """
+    expected = f"{expected}, or a class that can be imported"
+    try:
+        found = import_from_string(class_name)
+    except (ImportError, ValueError) as error:
+        raise FormatError(where, f"{expected} ({error})", class_name) from error
+    if not isinstance(found, type):
+        raise FormatError(where, expected, class_name)
+    return found
 
 
 def _foreign_class(type_name: str, folder: Path, where: str) -> type[Any]:

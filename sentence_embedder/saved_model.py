@@ -32,7 +32,7 @@ from sentence_embedder.models import (
 from sentence_embedder.models.checkpoint import copy_code
 from sentence_embedder.models.module import class_name_of, save_module
 from sentence_embedder.models.transformer import read_transformer_config
-from sentence_embedder.module_classes import class_named, is_known
+from sentence_embedder.module_classes import class_named, is_known, is_model, own_class
 from sentence_embedder.record import FormatError
 
 logger = logging.getLogger(__name__)
@@ -170,6 +170,12 @@ class _Modules:
             return of_checkpoint
         if module_class is Router:
             return Router.load(folder, load_module=lambda *part: self._part(*part, router=path))
+        if is_model(type_name):
+            return self._model(module_class, path, where)
+        names_classes = "own_class" in inspect.signature(module_class.load).parameters
+        if names_classes and self.arguments.trust_remote_code:
+            with_classes: nn.Module = module_class.load(folder, own_class=own_class)
+            return with_classes
         if is_known(type_name):
             module: nn.Module = module_class.load(folder)
             return module
@@ -184,6 +190,26 @@ class _Modules:
         if len(router.parts) >= _DEEPEST:
             raise FormatError(where, f"routers at most {_DEEPEST} deep", str(router / name))
         return self.load(type_name, router / name, where)
+
+    def _model(self, model_class: type[Any], path: PurePosixPath, where: str) -> nn.Module:
+        """A model that is a module of this one."""
+        folder = self.folder / path
+        # Each deeper on the disk than the one around it: links and other spellings could nest without end.
+        if self.folder.resolve() not in folder.resolve().parents:
+            raise FormatError(where, "a model in a folder of its own, inside this one", str(path))
+        if not (folder / MODULES_NAME).exists():
+            raise FileNotFoundError(f"{folder}: expected a model with {MODULES_NAME}, found none")
+        transformer_args = self.arguments.for_transformer()
+        model: nn.Module = model_class(
+            str(folder),
+            device="cpu",
+            trust_remote_code=self.arguments.trust_remote_code,
+            local_files_only=self.arguments.local_files_only,
+            model_kwargs=transformer_args["model_args"],
+            tokenizer_kwargs=transformer_args["tokenizer_args"],
+            config_kwargs=transformer_args["config_args"],
+        )
+        return model
 
     def _foreign(self, module_class: Any, path: PurePosixPath) -> nn.Module:
         """A module whose class was written for some version of sentence-transformers."""
@@ -351,6 +377,10 @@ def _read_entries(folder: Path) -> list[ModuleEntry]:
         check_inside(entry.path, f"{path}: path")
         if not entry.name or "." in entry.name or sum(entry.name == other.name for other in entries) > 1:
             raise FormatError(f"{path}: name", "a name of its own for each module, without dots", entry.name)
+    # Else few files could name, on each of many levels, many models more.
+    models = [PurePosixPath(entry.path) for entry in entries if is_model(entry.type)]
+    if len(set(models)) < len(models):
+        raise FormatError(f"{path}: path", "a folder of its own for each model in this one", list(map(str, models)))
     return entries
 
 

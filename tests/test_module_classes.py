@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,9 @@ from torch import nn
 from sentence_embedder import SentenceTransformer, models
 from sentence_embedder.features import Features
 from sentence_embedder.files import read_json, write_json
-from sentence_embedder.models import Pooling, StaticEmbedding, Transformer
+from sentence_embedder.models import Dense, Pooling, Router, StaticEmbedding, Transformer
+from sentence_embedder.models.module import check_can_be_saved
+from sentence_embedder.models.tokenizer import WhitespaceTokenizer
 from sentence_embedder.module_classes import class_named
 from sentence_embedder.record import FormatError
 
@@ -211,6 +214,158 @@ class TestTrust:
 
         with pytest.raises(FormatError, match=f"expected a class in .*{type_name}"):
             _load(folder)
+
+
+class Halved(nn.Module):
+    """An activation of the caller's own."""
+
+    def forward(self, given: torch.Tensor) -> torch.Tensor:
+        """Half of it."""
+        return given / 2
+
+
+class Commas(WhitespaceTokenizer):
+    """A tokenizer of the caller's own: words lie between commas."""
+
+    def tokenize(self, text: str, **kwargs: Any) -> list[int]:
+        """The ids of the words."""
+        return super().tokenize(text.replace(",", " "), **kwargs)
+
+
+class OwnDense(Dense):
+    """A module of the caller's own that has what a Dense has."""
+
+
+def _of_words(tokenizer: Any, *more: nn.Module) -> SentenceTransformer:
+    tokenizer.set_vocab(["PAD", "cat", "dog"])
+    weights = torch.arange(12.0).reshape(3, 4)
+    return SentenceTransformer(modules=[models.WordEmbeddings(tokenizer, weights), Pooling(4), *more], device="cpu")
+
+
+class TestClassesInSettings:
+    """Classes of the caller's own that the settings of a module name."""
+
+    @pytest.mark.parametrize(
+        ("make", "key"),
+        [
+            (lambda: _of_words(Commas()), "tokenizer_class"),
+            (
+                lambda: _of_words(WhitespaceTokenizer(), Dense(4, 2, activation_function=Halved())),
+                "activation_func",
+            ),
+            (lambda: _of_words(Commas(), OwnDense(4, 2, activation_function=Halved())), "tokenizer_class"),
+            (
+                lambda: _of_words(
+                    WhitespaceTokenizer(), Router({"a": [Dense(4, 2, activation_function=Halved())]}, "a")
+                ),
+                "activation_function",
+            ),
+        ],
+        ids=["tokenizer", "activation", "both", "in a router"],
+    )
+    def test_with_trust(self, make: Callable[[], SentenceTransformer], key: str, tmp_path: Path) -> None:
+        """What can be imported is loaded again with trust; without, the message names the remedy."""
+        model = make()
+        model.save(tmp_path)
+
+        with pytest.raises(FormatError, match=rf"{key}.*trust_remote_code=True\): look at it.*{__name__}\."):
+            SentenceTransformer(str(tmp_path), device="cpu")
+        again = _load(tmp_path)
+
+        texts = ["cat,dog", "dog"]
+        np.testing.assert_array_equal(again.encode(texts), model.encode(texts))
+
+    @pytest.mark.parametrize("name", ["json.dumps", "json", "nowhere.Own", "builtins.dict", "torch.nn.Sequential"])
+    @pytest.mark.parametrize("key", ["tokenizer_class", "activation_function"])
+    def test_what_is_no_such_class(self, key: str, name: str, tmp_path: Path) -> None:
+        """With trust too, a name that leads to something else is an error that says what belongs there."""
+        _of_words(WhitespaceTokenizer(), Dense(4, 2)).save(tmp_path)
+        names = {"tokenizer_class": "0_WordEmbeddings/wordembedding_config.json"}
+        path = tmp_path / names.get(key, "2_Dense/config.json")
+        write_json(path, {**read_json(path), key: name})
+
+        with pytest.raises(FormatError, match=rf"{key}.*: expected one of .* found '{name}'"):
+            _load(tmp_path)
+
+    def test_a_tokenizer_that_cannot_be_imported(self, tmp_path: Path) -> None:
+        """A tokenizer of a class that nobody else finds is an error when it is saved; that of now counts."""
+
+        class Local(Commas):
+            """A class inside a function."""
+
+        model = _of_words(WhitespaceTokenizer())
+        model[0].tokenizer = Local(model[0].tokenizer.get_vocab())
+
+        with pytest.raises(ValueError, match=r"tokenizer of a WordEmbeddings: expected .*<locals>.Local could not"):
+            model.save(tmp_path)
+
+
+class TestNestedModels:
+    """A model that is a module of another."""
+
+    @pytest.fixture
+    def nested(self) -> SentenceTransformer:
+        """Models in models, two levels deep."""
+        inner = SentenceTransformer(modules=[models.BoW(["cat", "dog"]), Dense(2, 3)], device="cpu")
+        middle = SentenceTransformer(modules=[inner], device="cpu", prompts={"query": "cat "})
+        return SentenceTransformer(modules=[middle, models.Normalize()], device="cpu")
+
+    def test_save_and_load(self, nested: SentenceTransformer, tmp_path: Path) -> None:
+        """It is saved under the name that 2.7 reads, and loaded again without trust: it is the library's own."""
+        nested.save(tmp_path)
+
+        again = SentenceTransformer(str(tmp_path), device="cpu")
+
+        assert read_json(tmp_path / "modules.json")[0]["type"] == "sentence_transformers.SentenceTransformer"
+        assert type(again[0]) is SentenceTransformer
+        assert again[0].prompts == {"query": "cat "}
+        np.testing.assert_array_equal(again.encode(["cat", "dog dog"]), nested.encode(["cat", "dog dog"]))
+
+    def test_in_a_router(self, nested: SentenceTransformer, tmp_path: Path) -> None:
+        """A route of a Router may be a model."""
+        model = SentenceTransformer(modules=[Router({"a": [nested]}, "a")], device="cpu")
+        model.save(tmp_path)
+
+        again = SentenceTransformer(str(tmp_path), device="cpu")
+
+        np.testing.assert_array_equal(again.encode(["cat"]), model.encode(["cat"]))
+
+    def test_what_is_in_it_runs_only_with_trust(self, nested: SentenceTransformer, tmp_path: Path) -> None:
+        """The caller's trust, or the lack of it, holds for what is inside too."""
+        nested[0].append(Dense(3, 3, activation_function=Halved()))
+        nested.save(tmp_path)
+
+        with pytest.raises(FormatError, match=r"activation_function.*trust_remote_code=True"):
+            SentenceTransformer(str(tmp_path), device="cpu")
+        np.testing.assert_array_equal(_load(tmp_path).encode(["cat"]), nested.encode(["cat"]))
+
+    @pytest.mark.parametrize("path", ["", ".", "0_SentenceTransformer/loop", "nowhere"])
+    def test_it_has_a_folder_inside(self, path: str, nested: SentenceTransformer, tmp_path: Path) -> None:
+        """A model that would be inside itself, as a link may say, or that is not there, is an error."""
+        nested.save(tmp_path)
+        (tmp_path / "0_SentenceTransformer" / "loop").symlink_to(tmp_path)
+        rows = read_json(tmp_path / "modules.json")
+        write_json(tmp_path / "modules.json", [{**rows[0], "path": path}, *rows[1:]])
+
+        with pytest.raises((FormatError, FileNotFoundError), match=r"expected a model (in a folder|with modules)"):
+            SentenceTransformer(str(tmp_path), device="cpu")
+
+    def test_each_has_a_folder_of_its_own(self, nested: SentenceTransformer, tmp_path: Path) -> None:
+        """A folder is one model: otherwise a few files could ask for any number of them."""
+        nested.save(tmp_path)
+        rows = read_json(tmp_path / "modules.json")
+        other = {**rows[0], "path": "./0_SentenceTransformer", "name": "2", "idx": 2}
+        write_json(tmp_path / "modules.json", [*rows, other])
+
+        with pytest.raises(FormatError, match="expected a folder of its own for each model"):
+            SentenceTransformer(str(tmp_path), device="cpu")
+
+    def test_what_cannot_be_saved_is_found(self, nested: SentenceTransformer) -> None:
+        """What a model inside could not save is found before the whole is."""
+        nested[0].append(Dense(3, 3, activation_function=nn.LeakyReLU(0.5)))
+
+        with pytest.raises(ValueError, match="its arguments would be lost"):
+            check_can_be_saved(nested)
 
 
 class TestArguments:

@@ -76,6 +76,15 @@ class BoW(Module):
         """How many words the vocabulary has."""
         return len(self.config.vocab)
 
+    def get_embedding_dimension(self) -> int:
+        """The same, under its newer name."""
+        return self.get_sentence_embedding_dimension()
+
+    @property
+    def sentence_embedding_dimension(self) -> int:
+        """How many words the vocabulary has."""
+        return self.get_sentence_embedding_dimension()
+
     def extra_repr(self) -> str:
         """The settings, inside the parentheses of ``repr``, without the words."""
         return f"{len(self.config.vocab)} words, cumulative={self.config.cumulative_term_frequency}"

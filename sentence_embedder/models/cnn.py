@@ -85,3 +85,17 @@ class CNN(Module):
     def get_word_embedding_dimension(self) -> int:
         """Width of the token embeddings it makes."""
         return self.config.out_channels * len(self.config.kernel_sizes)
+
+    def get_embedding_dimension(self) -> int:
+        """The same, under its newer name."""
+        return self.get_word_embedding_dimension()
+
+    @property
+    def embeddings_dimension(self) -> int:
+        """Width of the token embeddings it makes."""
+        return self.get_word_embedding_dimension()
+
+    @property
+    def stride_sizes(self) -> list[int]:
+        """By how many tokens each convolution moves on."""
+        return list(self.config.stride_sizes or (1,) * len(self.config.kernel_sizes))

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from sentence_embedder.features import Features
+from sentence_embedder.files import read_weights
 from sentence_embedder.formats import DenseConfig
-from sentence_embedder.models.module import Module
+from sentence_embedder.models.module import Module, OwnClass, check_importable, refuse_own_class
 from sentence_embedder.record import FormatError
 
 _ACTIVATIONS: dict[str, type[nn.Module]] = {
@@ -21,7 +24,14 @@ _ACTIVATIONS: dict[str, type[nn.Module]] = {
         *(nn.Tanh, nn.Tanhshrink, nn.Identity),
     )
 }
-"""Name on disk → class. A closed table: a name in a file never imports anything."""
+"""Name on disk → class. A name that is not here imports nothing, unless the caller trusts the model."""
+
+_WHERE = "activation_function of a Dense"
+_EXPECTED = f"one of the {len(_ACTIVATIONS)} activation functions of torch.nn.modules"
+_SAME_FUNCTION = frozenset(["training", "inplace"])
+"""Attributes of an activation that change nothing of what it computes."""
+
+_PLAIN = (int, float, complex, str, tuple, list, Tensor, type(None))
 
 
 class Dense(Module):
@@ -62,7 +72,7 @@ class Dense(Module):
                 in_features=in_features,
                 out_features=out_features,
                 bias=bias,
-                activation_function=f"{type(activation_function).__module__}.{type(activation_function).__qualname__}",
+                activation_function=_name_of(activation_function),
                 module_input_name=module_input_name,
                 module_output_name=module_output_name or module_input_name,
                 use_residual=use_residual,
@@ -80,37 +90,73 @@ class Dense(Module):
             self.linear.bias = nn.Parameter(init_bias)
 
     @classmethod
-    def from_config(cls, config: DenseConfig) -> Dense:
-        """The module with these settings."""
-        activation = _ACTIVATIONS.get(config.activation_function)
-        if activation is None:
-            expected = f"one of the {len(_ACTIVATIONS)} activation functions of torch.nn.modules"
-            raise FormatError("activation_function of a Dense", expected, config.activation_function)
+    def from_config(cls, config: DenseConfig, activation_function: nn.Module | None = None) -> Dense:
+        """The module with these settings.
+
+        Args:
+            config: The settings.
+            activation_function: The activation that they name, if it has been made; by default one of the table's.
+
+        Raises:
+            FormatError: They name another one.
+        """
+        if activation_function is None:
+            activation_function = _activation_named(config.activation_function, refuse_own_class)
         module = cls(
             config.in_features,
             config.out_features,
             config.bias,
-            activation(),
+            activation_function,
             module_input_name=config.module_input_name,
             module_output_name=config.module_output_name,
             use_residual=config.use_residual,
         )
-        module.config = replace(config, activation_function=module.config.activation_function)
+        module.config = config
         return module
 
-    def save(self, output_path: str | Path, *, safe_serialization: bool = True) -> None:
-        """Write the settings and weights into a folder; arguments as for ``Module.save``.
+    @classmethod
+    def load(cls, input_path: str | Path, *, own_class: OwnClass = refuse_own_class) -> Dense:
+        """The module that a folder holds; errors as for ``Module.load``.
 
-        Raises:
-            ValueError: The activation function has arguments, for which the file has no place.
+        Args:
+            input_path: The folder.
+            own_class: Finds the class of an activation that is not one of the table's.
         """
-        activation = _ACTIVATIONS.get(self.config.activation_function)
-        if activation is not None and repr(activation()) != repr(self.activation_function):
+        folder = Path(input_path)
+        config = cls._read_config(folder)
+        try:
+            # Not on meta, like the rest: what a class of somebody's own holds need not be among the weights.
+            activation_function = _activation_named(config.activation_function, own_class)
+        except FormatError as error:
+            raise error.within(str(folder / cls.config_file_name)) from error
+        with torch.device("meta"):
+            module = cls.from_config(config, activation_function)
+        read_weights(folder, module)
+        return module
+
+    def get_config_dict(self) -> dict[str, Any]:
+        """The settings as they are written to disk, with the activation function of now."""
+        return replace(self.config, activation_function=_name_of(self.activation_function)).to_dict()
+
+    def check_can_be_saved(self) -> None:
+        """Raise a ValueError if the activation function has arguments, or cannot be imported: the file has a place
+        for the name of its class alone.
+        """
+        activation = self.activation_function
+        check_importable(activation, nn.Module, _WHERE)
+        remedy = "Write a class of your own, derived from nn.Module, that needs none"
+        try:
+            with torch.random.fork_rng(devices=[]):
+                plain = type(activation)()
+        except TypeError as error:
             raise ValueError(
-                f"activation_function of a Dense: expected {activation()!r}, found {self.activation_function!r}: "
-                "its arguments would be lost, as the file names only its class"
+                f"{_WHERE}: expected a class without arguments, found {activation!r} ({error}). {remedy}"
+            ) from error
+        if _settings_of(plain) != _settings_of(activation):
+            raise ValueError(
+                f"{_WHERE}: expected {plain!r}, found {activation!r}: its arguments would be lost, as the file "
+                f"names only its class. {remedy}"
             )
-        super().save(output_path, safe_serialization=safe_serialization)
 
     def forward(self, features: Features) -> Features:
         """Maps ``sentence_embedding``, or the feature that the settings name."""
@@ -123,3 +169,39 @@ class Dense(Module):
     def get_sentence_embedding_dimension(self) -> int:
         """Width of the output."""
         return self.config.out_features
+
+    def get_embedding_dimension(self) -> int:
+        """The same, under its newer name."""
+        return self.get_sentence_embedding_dimension()
+
+
+def _name_of(activation: object) -> str:
+    return f"{type(activation).__module__}.{type(activation).__qualname__}"
+
+
+def _activation_named(name: str, own_class: OwnClass) -> nn.Module:
+    kind = _ACTIVATIONS.get(name) or own_class(name, _WHERE, _EXPECTED)
+    # A Sequential without its parts would be another function, in silence.
+    if not issubclass(kind, nn.Module) or kind is nn.Sequential:
+        raise FormatError(_WHERE, f"{_EXPECTED}, or a class of your own derived from nn.Module", name)
+    try:
+        activation: nn.Module = kind()
+    except TypeError as error:
+        raise FormatError(_WHERE, f"a class that is made without arguments ({error})", name) from error
+    return activation
+
+
+def _settings_of(activation: nn.Module) -> list[object]:
+    """What tells an activation from others: classes and arguments of its parts, and the shapes of weights."""
+    return [
+        *((name, type(part), _arguments_of(part)) for name, part in activation.named_modules()),
+        *((name, tensor.shape) for name, tensor in activation.state_dict().items()),
+    ]
+
+
+def _arguments_of(part: nn.Module) -> dict[str, str]:
+    return {
+        name: repr(value)
+        for name, value in vars(part).items()
+        if isinstance(value, _PLAIN) and not name.startswith("_") and name not in _SAME_FUNCTION
+    }

@@ -37,3 +37,7 @@ class LayerNorm(Module):
     def get_sentence_embedding_dimension(self) -> int:
         """Width of the output."""
         return self.config.dimension
+
+    def get_embedding_dimension(self) -> int:
+        """The same, under its newer name."""
+        return self.get_sentence_embedding_dimension()

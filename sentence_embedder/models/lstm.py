@@ -79,3 +79,12 @@ class LSTM(Module):
     def get_word_embedding_dimension(self) -> int:
         """Width of the token embeddings it makes."""
         return self.config.hidden_dim * (2 if self.config.bidirectional else 1)
+
+    def get_embedding_dimension(self) -> int:
+        """The same, under its newer name."""
+        return self.get_word_embedding_dimension()
+
+    @property
+    def embeddings_dimension(self) -> int:
+        """Width of the token embeddings it makes."""
+        return self.get_word_embedding_dimension()

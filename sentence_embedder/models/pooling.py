@@ -127,7 +127,21 @@ _MODES: Mapping[PoolingMode, Callable[[_Tokens], Tensor]] = {
 
 
 def _flag(mode: PoolingMode) -> property:
-    return property(lambda pooling: mode in pooling.config.pooling_modes, doc=f"Whether {mode} is a mode.")
+    def get(pooling: Pooling) -> bool:
+        return mode in pooling.config.pooling_modes
+
+    def put(pooling: Pooling, is_set: bool) -> None:
+        modes = pooling.config.pooling_modes
+        if is_set and mode not in modes:
+            # In the order of the table, as flags have no other, unless the caller has given one.
+            joined = [*modes, mode]
+            is_ordered = list(modes) == sorted(modes, key=POOLING_MODES.index)
+            modes = sorted(joined, key=POOLING_MODES.index) if is_ordered else joined
+        elif not is_set:
+            modes = [one for one in modes if one != mode]
+        pooling.config = replace(pooling.config, pooling_modes=tuple(modes))
+
+    return property(get, put, doc=f"Whether {mode} is a mode; setting it changes the modes, and the width.")
 
 
 class Pooling(Module):
@@ -153,7 +167,7 @@ class Pooling(Module):
         include_prompt: Whether the tokens of a prompt count (INSTRUCTOR models leave them out).
 
     Raises:
-        ValueError: There is no such mode.
+        ValueError: There is no such mode, or ``pooling_mode`` is empty.
     """
 
     config_class = PoolingConfig
@@ -194,6 +208,8 @@ class Pooling(Module):
         else:
             named = (pooling_mode,) if isinstance(pooling_mode, str) else pooling_mode
             modes = tuple(mode.lower() for mode in named)
+            if not modes:
+                raise ValueError(f"pooling_mode: expected at least one of {list(POOLING_MODES)}, found none")
         super().__init__(
             PoolingConfig(
                 word_embedding_dimension=word_embedding_dimension,
@@ -227,9 +243,27 @@ class Pooling(Module):
         """Width of the embedding."""
         return self.pooling_output_dimension
 
+    def get_embedding_dimension(self) -> int:
+        """The same, under its newer name."""
+        return self.get_sentence_embedding_dimension()
+
+    @property
+    def pooling_mode(self) -> str | tuple[PoolingMode, ...]:
+        """The mode, or the modes in their order, as the constructor takes them."""
+        modes = tuple(self.config.pooling_modes)
+        return modes[0] if len(modes) == 1 else modes
+
     def get_pooling_mode_str(self) -> str:
         """The modes, joined by ``+``, in the order in which config.json lists them."""
         return "+".join(mode for mode in POOLING_FLAGS if mode in self.config.pooling_modes)
+
+    def check_can_be_saved(self) -> None:
+        """Raise a ValueError if all flags are false: that would be read as the default."""
+        self._check_modes()
+
+    def _check_modes(self) -> None:
+        if not self.config.pooling_modes:
+            raise ValueError("Pooling: expected at least one mode, found none: set one of the flags pooling_mode_…")
 
     def extra_repr(self) -> str:
         """The settings, inside the parentheses of ``repr``."""
@@ -237,7 +271,12 @@ class Pooling(Module):
         return f"{self.config.word_embedding_dimension}, {modes!r}, include_prompt={self.include_prompt}"
 
     def forward(self, features: Features) -> Features:
-        """Adds ``sentence_embedding`` (texts, dim), from ``token_embeddings`` and ``attention_mask``."""
+        """Adds ``sentence_embedding`` (texts, dim), from ``token_embeddings`` and ``attention_mask``.
+
+        Raises:
+            ValueError: All flags are false.
+        """
+        self._check_modes()
         tokens = self._tokens(features)
         pooled = [_MODES[mode](tokens).to(tokens.embeddings.dtype) for mode in self.config.pooling_modes]
         joined = pooled[0] if len(pooled) == 1 else torch.cat(pooled, dim=-1)
@@ -246,7 +285,8 @@ class Pooling(Module):
     @property
     def takes_packed(self) -> bool:
         """Whether all of the modes are made of packed texts, too."""
-        return _PACKED_MODES.keys() >= set(self.config.pooling_modes)
+        modes = set(self.config.pooling_modes)
+        return bool(modes) and modes <= _PACKED_MODES.keys()
 
     def packed(self, tokens: Tensor, lengths: NDArray[np.int64]) -> Tensor:
         """The embeddings of texts that lie end to end on the CPU, all of whose tokens count.

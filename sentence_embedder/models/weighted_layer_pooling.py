@@ -73,3 +73,7 @@ class WeightedLayerPooling(Module):
     def get_word_embedding_dimension(self) -> int:
         """Width of the token embeddings it makes."""
         return self.config.word_embedding_dimension
+
+    def get_embedding_dimension(self) -> int:
+        """The same, under its newer name."""
+        return self.get_word_embedding_dimension()

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from sentence_embedder.features import Features, TokenizedTexts
 from sentence_embedder.files import WeightsError, read_json, read_tensors
 from sentence_embedder.formats import WordEmbeddingsConfig
-from sentence_embedder.models.module import Module
+from sentence_embedder.models.module import Module, OwnClass, check_importable, refuse_own_class
 from sentence_embedder.models.tokenizer import PhraseTokenizer, WhitespaceTokenizer, WordTokenizer
 from sentence_embedder.record import FormatError
 
@@ -40,7 +40,7 @@ _TOKENIZERS: Mapping[str, type[WhitespaceTokenizer | PhraseTokenizer]] = {
         ),
     )
 }
-"""Name on disk → class. A closed table: a name in a file never imports anything."""
+"""Name on disk → class. A name that is not here imports nothing, unless the caller trusts the model."""
 
 
 class WordEmbeddings(Module):
@@ -111,16 +111,17 @@ class WordEmbeddings(Module):
         return cls(tokenizer, weights, update_embeddings)
 
     @classmethod
-    def load(cls, input_path: str | Path) -> WordEmbeddings:
-        """The module that a folder holds; errors as for ``Module.load``."""
+    def load(cls, input_path: str | Path, *, own_class: OwnClass = refuse_own_class) -> WordEmbeddings:
+        """The module that a folder holds; errors as for ``Module.load``.
+
+        Args:
+            input_path: The folder.
+            own_class: Finds the class of a tokenizer that is not one of the library's.
+        """
         folder = Path(input_path)
         path = folder / cls.config_file_name
         config = WordEmbeddingsConfig.from_dict(read_json(path), str(path))
-        tokenizer_class = _TOKENIZERS.get(config.tokenizer_class)
-        if tokenizer_class is None:
-            known = sorted({known.__name__ for known in _TOKENIZERS.values()})
-            raise FormatError(f"{path}: tokenizer_class", f"one of {known}", config.tokenizer_class)
-        tokenizer = tokenizer_class.load(folder)
+        tokenizer = _tokenizer_class(config.tokenizer_class, f"{path}: tokenizer_class", own_class).load(folder)
         weights = read_tensors(folder, cls.__name__)
         words = len(tokenizer.get_vocab())
         if (
@@ -136,6 +137,14 @@ class WordEmbeddings(Module):
         module = cls(tokenizer, weights[_WEIGHT_NAME], config.update_embeddings, config.max_seq_length)
         module.config = config
         return module
+
+    def get_config_dict(self) -> dict[str, Any]:
+        """The settings as they are written to disk, with the tokenizer of now."""
+        return replace(self.config, tokenizer_class=_name_of(self.tokenizer)).to_dict()
+
+    def check_can_be_saved(self) -> None:
+        """Raise a ValueError if the tokenizer's class cannot be imported: the file has its name alone."""
+        check_importable(self.tokenizer, WordTokenizer, "tokenizer of a WordEmbeddings")
 
     def save(self, output_path: str | Path, *, safe_serialization: bool = True) -> None:
         """Write settings, weights and tokenizer into a folder; arguments as for ``Module.save``."""
@@ -168,6 +177,15 @@ class WordEmbeddings(Module):
         width: int = self.emb_layer.embedding_dim
         return width
 
+    def get_embedding_dimension(self) -> int:
+        """The same, under its newer name."""
+        return self.get_word_embedding_dimension()
+
+    @property
+    def embeddings_dimension(self) -> int:
+        """Width of the token embeddings it makes."""
+        return self.get_word_embedding_dimension()
+
     @property
     def max_seq_length(self) -> int:
         """How many words of a text count."""
@@ -176,6 +194,14 @@ class WordEmbeddings(Module):
     @max_seq_length.setter
     def max_seq_length(self, max_seq_length: int) -> None:
         self.config = replace(self.config, max_seq_length=max_seq_length)
+
+
+def _tokenizer_class(name: str, where: str, own_class: OwnClass) -> Any:
+    known = sorted({tokenizer.__name__ for tokenizer in _CLASSES})
+    found = _TOKENIZERS.get(name) or own_class(name, where, f"one of {known}")
+    if not issubclass(found, WordTokenizer):
+        raise FormatError(where, f"one of {known}, or a class of your own derived from WordTokenizer", name)
+    return found
 
 
 def _name_of(tokenizer: object) -> str:

@@ -18,6 +18,7 @@ from torch import nn
 from sentence_embedder.evaluation.sentence_evaluator import primary_figure
 from sentence_embedder.grad_mode import grad_mode_kept
 from sentence_embedder.loaders import Collation
+from sentence_embedder.models.module import check_can_be_saved
 from sentence_embedder.progress import Progress, progress_bar
 from sentence_embedder.training.activations import recomputed_activations
 from sentence_embedder.training.checkpoints import Checkpoints
@@ -164,7 +165,7 @@ class Training:
 
     def run(self) -> TrainingRecord:
         """Train, from the start or from a checkpoint."""
-        self._check_folders()
+        self._check_files()
         self._begin()
         shown = self._plan.show_progress_bar and self._ranks.is_first
         with progress_bar(self._total_steps, unit="step", shown=shown, description="Training") as progress:
@@ -306,7 +307,10 @@ class Training:
 
     # ── Files ─────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _check_folders(self) -> None:
+    def _check_files(self) -> None:
+        if self._plan.output_path is not None or self._checkpoints is not None:
+            for module in self._model.children():
+                check_can_be_saved(module)
         if self._checkpoints is not None:
             due = [step for step in range(1, self._total_steps) if self._plan.is_checkpoint_due(step)]
             due.append(self._total_steps)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sentence_embedder import SentenceTransformer
 from sentence_embedder.features import Features
 from sentence_embedder.formats import POOLING_MODES, PoolingMode
 from sentence_embedder.models import Pooling
@@ -101,6 +103,74 @@ def test_who_takes_packed_texts(mode: PoolingMode) -> None:
     """It is for all of the modes of a Pooling, or none."""
     assert Pooling(DIM, mode).takes_packed == (mode in _PACKED)
     assert Pooling(DIM, ["mean", mode]).takes_packed == (mode in _PACKED)
+
+
+_FLAGS: dict[PoolingMode, str] = {
+    "cls": "pooling_mode_cls_token",
+    "max": "pooling_mode_max_tokens",
+    "mean": "pooling_mode_mean_tokens",
+    "mean_sqrt_len_tokens": "pooling_mode_mean_sqrt_len_tokens",
+    "weightedmean": "pooling_mode_weightedmean_tokens",
+    "lasttoken": "pooling_mode_lasttoken",
+}
+
+
+@given(modes=st.lists(st.sampled_from(POOLING_MODES), min_size=1, unique=True), starts_empty=st.booleans())
+def test_flags_are_set(modes: list[PoolingMode], starts_empty: bool) -> None:
+    """Flags that are set one by one, in any order, are those that the constructor takes; the width follows."""
+    flags: dict[str, Any] = {flag: mode in modes for mode, flag in _FLAGS.items()}
+    pooling, expected = Pooling(DIM), Pooling(DIM, **flags)
+    if starts_empty:
+        pooling.pooling_mode_mean_tokens = False
+
+    for mode in [*modes, *(mode for mode in POOLING_MODES if mode not in modes)]:
+        setattr(pooling, _FLAGS[mode], mode in modes)
+
+    assert pooling.config == expected.config
+    assert pooling.get_sentence_embedding_dimension() == DIM * len(modes)
+    assert all(getattr(pooling, flag) == (mode in modes) for mode, flag in _FLAGS.items())
+
+
+def test_a_flag_comes_last_in_an_order_of_ones_own() -> None:
+    """Modes that were given in another order than that of flags keep it."""
+    pooling = Pooling(DIM, ["mean", "cls"])
+
+    pooling.pooling_mode_max_tokens = True
+    pooling.pooling_mode_mean_tokens = True
+
+    assert pooling.config.pooling_modes == ("mean", "cls", "max")
+
+
+def test_encode_follows_the_flags(model: SentenceTransformer) -> None:
+    """A model that has encoded with one mode encodes with another, or several, from when it is set."""
+    texts = ["the cat sat on the mat", "hello world"]
+    mean = model.encode(texts)
+    model[1].pooling_mode_mean_tokens = False
+    model[1].pooling_mode_cls_token = True
+    cls = model.encode(texts)
+    model[1].pooling_mode_mean_tokens = True
+
+    both = model.encode(texts)
+
+    assert model.get_sentence_embedding_dimension() == both.shape[1]
+    assert np.abs(mean - cls).max() > 1e-3
+    np.testing.assert_allclose(both, np.concatenate([cls, mean], axis=1), rtol=1e-5, atol=1e-6)
+
+
+def test_without_any_flag_nothing_is_pooled(tmp_path: Path) -> None:
+    """A Pooling all of whose flags are false is an error when it is used or saved, and no other one in silence."""
+    features, _ = _features([3], "right", 0)
+    pooling = Pooling(DIM)
+    pooling.pooling_mode_mean_tokens = False
+
+    assert not pooling.takes_packed
+    for use in (lambda: pooling(features), lambda: pooling.save(tmp_path)):
+        with pytest.raises(
+            ValueError, match="Pooling: expected at least one mode, found none: set one of the flags"
+        ):
+            use()
+    with pytest.raises(ValueError, match=r"pooling_mode: expected at least one of .* found none"):
+        Pooling(DIM, ())
 
 
 def test_the_prompt_counts_unless_it_is_left_out() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -112,7 +113,8 @@ def test_activations_are_those_of_the_table(name: str, tmp_path: Path) -> None:
     Dense(4, 3).save(tmp_path)
     write_json(tmp_path / "config.json", {"in_features": 4, "out_features": 3, "activation_function": name})
 
-    with pytest.raises(FormatError, match=f"activation functions of torch.nn.modules, found '{name}'"):
+    expected = rf"activation functions of torch.nn.modules; .*trust_remote_code=True\).*, found '{name}'"
+    with pytest.raises(FormatError, match=expected):
         Dense.load(tmp_path)
 
 
@@ -120,6 +122,92 @@ def test_arguments_of_an_activation_would_be_lost(tmp_path: Path) -> None:
     """An activation with arguments is not saved without them."""
     with pytest.raises(ValueError, match=r"found LeakyReLU\(negative_slope=0.5\): its arguments would be lost"):
         Dense(4, 3, activation_function=nn.LeakyReLU(0.5)).save(tmp_path)
+
+
+def test_the_activation_of_now_is_saved(features: Features, tmp_path: Path) -> None:
+    """What counts is the activation that the module has, whether it works in place or not."""
+    dense = Dense(4, 3)
+    for activation in (nn.Identity(), nn.ReLU(inplace=True)):
+        dense.activation_function = activation
+
+        dense.save(tmp_path)
+
+        again = Dense.load(tmp_path)
+        assert type(again.activation_function) is type(activation)
+        assert torch.equal(again(features)["sentence_embedding"], dense(features)["sentence_embedding"])
+
+
+class Steep(nn.Module):
+    """An activation of somebody's own.
+
+    Args:
+        slope: What its input is multiplied by.
+    """
+
+    def __init__(self, slope: float = 2.0) -> None:
+        super().__init__()
+        self.slope = slope
+
+    def forward(self, given: torch.Tensor) -> torch.Tensor:
+        """Tanh of a multiple."""
+        return torch.tanh(self.slope * given)
+
+
+class Wide(Steep):
+    """One that is not made without arguments."""
+
+    def __init__(self, slope: float) -> None:
+        super().__init__(slope)
+
+
+def _local() -> nn.Module:
+    class Local(nn.Module):
+        """A class that nobody else finds."""
+
+    return Local()
+
+
+@pytest.mark.parametrize(
+    ("activation", "message"),
+    [
+        (Steep(3.0), "its arguments would be lost"),
+        (nn.Sequential(nn.Tanh()), "its arguments would be lost"),
+        (nn.PReLU(3), "its arguments would be lost"),
+        (Wide(2.0), "missing 1 required positional argument"),
+        (_local(), "_local.<locals>.Local could not be loaded again"),
+        (torch.tanh, "builtins.builtin_function_or_method could not be loaded again"),
+        (lambda given: given, "builtins.function could not be loaded again"),
+    ],
+)
+def test_what_cannot_be_loaded_again_is_not_saved(activation: Any, message: str, tmp_path: Path) -> None:
+    """A Dense says that its activation would not come back, before it writes anything."""
+    with pytest.raises(ValueError, match=rf"(?s)activation_function of a Dense: expected .*{message}.* Write "):
+        Dense(4, 3, activation_function=activation).save(tmp_path)
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_saving_draws_no_random_numbers(tmp_path: Path) -> None:
+    """An activation with random weights is compared with a new one, and random numbers stay as they are."""
+    state = torch.get_rng_state()
+    dense = Dense(4, 3, activation_function=Bilinear())
+    torch.set_rng_state(state)
+
+    dense.save(tmp_path)
+
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+class Bilinear(nn.Module):
+    """An activation with weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(3))
+
+    def forward(self, given: torch.Tensor) -> torch.Tensor:
+        """A multiple of each dimension."""
+        return self.weight * given
 
 
 def test_layer_norm(features: Features) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
 import sentence_embedder
-from sentence_embedder import InputExample, SentenceTransformer, losses
+from sentence_embedder import InputExample, SentenceTransformer, losses, models
 from sentence_embedder.evaluation import EmbeddingSimilarityEvaluator, SentenceEvaluator
 from sentence_embedder.training.loop import TrainingError
 from sentence_embedder.training.plan import TrainingPlan
@@ -673,6 +673,22 @@ def test_a_loss_that_is_not_finite_stops_training(
     assert (str(again), again.step, again.checkpoint) == (str(raised.value), 3, raised.value.checkpoint)
     assert difference(weights(model), weights(other)) == 0
     assert all(parameter.grad is None for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("argument", ["output_path", "checkpoint_path"])
+def test_what_cannot_be_saved_is_not_trained(argument: str, make: Make, tmp_path: Path) -> None:
+    """A model that is to be saved is looked at before the first step, and inside a Router; others train."""
+    softmax = models.Dense(32, 4, activation_function=nn.Softmax(dim=-1))
+    for last in (softmax, models.Router({"query": [softmax]}, "query")):
+        model = SentenceTransformer(modules=[*make(), last], device="cpu")
+        before = copy.deepcopy(weights(model))
+        objectives = [(pairs(), losses.CosineSimilarityLoss(model))]
+
+        with pytest.raises(ValueError, match=r"activation_function of a Dense: .* its arguments would be lost"):
+            fit(model, objectives, **{argument: tmp_path})
+
+        assert difference(weights(model), before) == 0
+        assert fit(model, objectives).steps == 3
 
 
 def test_the_objective_that_fails_is_named(make: Make) -> None:
