@@ -74,10 +74,6 @@ def class_named(type_name: str, folder: Path, where: str, *, trust_remote_code: 
     """
     if type_name in _CLASSES:
         return _CLASSES[type_name]
-    if is_model(type_name):
-        # By name: it stands a layer above, and is imported by now, as it is what loads models.
-        model_class: type[Any] = import_module("sentence_embedder").SentenceTransformer
-        return model_class
     parts = type_name.split(".")
     for part, family in _OTHER_FAMILIES.items():
         if part in parts:

@@ -88,6 +88,7 @@ class LoadArguments:
         config_args: Keyword arguments for loading its configuration.
         trust_remote_code: Whether code that came with the model may run.
         local_files_only: Whether nothing may be fetched: the base model of an adapter, say.
+        load_model: Loads a model that is a module of another: a SentenceTransformer from its folder.
     """
 
     model_args: Mapping[str, Any] = field(default_factory=dict)
@@ -95,6 +96,7 @@ class LoadArguments:
     config_args: Mapping[str, Any] = field(default_factory=dict)
     trust_remote_code: bool = False
     local_files_only: bool = False
+    load_model: Callable[..., nn.Module] | None = None
 
     def for_transformer(self) -> dict[str, dict[str, Any]]:
         """The keyword arguments of ``Transformer.load``."""
@@ -159,6 +161,8 @@ class _Modules:
             path: The folder.
             where: The file that names it, for messages.
         """
+        if is_model(type_name) and self.arguments.load_model is not None:
+            return self._model(self.arguments.load_model, path, where)
         module_class = class_named(
             type_name, self.folder, where, trust_remote_code=self.arguments.trust_remote_code
         )
@@ -170,8 +174,6 @@ class _Modules:
             return of_checkpoint
         if module_class is Router:
             return Router.load(folder, load_module=lambda *part: self._part(*part, router=path))
-        if is_model(type_name):
-            return self._model(module_class, path, where)
         names_classes = "own_class" in inspect.signature(module_class.load).parameters
         if names_classes and self.arguments.trust_remote_code:
             with_classes: nn.Module = module_class.load(folder, own_class=own_class)
@@ -191,7 +193,7 @@ class _Modules:
             raise FormatError(where, f"routers at most {_DEEPEST} deep", str(router / name))
         return self.load(type_name, router / name, where)
 
-    def _model(self, model_class: type[Any], path: PurePosixPath, where: str) -> nn.Module:
+    def _model(self, load_model: Callable[..., nn.Module], path: PurePosixPath, where: str) -> nn.Module:
         """A model that is a module of this one."""
         folder = self.folder / path
         # Each deeper on the disk than the one around it: links and other spellings could nest without end.
@@ -200,7 +202,7 @@ class _Modules:
         if not (folder / MODULES_NAME).exists():
             raise FileNotFoundError(f"{folder}: expected a model with {MODULES_NAME}, found none")
         transformer_args = self.arguments.for_transformer()
-        model: nn.Module = model_class(
+        return load_model(
             str(folder),
             device="cpu",
             trust_remote_code=self.arguments.trust_remote_code,
@@ -209,7 +211,6 @@ class _Modules:
             tokenizer_kwargs=transformer_args["tokenizer_args"],
             config_kwargs=transformer_args["config_args"],
         )
-        return model
 
     def _foreign(self, module_class: Any, path: PurePosixPath) -> nn.Module:
         """A module whose class was written for some version of sentence-transformers."""

@@ -199,6 +199,7 @@ class SentenceTransformer(nn.Sequential):
                 config_args=config_kwargs or {},
                 trust_remote_code=trust_remote_code,
                 local_files_only=local_files_only,
+                load_model=SentenceTransformer,
             )
             folder, saved = _load(source, arguments)
             base = source.origin(folder)
