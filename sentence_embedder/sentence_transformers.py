@@ -1078,9 +1078,14 @@ class SentenceTransformer(nn.Sequential):
             ]
         )
 
+    def _chain(self) -> dict[str, nn.Module]:
+        """Name → module, in their order; one that stands in several places is there each time."""
+        # ``named_children`` names a module once.
+        return dict(zip(self._modules, self, strict=True))
+
     def _architecture(self) -> str:
         """The modules, without what a run of this model says about itself."""
-        chain = nn.Sequential(OrderedDict(self.named_children()))
+        chain = nn.Sequential(OrderedDict(self._chain()))
         return repr(chain).replace("Sequential", type(self).__name__, 1)
 
     def __getitem__(self, idx: Any) -> Any:
@@ -1400,7 +1405,7 @@ class SentenceTransformer(nn.Sequential):
         if create_model_card and (replace_model_card or not card):
             card = self._new_card(model_name or folder.name, train_datasets or ())
         model = SavedModel(
-            modules=dict(self.named_children()),
+            modules=self._chain(),
             config=self._config_to_save(),
             entries=self._entries,
             card=card if create_model_card else None,
