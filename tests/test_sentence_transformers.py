@@ -1102,6 +1102,11 @@ class TestStreams:
         assert [len(chunk) for chunk in chunks[:-1]] == [size] * (len(chunks) - 1)
         _same(np.concatenate(chunks), model.encode(TEXTS, normalize_embeddings=True, truncate_dim=8))
 
+    @pytest.mark.parametrize("given", [np.array(TEXTS), np.array([["a cat", "a dog"]] * 3), np.array([0.1, 2])])
+    def test_arrays(self, given: Any, model: SentenceTransformer) -> None:
+        """The rows of an array, pairs and numbers too, are those of encode."""
+        _same(np.concatenate([*model.encode_iter(given, chunk_size=2)]), model.encode(given))
+
     def test_texts_are_read_as_they_are_needed(self, model: SentenceTransformer) -> None:
         """An endless stream gives its first array at once."""
         read: list[int] = []
@@ -1120,7 +1125,13 @@ class TestStreams:
     @pytest.mark.parametrize(
         ("texts", "options", "error", "message"),
         [
-            ("one text", {}, TypeError, "expected a stream of texts, found str"),
+            ("one text", {}, TypeError, "expected a stream of texts, found str.*: put a lone text into a list"),
+            ({"query": "a"}, {}, TypeError, "expected a stream of texts, found dict"),
+            ({"a", "b"}, {}, TypeError, "expected a stream of texts, found set"),
+            (b"a", {}, TypeError, "expected a stream of texts, found bytes"),
+            (np.array("a"), {}, TypeError, "expected a stream of texts, found str"),
+            (torch.ones(2), {}, TypeError, "expected a stream of texts, found Tensor"),
+            (pd.DataFrame({"a": ["x"]}), {}, TypeError, r"found a table: pass one of its columns \['a'\]"),
             (TEXTS, {"precision": "int8"}, ValueError, "int8 needs the range of each dimension"),
             (TEXTS, {"chunk_size": 0}, ValueError, "chunk_size: expected at least 1, found 0"),
         ],
