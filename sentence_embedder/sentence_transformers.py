@@ -8,6 +8,7 @@ import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -48,6 +49,7 @@ from sentence_embedder.model_card_data import SentenceTransformerModelCardData
 from sentence_embedder.models import BoW, Pooling, Router, StaticEmbedding, Transformer, WordEmbeddings
 from sentence_embedder.placement import Placement
 from sentence_embedder.pool.encode_pool import EncodePool, Pool, check_chunk_size
+from sentence_embedder.pool.own_encode import OwnEncode, PoolOfOwnEncode, takes_pool
 from sentence_embedder.pool.request import Request
 from sentence_embedder.progress import is_seen, progress_bar
 from sentence_embedder.prompts import (
@@ -532,6 +534,8 @@ class SentenceTransformer(nn.Sequential):
                 "device: expected one for a stream; of several, start a pool, and encode a chunk at a time"
             )
         chunks = chunks_of(sentences, chunk_size)
+        # A class with an ``encode`` of its own may have been written for 2.7, which does not know it.
+        newer = {} if truncate_dim is None else {"truncate_dim": truncate_dim}
 
         def arrays() -> Iterator[Any]:
             start = 0
@@ -548,7 +552,7 @@ class SentenceTransformer(nn.Sequential):
                     convert_to_tensor=convert_to_tensor,
                     device=device,
                     normalize_embeddings=normalize_embeddings,
-                    truncate_dim=truncate_dim,
+                    **newer,
                 )
 
         return arrays()
@@ -925,8 +929,18 @@ class SentenceTransformer(nn.Sequential):
         normalize_embeddings: bool = False,
         **kwargs: Any,
     ) -> Any:
-        """``encode(sentences, pool=pool)``, in the older order of its arguments; all others are taken by name."""
-        return self.encode(
+        """``encode(sentences, pool=pool)``, in the older order of its arguments; all others are taken by name.
+
+        Of a class whose own ``encode`` has no argument ``pool``, the workers call that ``encode``, with those
+        arguments that it takes.
+        """
+        encode: Callable[..., Any] = self.encode
+        if not takes_pool(encode):
+            encode = partial(SentenceTransformer.encode, self)
+            prompts = {"prompt_name": prompt_name, "prompt": prompt}
+            own = OwnEncode({name: value for name, value in prompts.items() if value is not None})
+            pool = PoolOfOwnEncode(pool, own) if hasattr(pool, "run") else pool
+        return encode(
             sentences,
             prompt_name,
             prompt,

@@ -28,7 +28,7 @@ from transformers import BertTokenizer
 from sentence_embedder import InputExample, SentenceTransformer, SimilarityFunction
 from sentence_embedder.features import Features
 from sentence_embedder.models import Dense, Normalize, Pooling, Transformer
-from sentence_embedder.util import cos_sim
+from sentence_embedder.util import cos_sim, paraphrase_mining
 from tests.tiny_models import WORDS
 
 TEXTS = ["the cat sat", "hello world", "a long sentence about the two vectors of a query", "kitten", ""]
@@ -1146,6 +1146,38 @@ class TestStreams:
     def test_no_texts(self, model: SentenceTransformer) -> None:
         """No texts give no arrays."""
         assert list(model.encode_iter([])) == []
+
+    def test_a_class_with_the_signature_of_2_7(self, tiny_folders: dict[str, Path]) -> None:
+        """A class whose ``encode`` does not know newer arguments can do what does not need them."""
+        model = OfOldTimes(str(tiny_folders["bert"]), device="cpu")
+
+        (rows,) = model.encode_iter(TEXTS)
+        _same(rows, model.encode(TEXTS))
+        assert len(paraphrase_mining(model, TEXTS)) > 0
+        with pytest.raises(TypeError, match="truncate_dim"):
+            list(model.encode_iter(TEXTS, truncate_dim=3))
+
+
+class OfOldTimes(SentenceTransformer):
+    """A class whose ``encode`` has the signature of that of 2.7."""
+
+    def encode(  # type: ignore[override]
+        self,
+        sentences: Any,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        batch_size: int = 32,
+        show_progress_bar: bool | None = None,
+        output_value: Any = "sentence_embedding",
+        precision: Any = "float32",
+        convert_to_numpy: bool = True,
+        convert_to_tensor: bool = False,
+        device: Any = None,
+        normalize_embeddings: bool = False,
+    ) -> Any:
+        """``encode``."""
+        own = (show_progress_bar, output_value, precision, convert_to_numpy, convert_to_tensor, device)
+        return super().encode(sentences, prompt_name, prompt, batch_size, *own, normalize_embeddings)
 
 
 class TestEqualTexts:
