@@ -36,7 +36,14 @@ from sentence_embedder.encoding.findings import Findings
 from sentence_embedder.encoding.inputs import DistinctTexts, Kind, as_items, chunks_of
 from sentence_embedder.encoding.late_chunks import chunk_embeddings
 from sentence_embedder.encoding.nonfinite import NonFiniteRows, OnNonFinite
-from sentence_embedder.encoding.options import EncodeArguments, EncodeOptions, OutputValue, container_for, is_whole
+from sentence_embedder.encoding.options import (
+    EncodeArguments,
+    EncodeOptions,
+    OutputValue,
+    as_width,
+    container_for,
+    is_whole,
+)
 from sentence_embedder.encoding.token_budget import TokenBudget
 from sentence_embedder.features import Features
 from sentence_embedder.forks import a_model_is_made, compute_alone_if_forked
@@ -217,7 +224,7 @@ class SentenceTransformer(nn.Sequential):
         self._placement = Placement()
         known = saved.config.calibration
         self.calibration: Calibration | None = None if known is None else Calibration.from_dict(known)
-        self.prompts: dict[str, str] = dict(saved.config.prompts if prompts is None else prompts)
+        self.prompts = dict(saved.config.prompts if prompts is None else prompts)
         self.default_prompt_name = default_prompt_name or saved.config.default_prompt_name
         if self.default_prompt_name is not None:
             check_prompt_name(self.prompts, self.default_prompt_name, "default_prompt_name")
@@ -464,7 +471,7 @@ class SentenceTransformer(nn.Sequential):
             precision=precision or "float32",
             container=container_for(convert_to_numpy=convert_to_numpy, convert_to_tensor=convert_to_tensor),
             normalize_embeddings=normalize_embeddings,
-            truncate_dim=self.truncate_dim if truncate_dim is None else truncate_dim,
+            truncate_dim=self.truncate_dim if truncate_dim is None else as_width(truncate_dim),
             prompt=prompt,
             deterministic=deterministic,
         )
@@ -960,12 +967,16 @@ class SentenceTransformer(nn.Sequential):
 
     @property
     def similarity_fn_name(self) -> str:
-        """What ``similarity`` computes: ``"cosine"``, ``"dot"``, ``"euclidean"`` or ``"manhattan"``."""
+        """What ``similarity`` computes: ``"cosine"``, ``"dot"``, ``"euclidean"`` or ``"manhattan"``.
+
+        None sets it to the first.
+        """
         return self._similarity_fn_name or SimilarityFunction.COSINE.value
 
     @similarity_fn_name.setter
-    def similarity_fn_name(self, name: str | SimilarityFunction) -> None:
-        self._similarity_fn_name = SimilarityFunction.parse(name).value
+    def similarity_fn_name(self, name: str | SimilarityFunction | None) -> None:
+        chosen = SimilarityFunction.COSINE if name is None else name
+        self._similarity_fn_name = SimilarityFunction.parse(chosen).value
 
     def similarity(self, embeddings1: Embeddings, embeddings2: Embeddings) -> Tensor:
         """The similarity of every pair: (n, dim) and (m, dim) → (n, m); distances are negative."""
@@ -1113,7 +1124,7 @@ class SentenceTransformer(nn.Sequential):
         nn.Module.__init__(part)
         own = {name: value for name, value in self.__dict__.items() if name not in part.__dict__}
         its_own = {
-            "prompts": dict(self.prompts),
+            "_prompts": dict(self.prompts),
             "model_card_data": copy.copy(self.model_card_data),
             "_placement": Placement(),
             "_own_batcher": Transient(),
@@ -1185,6 +1196,24 @@ class SentenceTransformer(nn.Sequential):
         give_back_memory(device)
 
     # ── Settings ──────────────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def prompts(self) -> dict[str, str]:
+        """Name → text that can be put before texts; None sets it to none."""
+        return self._prompts
+
+    @prompts.setter
+    def prompts(self, prompts: dict[str, str] | None) -> None:
+        self._prompts: dict[str, str] = {} if prompts is None else prompts
+
+    @property
+    def truncate_dim(self) -> int | None:
+        """Width to which ``encode`` cuts embeddings; None leaves them whole."""
+        return self._truncate_dim
+
+    @truncate_dim.setter
+    def truncate_dim(self, truncate_dim: int | None) -> None:
+        self._truncate_dim = as_width(truncate_dim)
 
     @contextmanager
     def truncate_sentence_embeddings(self, truncate_dim: int | None) -> Iterator[None]:
@@ -1391,7 +1420,7 @@ class SentenceTransformer(nn.Sequential):
 
     def save(
         self,
-        path: str | Path,
+        path: str | Path | None,
         model_name: str | None = None,
         create_model_card: bool = True,
         train_datasets: list[str] | None = None,
@@ -1405,7 +1434,7 @@ class SentenceTransformer(nn.Sequential):
         a model stays.
 
         Args:
-            path: The folder, made if need be.
+            path: The folder, made if need be; for None nothing is saved.
             model_name: The name of the model in its card.
             create_model_card: Whether a README.md is written: the one that the model was loaded with, or
                 else a new one.
@@ -1414,6 +1443,8 @@ class SentenceTransformer(nn.Sequential):
                 only form that sentence-transformers 2.7 reads of modules other than the Transformer.
             replace_model_card: Whether a new card is written though the model was loaded with one.
         """
+        if path is None:
+            return
         folder = Path(path)
         card = self._model_card_text
         if create_model_card and (replace_model_card or not card):
@@ -1428,7 +1459,7 @@ class SentenceTransformer(nn.Sequential):
 
     def save_pretrained(
         self,
-        path: str | Path,
+        path: str | Path | None,
         model_name: str | None = None,
         create_model_card: bool = True,
         train_datasets: list[str] | None = None,

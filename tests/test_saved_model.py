@@ -73,6 +73,17 @@ class TestRoundTrip:
 
         np.testing.assert_array_equal(_load(tmp_path / "twice").encode(TEXTS), model.encode(TEXTS))
 
+    def test_no_folder(self, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """With None for a folder nothing is saved."""
+        model = _load(folder)
+        (tmp_path / "here").mkdir()
+        monkeypatch.chdir(tmp_path / "here")
+
+        model.save(None)
+        model.save_pretrained(None)
+
+        assert not list((tmp_path / "here").iterdir())
+
     def test_the_real_model(self, minilm: SentenceTransformer, tmp_path: Path) -> None:
         """So does the real MiniLM, whose wheel lacks the empty folder of Normalize."""
         minilm.save_pretrained(tmp_path)

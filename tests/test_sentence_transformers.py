@@ -608,9 +608,42 @@ class TestPrompts:
         _same(model.encode_document(TEXTS), model.encode(TEXTS, prompt=document))
         _same(model.encode_query(TEXTS, prompt="the "), model.encode(TEXTS, prompt="the "))
 
+    def test_none_is_no_prompts(self, model: SentenceTransformer, tmp_path: Path) -> None:
+        """Prompts that are None are none, in every call and in a slice, and can be added to."""
+        model.prompts = None
+
+        _same(model.encode_query(TEXTS), model.encode(TEXTS, prompt=""))
+        assert model[:2].prompts == {}
+        model.prompts["query"] = "the "
+        model.save(tmp_path)
+        assert SentenceTransformer(str(tmp_path), device="cpu").prompts == {"query": "the "}
+
 
 class TestTruncation:
     """Truncation."""
+
+    @pytest.mark.parametrize("width", [5.0, "5"], ids=repr)
+    def test_what_is_no_width(self, width: Any, tiny_folders: dict[str, Path], shared: SentenceTransformer) -> None:
+        """A width that is no whole number is refused wherever it is given."""
+        folder = str(tiny_folders["bert"])
+        for give in (
+            lambda: SentenceTransformer(folder, device="cpu", truncate_dim=width),
+            lambda: setattr(shared, "truncate_dim", width),
+            lambda: shared.truncate_sentence_embeddings(width).__enter__(),
+            lambda: shared.encode(TEXTS, truncate_dim=width),
+        ):
+            with pytest.raises(ValueError, match=f"truncate_dim: expected a whole number or None, found {width!r}"):
+                give()
+        assert shared.truncate_dim is None
+
+    def test_numbers_of_numpy(self, model: SentenceTransformer, tmp_path: Path) -> None:
+        """A whole number of numpy's is one of Python's, which is saved."""
+        model.truncate_dim = np.int64(5)  # type: ignore[assignment]
+
+        model.save(tmp_path)
+
+        assert type(model.truncate_dim) is int
+        assert SentenceTransformer(str(tmp_path), device="cpu").truncate_dim == 5
 
     def test_attribute_context_and_argument(self, model: SentenceTransformer) -> None:
         """The argument goes before the attribute, and a context sets the attribute and puts it back."""
@@ -670,6 +703,17 @@ class TestSimilarity:
         """One that does not exist is an error that lists those that do."""
         with pytest.raises(ValueError, match=r"\['cosine', 'dot', 'euclidean', 'manhattan'\], found 'jaccard'"):
             model.similarity_fn_name = "jaccard"
+
+    def test_none_is_the_default(self, tiny_folders: dict[str, Path], tmp_path: Path) -> None:
+        """None sets it to the default, also of a model that was saved with another one."""
+        SentenceTransformer(str(tiny_folders["bert"]), device="cpu", similarity_fn_name="dot").save(tmp_path)
+        model = SentenceTransformer(str(tmp_path), device="cpu")
+
+        model.similarity_fn_name = None
+        model.save(tmp_path)
+
+        assert model.similarity_fn_name == "cosine"
+        assert SentenceTransformer(str(tmp_path), device="cpu").similarity_fn_name == "cosine"
 
 
 class TestModule:

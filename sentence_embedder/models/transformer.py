@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -138,6 +139,15 @@ class Transformer(nn.Module):
         self._tokenizer = tokenizer
 
     @property
+    def max_seq_length(self) -> int | None:
+        """The longest input in tokens, special tokens included; what is longer is cut. None for no limit."""
+        return self._max_seq_length
+
+    @max_seq_length.setter
+    def max_seq_length(self, limit: int | None) -> None:
+        self._max_seq_length = _as_limit(limit)
+
+    @property
     def model_seen(self) -> Any:
         """The model, or as long as nobody has asked for it what stands in for it: has its weights, under the same
         names, and what of its configuration decides the embeddings. It is for looking only: who wants to change a
@@ -224,6 +234,7 @@ class Transformer(nn.Module):
             (texts, tokens); ``text_keys`` if the texts came with keys.
 
         Raises:
+            TypeError: A text is missing.
             ValueError: There is no such padding, or none of texts of several lengths.
         """
         batch = [texts] if isinstance(texts, str) else texts
@@ -371,6 +382,7 @@ def _as_columns(texts: Sequence[Any]) -> tuple[list[str | None], list[str], list
     """Texts, pairs and ``{key: text}`` as columns: keys, first texts, second texts; None where there is none.
 
     Raises:
+        TypeError: A text is missing.
         ValueError: An item is none of these.
     """
     keys: list[str | None] = []
@@ -384,6 +396,8 @@ def _as_columns(texts: Sequence[Any]) -> tuple[list[str | None], list[str], list
             first, second = item
         elif isinstance(item, (Mapping, list, tuple)):
             raise ValueError(f"row {row}: expected a text, a pair of texts or {{key: text}}, found {item!r:.80}")
+        if first is None or (second is None and isinstance(item, (list, tuple))):
+            raise TypeError(f"row {row}: expected a text, a pair of texts or {{key: text}}, found {item!r:.80}")
         keys.append(None if key is None else str(key))
         firsts.append(str(first))
         seconds.append(None if second is None else str(second))
@@ -399,6 +413,13 @@ def _own_limit(config: Any, tokenizer: Any) -> int | None:
     positions = getattr(config, "max_position_embeddings", None)
     limit = getattr(tokenizer, "model_max_length", None)
     return None if positions is None or limit is None or positions < 1 else min(positions, limit)
+
+
+def _as_limit(limit: object) -> int | None:
+    """A number of tokens as one of Python's, which can be written to a file."""
+    if limit is None or isinstance(limit, Integral):
+        return None if limit is None else int(limit)
+    raise ValueError(f"max_seq_length: expected a whole number or None, found {limit!r}")
 
 
 def _tokenizer_place(folder: Path, name: str | None) -> str | None:
