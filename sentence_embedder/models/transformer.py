@@ -21,6 +21,7 @@ from sentence_embedder.files import check_inside, read_json, write_json
 from sentence_embedder.formats import TRANSFORMER_CONFIG_NAMES, TransformerConfig
 from sentence_embedder.models.checkpoint import inert, save_model, save_tokenizer
 from sentence_embedder.models.deferred_checkpoint import DeferredTokenizer, load_checkpoint
+from sentence_embedder.models.positions import Positions
 from sentence_embedder.models.token_ids import UNLIMITED, TokenIds, Tokenized, encodable, limit_of
 from sentence_embedder.record import FormatError
 
@@ -260,8 +261,13 @@ class Transformer(nn.Module):
         """The token ids of any number of texts, cut to the longest input, not yet padded.
 
         The tokenizer is left as it is, so threads can share it.
+
+        Raises:
+            TypeError: A text is missing.
+            ValueError: An item is no text, no pair and no ``{key: text}``; or a text has more tokens than the model
+                has places for, as ``max_seq_length`` is above that.
         """
-        tokenizer = self.tokenizer_seen
+        tokenizer, positions = self.tokenizer_seen, Positions.of(self.model_seen)
         keys, firsts, seconds = _as_columns(texts)
         parts: dict[str, list[NDArray[np.int32]]] = {"input_ids": []}
         lengths: list[int] = []
@@ -269,6 +275,8 @@ class Transformer(nn.Module):
         for start in range(0, len(firsts), _TEXTS_AT_ONCE):
             chunk = slice(start, start + _TEXTS_AT_ONCE)
             tokenized = self._tokenized(firsts[chunk], seconds[chunk], self._token_ids, self.max_seq_length)
+            if positions is not None:
+                positions.check(tokenized.columns["input_ids"], self.max_seq_length)
             lengths += map(len, tokenized.columns["input_ids"])
             cut += [start + row for row in tokenized.cut]
             for name, rows in tokenized.columns.items():
