@@ -9,6 +9,7 @@ import os
 import re
 import secrets
 import shutil
+import stat
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -63,15 +64,17 @@ def replacing(folder: Path, goes: Goes) -> Iterator[Path]:
     partial.mkdir()
     try:
         with _locked(partial):
+            if target.exists():
+                _take_group(target, partial)
             yield partial
             if target.exists() and not is_fixed:
                 _keep(target, partial, goes)
-                shutil.copymode(target, partial)  # last: it may forbid to write
+                _take_rights(target, partial)
             flush(partial)
             if is_fixed:
                 _move_into(target, partial, goes)
             else:
-                _take_place(target, partial)
+                _take_place(target, partial, goes)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
@@ -114,20 +117,29 @@ def _is_fixed(target: Path) -> bool:
     return has_mounts or not os.access(target.parent, os.W_OK)
 
 
-def _take_place(target: Path, partial: Path) -> None:
+def _take_place(target: Path, partial: Path, goes: Goes) -> None:
     if not target.exists():
         partial.rename(target)
-    elif not _exchange(target, partial):
-        before = partial.with_suffix(_BEFORE)
+    else:
         with _locked(target):
-            target.rename(before)
-            try:
-                partial.rename(target)
-            except BaseException:
-                before.rename(target)
-                raise
-        shutil.rmtree(before, ignore_errors=True)
+            old = _moved_aside(target, partial)
+            _keep(old, target, goes)  # what somebody has put there since the new one was filled
+            shutil.rmtree(old, ignore_errors=True)
     flush_entries(target.parent)
+
+
+def _moved_aside(target: Path, partial: Path) -> Path:
+    """Where the old folder is after the new one has taken its place."""
+    if _exchange(target, partial):
+        return partial
+    before = partial.with_suffix(_BEFORE)
+    target.rename(before)
+    try:
+        partial.rename(target)
+    except BaseException:
+        before.rename(target)
+        raise
+    return before
 
 
 def _move_into(target: Path, partial: Path, goes: Goes) -> None:
@@ -145,21 +157,43 @@ def _move_into(target: Path, partial: Path, goes: Goes) -> None:
 def _keep(old: Path, new: Path, goes: Goes) -> None:
     """Give the new folder what is in the old one beside a model, under a second name if that is possible."""
 
-    def keep(folder: Path) -> None:
-        for path in folder.iterdir():
-            inside = path.relative_to(old)
-            if _goes(inside, goes):
-                continue
-            place = new / inside
-            if path.is_dir() and not path.is_symlink():
-                if not place.exists():
-                    place.mkdir()
-                    shutil.copymode(path, place)
-                keep(path)
-            elif not os.path.lexists(place):
+    def keep(path: Path) -> None:
+        inside = path.relative_to(old)
+        if _goes(inside, goes):
+            return
+        place = new / inside
+        if path.is_dir() and not path.is_symlink():
+            is_new = not place.exists()
+            place.mkdir(exist_ok=True)
+            for within in path.iterdir():
+                keep(within)
+            if is_new:
+                _take_rights(path, place)
+        elif not os.path.lexists(place):
+            with contextlib.suppress(FileNotFoundError):  # somebody's file for a moment
                 _link(path, place)
 
-    keep(old)
+    for path in old.iterdir():
+        keep(path)
+
+
+def _take_group(old: Path, new: Path) -> None:
+    """Give a folder the group of another, as far as this user may; what is made in it has that group if it would in
+    the other.
+    """
+    if hasattr(os, "chown"):
+        with contextlib.suppress(OSError):
+            os.chown(new, -1, old.stat().st_gid)
+            new.chmod(new.stat().st_mode | (old.stat().st_mode & stat.S_ISGID))
+
+
+def _take_rights(old: Path, new: Path) -> None:
+    """Give a folder the group, mode and owner of another, as far as this user may; they may forbid to write."""
+    _take_group(old, new)
+    shutil.copymode(old, new)
+    if hasattr(os, "chown"):
+        with contextlib.suppress(OSError):
+            os.chown(new, old.stat().st_uid, -1)
 
 
 def _goes(inside: Path, goes: Goes) -> bool:

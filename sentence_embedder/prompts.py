@@ -35,8 +35,11 @@ def resolve_prompt(
     """The text to put before each sentence: the prompt given, else the one named, else the default, else none.
 
     Raises:
+        TypeError: The prompt, or its name, is no text.
         ValueError: There is no prompt of the given name.
     """
+    _check_text(prompt, "prompt")
+    _check_text(prompt_name, "prompt_name")
     if prompt is not None:
         if prompt_name is not None:
             logger.warning("prompt and prompt_name were both given: prompt_name=%r is ignored", prompt_name)
@@ -47,6 +50,12 @@ def resolve_prompt(
     if default_prompt_name is not None:
         return prompts.get(default_prompt_name)
     return None
+
+
+def _check_text(given: object, what: str) -> None:
+    if not (given is None or isinstance(given, str)):
+        found = f"{type(given).__name__}: {given!r:.80}"
+        raise TypeError(f"{what}: expected one text, for all rows, or None, found {found}")
 
 
 def first_named(prompts: Mapping[str, str], names: Sequence[str]) -> str | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
@@ -22,8 +22,9 @@ _Rows: TypeAlias = "Tensor | NDArray[Any]"
 class Encodes(Protocol):
     """A model as paraphrase mining uses it."""
 
-    def encode(self, sentences: Any, **options: Any) -> Any:
-        """Texts → embeddings."""
+    @property
+    def encode(self) -> Callable[..., Any]:
+        """Texts, and those options that are given → embeddings."""
 
 
 def semantic_search(
@@ -125,14 +126,14 @@ def paraphrase_mining(
     Returns:
         ``[score, i, j]`` for each pair, i < j the places of its sentences, best first.
     """
+    # Only those that are given: a model of somebody's own may not know them.
+    newer = {"truncate_dim": truncate_dim, "prompt_name": prompt_name, "prompt": prompt}
     embeddings = model.encode(
         sentences,
         show_progress_bar=show_progress_bar,
         batch_size=batch_size,
         convert_to_tensor=True,
-        truncate_dim=truncate_dim,
-        prompt_name=prompt_name,
-        prompt=prompt,
+        **{name: value for name, value in newer.items() if value is not None},
     )
     return paraphrase_mining_embeddings(
         embeddings,

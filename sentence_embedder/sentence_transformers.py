@@ -8,6 +8,7 @@ import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -35,7 +36,14 @@ from sentence_embedder.encoding.findings import Findings
 from sentence_embedder.encoding.inputs import DistinctTexts, Kind, as_items, chunks_of
 from sentence_embedder.encoding.late_chunks import chunk_embeddings
 from sentence_embedder.encoding.nonfinite import NonFiniteRows, OnNonFinite
-from sentence_embedder.encoding.options import EncodeArguments, EncodeOptions, OutputValue, container_for, is_whole
+from sentence_embedder.encoding.options import (
+    EncodeArguments,
+    EncodeOptions,
+    OutputValue,
+    as_width,
+    container_for,
+    is_whole,
+)
 from sentence_embedder.encoding.token_budget import TokenBudget
 from sentence_embedder.features import Features
 from sentence_embedder.forks import a_model_is_made, compute_alone_if_forked
@@ -48,6 +56,7 @@ from sentence_embedder.model_card_data import SentenceTransformerModelCardData
 from sentence_embedder.models import BoW, Pooling, Router, StaticEmbedding, Transformer, WordEmbeddings
 from sentence_embedder.placement import Placement
 from sentence_embedder.pool.encode_pool import EncodePool, Pool, check_chunk_size
+from sentence_embedder.pool.own_encode import OwnEncode, PoolOfOwnEncode, takes_pool
 from sentence_embedder.pool.request import Request
 from sentence_embedder.progress import is_seen, progress_bar
 from sentence_embedder.prompts import (
@@ -216,7 +225,7 @@ class SentenceTransformer(nn.Sequential):
         self._placement = Placement()
         known = saved.config.calibration
         self.calibration: Calibration | None = None if known is None else Calibration.from_dict(known)
-        self.prompts: dict[str, str] = dict(saved.config.prompts if prompts is None else prompts)
+        self.prompts = dict(saved.config.prompts if prompts is None else prompts)
         self.default_prompt_name = default_prompt_name or saved.config.default_prompt_name
         if self.default_prompt_name is not None:
             check_prompt_name(self.prompts, self.default_prompt_name, "default_prompt_name")
@@ -463,7 +472,7 @@ class SentenceTransformer(nn.Sequential):
             precision=precision or "float32",
             container=container_for(convert_to_numpy=convert_to_numpy, convert_to_tensor=convert_to_tensor),
             normalize_embeddings=normalize_embeddings,
-            truncate_dim=self.truncate_dim if truncate_dim is None else truncate_dim,
+            truncate_dim=self.truncate_dim if truncate_dim is None else as_width(truncate_dim),
             prompt=prompt,
             deterministic=deterministic,
         )
@@ -533,6 +542,8 @@ class SentenceTransformer(nn.Sequential):
                 "device: expected one for a stream; of several, start a pool, and encode a chunk at a time"
             )
         chunks = chunks_of(sentences, chunk_size)
+        # A class with an ``encode`` of its own may have been written for 2.7, which does not know it.
+        newer = {} if truncate_dim is None else {"truncate_dim": truncate_dim}
 
         def arrays() -> Iterator[Any]:
             start = 0
@@ -549,7 +560,7 @@ class SentenceTransformer(nn.Sequential):
                     convert_to_tensor=convert_to_tensor,
                     device=device,
                     normalize_embeddings=normalize_embeddings,
-                    truncate_dim=truncate_dim,
+                    **newer,
                 )
 
         return arrays()
@@ -926,8 +937,18 @@ class SentenceTransformer(nn.Sequential):
         normalize_embeddings: bool = False,
         **kwargs: Any,
     ) -> Any:
-        """``encode(sentences, pool=pool)``, in the older order of its arguments; all others are taken by name."""
-        return self.encode(
+        """``encode(sentences, pool=pool)``, in the older order of its arguments; all others are taken by name.
+
+        Of a class whose own ``encode`` has no argument ``pool``, the workers call that ``encode``, with those
+        arguments that it takes.
+        """
+        encode: Callable[..., Any] = self.encode
+        if not takes_pool(encode):
+            encode = partial(SentenceTransformer.encode, self)
+            prompts = {"prompt_name": prompt_name, "prompt": prompt}
+            own = OwnEncode({name: value for name, value in prompts.items() if value is not None})
+            pool = PoolOfOwnEncode(pool, own) if hasattr(pool, "run") else pool
+        return encode(
             sentences,
             prompt_name,
             prompt,
@@ -947,12 +968,16 @@ class SentenceTransformer(nn.Sequential):
 
     @property
     def similarity_fn_name(self) -> str:
-        """What ``similarity`` computes: ``"cosine"``, ``"dot"``, ``"euclidean"`` or ``"manhattan"``."""
+        """What ``similarity`` computes: ``"cosine"``, ``"dot"``, ``"euclidean"`` or ``"manhattan"``.
+
+        None sets it to the first.
+        """
         return self._similarity_fn_name or SimilarityFunction.COSINE.value
 
     @similarity_fn_name.setter
-    def similarity_fn_name(self, name: str | SimilarityFunction) -> None:
-        self._similarity_fn_name = SimilarityFunction.parse(name).value
+    def similarity_fn_name(self, name: str | SimilarityFunction | None) -> None:
+        chosen = SimilarityFunction.COSINE if name is None else name
+        self._similarity_fn_name = SimilarityFunction.parse(chosen).value
 
     def similarity(self, embeddings1: Embeddings, embeddings2: Embeddings) -> Tensor:
         """The similarity of every pair: (n, dim) and (m, dim) → (n, m); distances are negative."""
@@ -1079,9 +1104,14 @@ class SentenceTransformer(nn.Sequential):
             ]
         )
 
+    def _chain(self) -> dict[str, nn.Module]:
+        """Name → module, in their order; one that stands in several places is there each time."""
+        # ``named_children`` names a module once.
+        return dict(zip(self._modules, self, strict=True))
+
     def _architecture(self) -> str:
         """The modules, without what a run of this model says about itself."""
-        chain = nn.Sequential(OrderedDict(self.named_children()))
+        chain = nn.Sequential(OrderedDict(self._chain()))
         return repr(chain).replace("Sequential", type(self).__name__, 1)
 
     def __getitem__(self, idx: Any) -> Any:
@@ -1095,7 +1125,7 @@ class SentenceTransformer(nn.Sequential):
         nn.Module.__init__(part)
         own = {name: value for name, value in self.__dict__.items() if name not in part.__dict__}
         its_own = {
-            "prompts": dict(self.prompts),
+            "_prompts": dict(self.prompts),
             "model_card_data": copy.copy(self.model_card_data),
             "_placement": Placement(),
             "_own_batcher": Transient(),
@@ -1167,6 +1197,24 @@ class SentenceTransformer(nn.Sequential):
         give_back_memory(device)
 
     # ── Settings ──────────────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def prompts(self) -> dict[str, str]:
+        """Name → text that can be put before texts; None sets it to none."""
+        return self._prompts
+
+    @prompts.setter
+    def prompts(self, prompts: dict[str, str] | None) -> None:
+        self._prompts: dict[str, str] = {} if prompts is None else prompts
+
+    @property
+    def truncate_dim(self) -> int | None:
+        """Width to which ``encode`` cuts embeddings; None leaves them whole."""
+        return self._truncate_dim
+
+    @truncate_dim.setter
+    def truncate_dim(self, truncate_dim: int | None) -> None:
+        self._truncate_dim = as_width(truncate_dim)
 
     @contextmanager
     def truncate_sentence_embeddings(self, truncate_dim: int | None) -> Iterator[None]:
@@ -1373,7 +1421,7 @@ class SentenceTransformer(nn.Sequential):
 
     def save(
         self,
-        path: str | Path,
+        path: str | Path | None,
         model_name: str | None = None,
         create_model_card: bool = True,
         train_datasets: list[str] | None = None,
@@ -1387,7 +1435,7 @@ class SentenceTransformer(nn.Sequential):
         a model stays.
 
         Args:
-            path: The folder, made if need be.
+            path: The folder, made if need be; for None nothing is saved.
             model_name: The name of the model in its card.
             create_model_card: Whether a README.md is written: the one that the model was loaded with, or
                 else a new one.
@@ -1396,12 +1444,14 @@ class SentenceTransformer(nn.Sequential):
                 only form that sentence-transformers 2.7 reads of modules other than the Transformer.
             replace_model_card: Whether a new card is written though the model was loaded with one.
         """
+        if path is None:
+            return
         folder = Path(path)
         card = self._model_card_text
         if create_model_card and (replace_model_card or not card):
             card = self._new_card(model_name or folder.name, train_datasets or ())
         model = SavedModel(
-            modules=dict(self.named_children()),
+            modules=self._chain(),
             config=self._config_to_save(),
             entries=self._entries,
             card=card if create_model_card else None,
@@ -1410,7 +1460,7 @@ class SentenceTransformer(nn.Sequential):
 
     def save_pretrained(
         self,
-        path: str | Path,
+        path: str | Path | None,
         model_name: str | None = None,
         create_model_card: bool = True,
         train_datasets: list[str] | None = None,

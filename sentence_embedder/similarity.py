@@ -20,8 +20,8 @@ Embeddings: TypeAlias = "Tensor | np.ndarray[Any, Any] | Sequence[Any]"
 
 _Array = TypeVar("_Array", Tensor, np.ndarray[Any, Any])
 
-_SHORTEST = 1e-12
-"""What a length is at least, so that a zero vector is divided by something; in float16 this is 0, as in torch."""
+_SHORTEST, _SHORTEST_HALF = 1e-12, 2.0**-24
+"""What a length is at least, so that a zero vector is divided by something; in float16 the first would be 0."""
 
 
 def as_tensor(embeddings: Embeddings) -> Tensor:
@@ -68,7 +68,7 @@ def normalize_embeddings(embeddings: Tensor) -> Tensor:
     """The embeddings scaled to length 1 along their last dimension; a zero vector stays zero."""
     # Step by step: torch's own ``normalize`` takes as many again to get there, which a lone text waits for.
     lengths: Tensor = torch.linalg.vector_norm(embeddings, dim=-1, keepdim=True)
-    return embeddings / lengths.clamp_min(_SHORTEST)
+    return embeddings / lengths.clamp_min(_SHORTEST_HALF if embeddings.dtype == torch.float16 else _SHORTEST)
 
 
 def truncate_embeddings(embeddings: _Array, truncate_dim: int | None) -> _Array:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import pytest
 
@@ -105,6 +106,87 @@ def test_files_that_are_being_written_stay_the_same(folder: Path) -> None:
         log.write("goes on")
 
     assert (folder / "notes" / "log.txt").read_text() == "goes on"
+
+
+@pytest.mark.usefixtures("exchange")
+def test_what_appears_meanwhile_stays(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What somebody puts beside the model after the new folder was filled is in it, too, but nothing of a model."""
+    flush = atomic_folder.flush
+
+    def meanwhile(partial: Path) -> None:
+        flush(partial)
+        (folder / "metrics.json").write_text("{}")
+        (folder / "runs").mkdir()
+        (folder / "runs" / "1.log").write_text("begun")
+        (folder / "model_late.txt").write_text("of the old model")
+
+    monkeypatch.setattr(atomic_folder, "flush", meanwhile)
+
+    replace(folder, model="new")
+
+    assert contents(folder) == {
+        "model.txt": b"new",
+        "notes/a.txt": b"mine",
+        "link": b"mine",
+        "metrics.json": b"{}",
+        "runs/1.log": b"begun",
+    }
+    assert names(folder.parent) == ["folder"]
+
+
+def test_a_file_that_is_there_for_a_moment(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that somebody removes while it is being kept is no error."""
+    link = os.link
+
+    def removing(path: Path, *args: Any, **kwargs: Any) -> None:
+        if path.name == "a.txt":
+            path.unlink()
+        link(path, *args, **kwargs)
+
+    monkeypatch.setattr(os, "link", removing)
+
+    replace(folder, model="new")
+
+    assert sorted(contents(folder)) == ["model.txt"]
+
+
+@pytest.mark.usefixtures("exchange")
+def test_owner_group_and_mode_stay(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder, and those in it that stay, keep owner, group and mode, as far as the user may give them."""
+    asked: list[tuple[str, int, int]] = []
+    owner, group = folder.stat().st_uid, folder.stat().st_gid
+    (folder / "notes").chmod(0o500)
+    folder.chmod(0o2775)
+
+    def chown(path: Path, uid: int, gid: int) -> None:
+        asked.append((path.name, uid, gid))
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "chown", chown)
+
+    replace(folder, model="new")
+
+    assert {asking[1:] for asking in asked if asking[0] == "notes"} == {(-1, group), (owner, -1)}
+    assert {asking[1:] for asking in asked if asking[0].startswith(".folder")} == {(-1, group), (owner, -1)}
+    assert (folder / "notes").stat().st_mode & 0o7777 == 0o500
+    assert folder.stat().st_mode & 0o7777 == 0o2775
+
+
+@pytest.mark.skipif(getattr(os, "geteuid", lambda: 1)() != 0, reason="only the superuser gives folders away")
+@pytest.mark.usefixtures("exchange")
+def test_a_folder_of_somebody_else(folder: Path) -> None:
+    """The folder that the superuser saves into stays that of its owner and group, and what is made in it has the
+    group if the folder says so.
+    """
+    for path in (folder, folder / "notes"):
+        os.chown(path, 1234, 2345)
+    folder.chmod(0o2775)
+
+    replace(folder, model="new")
+
+    for path in (folder, folder / "notes"):
+        assert (path.stat().st_uid, path.stat().st_gid) == (1234, 2345)
+    assert (folder / "model.txt").stat().st_gid == 2345
 
 
 def test_without_second_names_files_are_copied(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

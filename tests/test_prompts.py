@@ -33,6 +33,16 @@ def test_which_prompt(
     assert resolved == expected
 
 
+@pytest.mark.parametrize("given", [5, ["q: "], ("q: ",), b"q: "], ids=repr)
+@pytest.mark.parametrize("name", ["prompt", "prompt_name"])
+def test_what_is_no_prompt(name: str, given: Any) -> None:
+    """A prompt is a text for all rows, and so is its name."""
+    arguments = {"prompt": None, "prompt_name": None, name: given}
+
+    with pytest.raises(TypeError, match=f"^{name}: expected one text, .* found {type(given).__name__}: "):
+        resolve_prompt(PROMPTS, default_prompt_name=None, **arguments)
+
+
 @pytest.mark.parametrize(
     ("prompts", "remedy"), [(PROMPTS, r"found \['empty', 'passage', 'query'\]"), ({}, "pass prompts= to it")]
 )

@@ -102,7 +102,7 @@ class Letters:
     def encode(self, sentences: Any, **options: Any) -> Any:
         """How often each letter stands in each text."""
         assert options["convert_to_tensor"]
-        prompt = options["prompt"] or ""
+        prompt = options.get("prompt") or ""
         return torch.tensor([[float((prompt + text).count(letter)) for letter in "abc"] for text in sentences])
 
 

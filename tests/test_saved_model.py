@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import pickle
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -71,6 +73,17 @@ class TestRoundTrip:
 
         np.testing.assert_array_equal(_load(tmp_path / "twice").encode(TEXTS), model.encode(TEXTS))
 
+    def test_no_folder(self, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """With None for a folder nothing is saved."""
+        model = _load(folder)
+        (tmp_path / "here").mkdir()
+        monkeypatch.chdir(tmp_path / "here")
+
+        model.save(None)
+        model.save_pretrained(None)
+
+        assert not list((tmp_path / "here").iterdir())
+
     def test_the_real_model(self, minilm: SentenceTransformer, tmp_path: Path) -> None:
         """So does the real MiniLM, whose wheel lacks the empty folder of Normalize."""
         minilm.save_pretrained(tmp_path)
@@ -110,6 +123,21 @@ class TestRoundTrip:
         assert config["__version__"]["sentence_transformers"] == "2.7.0"
         assert not list((tmp_path / "5_Normalize").iterdir())
         assert (tmp_path / "2_Dense" / "pytorch_model.bin").exists()
+
+    def test_a_module_in_two_places(self, folder: Path, tmp_path: Path) -> None:
+        """A module that stands twice in the chain does so in what is copied, pickled or saved, and on the card."""
+        (first, pooling), unit = _load(folder)[:2], Normalize()
+        dense = Dense(pooling.get_sentence_embedding_dimension(), 8, activation_function=nn.Identity())
+        model = SentenceTransformer(modules=[first, pooling, unit, dense, unit], device="cpu")
+
+        model.save(tmp_path / "saved")
+
+        again = _load(tmp_path / "saved")
+        copies = (again, copy.deepcopy(model), pickle.loads(pickle.dumps(model)))  # noqa: S301  # our own
+        for made in copies:
+            assert [type(module) for module in made] == [Transformer, Pooling, Normalize, Dense, Normalize]
+            np.testing.assert_array_equal(made.encode(TEXTS), model.encode(TEXTS))
+        assert (tmp_path / "saved" / "README.md").read_text().count("): Normalize(") == 2
 
     def test_unknown_keys_survive(self, folder: Path, tmp_path: Path) -> None:
         """Keys that nobody here knows are written back to the file that they came from."""

@@ -28,7 +28,7 @@ from transformers import BertTokenizer
 from sentence_embedder import InputExample, SentenceTransformer, SimilarityFunction
 from sentence_embedder.features import Features
 from sentence_embedder.models import Dense, Normalize, Pooling, Transformer
-from sentence_embedder.util import cos_sim
+from sentence_embedder.util import cos_sim, paraphrase_mining
 from tests.tiny_models import WORDS
 
 TEXTS = ["the cat sat", "hello world", "a long sentence about the two vectors of a query", "kitten", ""]
@@ -608,9 +608,42 @@ class TestPrompts:
         _same(model.encode_document(TEXTS), model.encode(TEXTS, prompt=document))
         _same(model.encode_query(TEXTS, prompt="the "), model.encode(TEXTS, prompt="the "))
 
+    def test_none_is_no_prompts(self, model: SentenceTransformer, tmp_path: Path) -> None:
+        """Prompts that are None are none, in every call and in a slice, and can be added to."""
+        model.prompts = None
+
+        _same(model.encode_query(TEXTS), model.encode(TEXTS, prompt=""))
+        assert model[:2].prompts == {}
+        model.prompts["query"] = "the "
+        model.save(tmp_path)
+        assert SentenceTransformer(str(tmp_path), device="cpu").prompts == {"query": "the "}
+
 
 class TestTruncation:
     """Truncation."""
+
+    @pytest.mark.parametrize("width", [5.0, "5"], ids=repr)
+    def test_what_is_no_width(self, width: Any, tiny_folders: dict[str, Path], shared: SentenceTransformer) -> None:
+        """A width that is no whole number is refused wherever it is given."""
+        folder = str(tiny_folders["bert"])
+        for give in (
+            lambda: SentenceTransformer(folder, device="cpu", truncate_dim=width),
+            lambda: setattr(shared, "truncate_dim", width),
+            lambda: shared.truncate_sentence_embeddings(width).__enter__(),
+            lambda: shared.encode(TEXTS, truncate_dim=width),
+        ):
+            with pytest.raises(ValueError, match=f"truncate_dim: expected a whole number or None, found {width!r}"):
+                give()
+        assert shared.truncate_dim is None
+
+    def test_numbers_of_numpy(self, model: SentenceTransformer, tmp_path: Path) -> None:
+        """A whole number of numpy's is one of Python's, which is saved."""
+        model.truncate_dim = np.int64(5)  # type: ignore[assignment]
+
+        model.save(tmp_path)
+
+        assert type(model.truncate_dim) is int
+        assert SentenceTransformer(str(tmp_path), device="cpu").truncate_dim == 5
 
     def test_attribute_context_and_argument(self, model: SentenceTransformer) -> None:
         """The argument goes before the attribute, and a context sets the attribute and puts it back."""
@@ -670,6 +703,17 @@ class TestSimilarity:
         """One that does not exist is an error that lists those that do."""
         with pytest.raises(ValueError, match=r"\['cosine', 'dot', 'euclidean', 'manhattan'\], found 'jaccard'"):
             model.similarity_fn_name = "jaccard"
+
+    def test_none_is_the_default(self, tiny_folders: dict[str, Path], tmp_path: Path) -> None:
+        """None sets it to the default, also of a model that was saved with another one."""
+        SentenceTransformer(str(tiny_folders["bert"]), device="cpu", similarity_fn_name="dot").save(tmp_path)
+        model = SentenceTransformer(str(tmp_path), device="cpu")
+
+        model.similarity_fn_name = None
+        model.save(tmp_path)
+
+        assert model.similarity_fn_name == "cosine"
+        assert SentenceTransformer(str(tmp_path), device="cpu").similarity_fn_name == "cosine"
 
 
 class TestModule:
@@ -1102,6 +1146,11 @@ class TestStreams:
         assert [len(chunk) for chunk in chunks[:-1]] == [size] * (len(chunks) - 1)
         _same(np.concatenate(chunks), model.encode(TEXTS, normalize_embeddings=True, truncate_dim=8))
 
+    @pytest.mark.parametrize("given", [np.array(TEXTS), np.array([["a cat", "a dog"]] * 3), np.array([0.1, 2])])
+    def test_arrays(self, given: Any, model: SentenceTransformer) -> None:
+        """The rows of an array, pairs and numbers too, are those of encode."""
+        _same(np.concatenate([*model.encode_iter(given, chunk_size=2)]), model.encode(given))
+
     def test_texts_are_read_as_they_are_needed(self, model: SentenceTransformer) -> None:
         """An endless stream gives its first array at once."""
         read: list[int] = []
@@ -1120,7 +1169,13 @@ class TestStreams:
     @pytest.mark.parametrize(
         ("texts", "options", "error", "message"),
         [
-            ("one text", {}, TypeError, "expected a stream of texts, found str"),
+            ("one text", {}, TypeError, "expected a stream of texts, found str.*: put a lone text into a list"),
+            ({"query": "a"}, {}, TypeError, "expected a stream of texts, found dict"),
+            ({"a", "b"}, {}, TypeError, "expected a stream of texts, found set"),
+            (b"a", {}, TypeError, "expected a stream of texts, found bytes"),
+            (np.array("a"), {}, TypeError, "expected a stream of texts, found str"),
+            (torch.ones(2), {}, TypeError, "expected a stream of texts, found Tensor"),
+            (pd.DataFrame({"a": ["x"]}), {}, TypeError, r"found a table: pass one of its columns \['a'\]"),
             (TEXTS, {"precision": "int8"}, ValueError, "int8 needs the range of each dimension"),
             (TEXTS, {"chunk_size": 0}, ValueError, "chunk_size: expected at least 1, found 0"),
         ],
@@ -1135,6 +1190,38 @@ class TestStreams:
     def test_no_texts(self, model: SentenceTransformer) -> None:
         """No texts give no arrays."""
         assert list(model.encode_iter([])) == []
+
+    def test_a_class_with_the_signature_of_2_7(self, tiny_folders: dict[str, Path]) -> None:
+        """A class whose ``encode`` does not know newer arguments can do what does not need them."""
+        model = OfOldTimes(str(tiny_folders["bert"]), device="cpu")
+
+        (rows,) = model.encode_iter(TEXTS)
+        _same(rows, model.encode(TEXTS))
+        assert len(paraphrase_mining(model, TEXTS)) > 0
+        with pytest.raises(TypeError, match="truncate_dim"):
+            list(model.encode_iter(TEXTS, truncate_dim=3))
+
+
+class OfOldTimes(SentenceTransformer):
+    """A class whose ``encode`` has the signature of that of 2.7."""
+
+    def encode(  # type: ignore[override]
+        self,
+        sentences: Any,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        batch_size: int = 32,
+        show_progress_bar: bool | None = None,
+        output_value: Any = "sentence_embedding",
+        precision: Any = "float32",
+        convert_to_numpy: bool = True,
+        convert_to_tensor: bool = False,
+        device: Any = None,
+        normalize_embeddings: bool = False,
+    ) -> Any:
+        """``encode``."""
+        own = (show_progress_bar, output_value, precision, convert_to_numpy, convert_to_tensor, device)
+        return super().encode(sentences, prompt_name, prompt, batch_size, *own, normalize_embeddings)
 
 
 class TestEqualTexts:

@@ -148,7 +148,10 @@ def test_scaled_as_torch_does(dtype: torch.dtype) -> None:
 def test_zero_vectors_are_like_nothing() -> None:
     """The cosine with a zero vector is 0, not NaN."""
     assert cos_sim([[0.0, 0.0]], [[1.0, 1.0]]).tolist() == [[0.0]]
-    assert normalize_embeddings(torch.zeros(2, 3)).eq(0).all()
+    for dtype in (torch.float32, torch.float64, torch.float16, torch.bfloat16):
+        assert normalize_embeddings(torch.zeros(2, 3, dtype=dtype)).eq(0).all()
+    half = torch.tensor([[2.0**-24, 0], [0, 0]], dtype=torch.float16)  # the shortest that is not zero
+    assert normalize_embeddings(half).tolist() == [[1, 0], [0, 0]]
 
 
 @pytest.mark.parametrize("pairwise", [pairwise_euclidean_sim, pairwise_cos_sim])

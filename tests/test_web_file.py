@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -17,10 +18,30 @@ CONTENT = b"vectors " * 5000
 
 class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
+        if self.path.startswith("/packed"):
+            self._send_packed()
+            return
+        if self.path.startswith("/said"):
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(self.path.encode())
+            return
         self.send_response(404 if self.path == "/missing" else 200)
         self.send_header("Content-Length", str(len(CONTENT)))
         self.end_headers()
         self.wfile.write(CONTENT[:1000] if self.path == "/broken" else CONTENT)
+
+    def _send_packed(self) -> None:
+        packed = gzip.compress(CONTENT)
+        if self.path == "/packed-broken":
+            packed = packed[:-20]
+        if self.path == "/packed-damaged":
+            packed = packed[:10] + bytes(20)
+        self.send_response(200)
+        self.send_header("Content-Encoding", "gzip")
+        self.send_header("Content-Length", str(len(packed)))
+        self.end_headers()
+        self.wfile.write(packed)
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002
         """Say nothing."""
@@ -47,8 +68,47 @@ def test_a_file_comes_whole(address: str, tmp_path: Path) -> None:
     assert list(place.parent.iterdir()) == [place]
 
 
+def test_what_is_packed_on_the_way_is_unpacked(address: str, tmp_path: Path) -> None:
+    """What a server packs by gzip is what it was before that."""
+    http_get(f"{address}/packed", tmp_path / "vectors.txt")
+
+    assert (tmp_path / "vectors.txt").read_bytes() == CONTENT
+
+
 @pytest.mark.parametrize(
-    ("path", "message"), [("missing", "404"), ("broken", "expected 40,000 bytes, found 1,000")]
+    ("path", "asked"),
+    [
+        ("a b", "a%20b"),
+        ("a%20b", "a%20b"),
+        ("ä/ö?q=ü ü&r=[1]", "%C3%A4/%C3%B6?q=%C3%BC%20%C3%BC&r=[1]"),
+        ("100% sure%2", "100%25%20sure%252"),
+        ("a+b,(c)~;v=1@x:y?u=https://z/?w", "a+b,(c)~;v=1@x:y?u=https://z/?w"),
+        ("a#part", "a"),
+    ],
+)
+def test_addresses_are_escaped(path: str, asked: str, address: str, tmp_path: Path) -> None:
+    """The server is asked for an address in ASCII without spaces, in which escapes and what has a meaning stay."""
+    http_get(f"{address}/said/{path}", tmp_path / "asked")
+
+    assert (tmp_path / "asked").read_text() == f"/said/{asked}"
+
+
+def test_hosts_beyond_ascii(no_network: list[str], tmp_path: Path) -> None:
+    """A host is looked for under its name in ASCII."""
+    with pytest.raises(OSError, match="reached for the network"):
+        http_get("http://bücher.example:8000/a", tmp_path / "a")
+
+    assert no_network == ["xn--bcher-kva.example"]
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("missing", "404"),
+        ("broken", "expected 40,000 bytes, found 1,000"),
+        ("packed-broken", "expected packed bytes up to their end: the server has broken off"),
+        ("packed-damaged", "packed bytes"),
+    ],
 )
 def test_what_fails_leaves_nothing_behind(path: str, message: str, address: str, tmp_path: Path) -> None:
     """A file that the server lacks, or breaks off in the midst of, is an error; an older one stays."""

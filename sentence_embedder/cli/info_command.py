@@ -55,7 +55,7 @@ def _facts(name: str, model: Any, dtype: str) -> dict[str, Any]:
     return {
         "model": name,
         "base_model": model.model_card_data.base_model,
-        "modules": [{"name": module, "class": type(part).__name__} for module, part in model.named_children()],
+        "modules": [{"name": module, "class": type(part).__name__} for module, part in model._modules.items()],
         "dimension": model.get_embedding_dimension(),
         "max_seq_length": None if limit == math.inf else limit,  # which is no JSON
         "truncate_dim": model.truncate_dim,

@@ -114,6 +114,7 @@ class SentenceEmbeddings:
         rows = results
         if len(self._rows) == 0:
             self._rows = rows.new_empty(self._texts.count, *rows.shape[1:], device=self._device)
+            self._check_out(rows.shape[1])
         elif rows.shape[1:] != self._rows.shape[1:]:
             what, expected = "embeddings" if self._out is None else "out", (self._texts.count, *rows.shape[1:])
             raise ValueError(f"{what}: expected the shape {expected}, found {tuple(self._rows.shape)}")
@@ -123,6 +124,16 @@ class SentenceEmbeddings:
         self._waiting.append((self._texts.computed[places], rows))
         if sum(len(waiting) for _, waiting in self._waiting) >= _ROWS_ON_DEVICE:
             self.settle()
+
+    def _check_out(self, dimension: int) -> None:
+        """Raise a ValueError unless the array that is to take quantised embeddings is as wide as they will be."""
+        if self._out is None or self._options.precision == "float32":
+            return
+        precision = self._options.precision
+        width = -(-dimension // 8) if precision in ("binary", "ubinary") else dimension
+        expected = (self._texts.count, width)
+        if tuple(self._out.shape) != expected:
+            raise ValueError(f"out: expected the shape {expected} for {precision}, found {tuple(self._out.shape)}")
 
     def settle(self) -> None:
         """Put the embeddings that wait into their places: only then is it known which are not finite."""

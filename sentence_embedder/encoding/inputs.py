@@ -45,18 +45,10 @@ def as_items(sentences: Any, kind: Kind = "texts and pairs", start: int = 0) -> 
     """
     if isinstance(sentences, np.ndarray) and sentences.dtype.names is None:
         sentences = sentences.tolist()
-    if isinstance(sentences, (str, Mapping, UserString)) or _is_image(sentences):
+    if _is_lone(sentences):
         _check_item(start, sentences, kind)
         return [sentences], True
-    if hasattr(sentences, "columns"):
-        columns = list(sentences.columns)
-        raise TypeError(
-            f"encode: expected one column of texts, found a table: pass one of its columns {columns!r:.80}"
-        )
-    has_texts = isinstance(sentences, Iterable) and not _is_of(sentences, "torch")
-    if isinstance(sentences, _NO_COLLECTIONS) or not has_texts:
-        found = f"{type(sentences).__name__}: {sentences!r:.80}"
-        raise TypeError(f"encode: expected {_ACCEPTED[kind]}, found {found}")
+    _check_collection(sentences, _ACCEPTED[kind])
     items = list(sentences)
     for row, item in enumerate(items, start=start):
         if not isinstance(item, str):
@@ -66,6 +58,23 @@ def as_items(sentences: Any, kind: Kind = "texts and pairs", start: int = 0) -> 
 
 _NO_COLLECTIONS = (bytes, bytearray, memoryview, set, frozenset, np.ndarray)
 """What can be iterated, but has no order, or no texts."""
+
+
+def _is_lone(sentences: object) -> bool:
+    """Whether it is one item, no collection of them."""
+    return isinstance(sentences, (str, Mapping, UserString)) or _is_image(sentences)
+
+
+def _check_collection(sentences: Any, accepted: str) -> None:
+    """Raise a TypeError, which says what is accepted, unless it is an ordered collection of items."""
+    if hasattr(sentences, "columns"):
+        columns = list(sentences.columns)
+        raise TypeError(
+            f"encode: expected one column of texts, found a table: pass one of its columns {columns!r:.80}"
+        )
+    has_texts = isinstance(sentences, Iterable) and not _is_of(sentences, "torch")
+    if isinstance(sentences, _NO_COLLECTIONS) or not has_texts:
+        raise TypeError(f"encode: expected {accepted}, found {type(sentences).__name__}: {sentences!r:.80}")
 
 
 def _is_image(item: object) -> bool:
@@ -143,12 +152,24 @@ def chunks_of(sentences: Iterable[Any], size: int) -> Iterator[list[Any]]:
         >>> list(chunks_of(iter(["a", "b", "c"]), 2))
         [['a', 'b'], ['c']]
     """
-    if isinstance(sentences, (str, bytes, Mapping)) or not isinstance(sentences, Iterable):
-        raise TypeError(f"expected a stream of texts, found {type(sentences).__name__}: {sentences!r:.80}")
+    if isinstance(sentences, np.ndarray) and sentences.dtype.names is None:
+        sentences = _items_of(sentences, size) if sentences.ndim else sentences.item()
+    if _is_lone(sentences):
+        raise TypeError(
+            f"encode: expected a stream of texts, found {type(sentences).__name__}: {sentences!r:.80}: "
+            "put a lone text into a list"
+        )
+    _check_collection(sentences, "a stream of texts")
     if size < 1:
         raise ValueError(f"chunk_size: expected at least 1, found {size}")
     stream = iter(sentences)
     return iter(lambda: list(islice(stream, size)), [])
+
+
+def _items_of(array: NDArray[Any], at_once: int) -> Iterator[Any]:
+    """The items of an array as ``as_items`` has them, so many of them in memory at once."""
+    for start in range(0, len(array), at_once):
+        yield from array[start : start + at_once].tolist()
 
 
 @dataclass(frozen=True)

@@ -59,8 +59,7 @@ class EncodeOptions:
     def __post_init__(self) -> None:
         if not is_whole(self.batch_size) or self.batch_size < 1:
             raise ValueError(f"batch_size: expected 1 or more, found {self.batch_size!r}")
-        if not (self.truncate_dim is None or is_whole(self.truncate_dim)):
-            raise ValueError(f"truncate_dim: expected a whole number or None, found {self.truncate_dim!r}")
+        as_width(self.truncate_dim)
         if self.output_value not in _OUTPUT_VALUES:
             raise ValueError(f"output_value: expected one of {list(_OUTPUT_VALUES)}, found {self.output_value!r}")
         check_precision(self.precision)
@@ -74,6 +73,22 @@ class EncodeOptions:
 def is_whole(number: object) -> bool:
     """Whether it is a whole number, numpy's included."""
     return isinstance(number, Integral)
+
+
+def as_width(truncate_dim: object) -> int | None:
+    """A width to which embeddings are cut, as a number of Python's; None for None.
+
+    Raises:
+        ValueError: It is no whole number.
+
+    Example:
+        >>> import numpy as np
+        >>> as_width(np.int64(5))
+        5
+    """
+    if truncate_dim is None or isinstance(truncate_dim, Integral):
+        return None if truncate_dim is None else int(truncate_dim)
+    raise ValueError(f"truncate_dim: expected a whole number or None, found {truncate_dim!r}")
 
 
 def container_for(*, convert_to_numpy: bool, convert_to_tensor: bool) -> Container:

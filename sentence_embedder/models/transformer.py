@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from sentence_embedder.files import check_inside, read_json, write_json
 from sentence_embedder.formats import TRANSFORMER_CONFIG_NAMES, TransformerConfig
 from sentence_embedder.models.checkpoint import inert, save_model, save_tokenizer
 from sentence_embedder.models.deferred_checkpoint import DeferredTokenizer, load_checkpoint
+from sentence_embedder.models.positions import Positions
 from sentence_embedder.models.token_ids import UNLIMITED, TokenIds, Tokenized, encodable, limit_of
 from sentence_embedder.record import FormatError
 
@@ -138,6 +140,15 @@ class Transformer(nn.Module):
         self._tokenizer = tokenizer
 
     @property
+    def max_seq_length(self) -> int | None:
+        """The longest input in tokens, special tokens included; what is longer is cut. None for no limit."""
+        return self._max_seq_length
+
+    @max_seq_length.setter
+    def max_seq_length(self, limit: int | None) -> None:
+        self._max_seq_length = _as_limit(limit)
+
+    @property
     def model_seen(self) -> Any:
         """The model, or as long as nobody has asked for it what stands in for it: has its weights, under the same
         names, and what of its configuration decides the embeddings. It is for looking only: who wants to change a
@@ -224,6 +235,7 @@ class Transformer(nn.Module):
             (texts, tokens); ``text_keys`` if the texts came with keys.
 
         Raises:
+            TypeError: A text is missing.
             ValueError: There is no such padding, or none of texts of several lengths.
         """
         batch = [texts] if isinstance(texts, str) else texts
@@ -249,8 +261,13 @@ class Transformer(nn.Module):
         """The token ids of any number of texts, cut to the longest input, not yet padded.
 
         The tokenizer is left as it is, so threads can share it.
+
+        Raises:
+            TypeError: A text is missing.
+            ValueError: An item is no text, no pair and no ``{key: text}``; or a text has more tokens than the model
+                has places for, as ``max_seq_length`` is above that.
         """
-        tokenizer = self.tokenizer_seen
+        tokenizer, positions = self.tokenizer_seen, Positions.of(self.model_seen)
         keys, firsts, seconds = _as_columns(texts)
         parts: dict[str, list[NDArray[np.int32]]] = {"input_ids": []}
         lengths: list[int] = []
@@ -258,6 +275,8 @@ class Transformer(nn.Module):
         for start in range(0, len(firsts), _TEXTS_AT_ONCE):
             chunk = slice(start, start + _TEXTS_AT_ONCE)
             tokenized = self._tokenized(firsts[chunk], seconds[chunk], self._token_ids, self.max_seq_length)
+            if positions is not None:
+                positions.check(tokenized.columns["input_ids"], self.max_seq_length)
             lengths += map(len, tokenized.columns["input_ids"])
             cut += [start + row for row in tokenized.cut]
             for name, rows in tokenized.columns.items():
@@ -371,6 +390,7 @@ def _as_columns(texts: Sequence[Any]) -> tuple[list[str | None], list[str], list
     """Texts, pairs and ``{key: text}`` as columns: keys, first texts, second texts; None where there is none.
 
     Raises:
+        TypeError: A text is missing.
         ValueError: An item is none of these.
     """
     keys: list[str | None] = []
@@ -384,6 +404,8 @@ def _as_columns(texts: Sequence[Any]) -> tuple[list[str | None], list[str], list
             first, second = item
         elif isinstance(item, (Mapping, list, tuple)):
             raise ValueError(f"row {row}: expected a text, a pair of texts or {{key: text}}, found {item!r:.80}")
+        if first is None or (second is None and isinstance(item, (list, tuple))):
+            raise TypeError(f"row {row}: expected a text, a pair of texts or {{key: text}}, found {item!r:.80}")
         keys.append(None if key is None else str(key))
         firsts.append(str(first))
         seconds.append(None if second is None else str(second))
@@ -399,6 +421,13 @@ def _own_limit(config: Any, tokenizer: Any) -> int | None:
     positions = getattr(config, "max_position_embeddings", None)
     limit = getattr(tokenizer, "model_max_length", None)
     return None if positions is None or limit is None or positions < 1 else min(positions, limit)
+
+
+def _as_limit(limit: object) -> int | None:
+    """A number of tokens as one of Python's, which can be written to a file."""
+    if limit is None or isinstance(limit, Integral):
+        return None if limit is None else int(limit)
+    raise ValueError(f"max_seq_length: expected a whole number or None, found {limit!r}")
 
 
 def _tokenizer_place(folder: Path, name: str | None) -> str | None:

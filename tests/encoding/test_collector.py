@@ -95,6 +95,22 @@ def test_quantised_once_over_everything(container: Any, precision: Any, dtype: A
         assert (np.asarray(ours) == np.asarray(expected)).all()
 
 
+@pytest.mark.parametrize("width", [1, 3, 16, 17])
+@pytest.mark.parametrize(("precision", "dtype", "fits"), [("uint8", np.uint8, 17), ("binary", np.int8, 3)])
+def test_an_array_of_another_width(precision: Any, dtype: Any, fits: int, width: int) -> None:
+    """An array for quantised embeddings of another width than theirs is refused when the first batch comes."""
+    options = EncodeOptions(precision=precision)
+    out = np.zeros((2, width), dtype=dtype)
+    collector = SentenceEmbeddings(DistinctTexts.every(2), options, None, CPU, out)
+    batch = {"sentence_embedding": torch.randn(1, 17)}
+
+    if width == fits:
+        collector.add([0], batch)
+    else:
+        with pytest.raises(ValueError, match=rf"out: .* \(2, {fits}\) for {precision}, found \(2, {width}\)"):
+            collector.add([0], batch)
+
+
 def test_which_collector() -> None:
     """Each output has its collector."""
     kinds = {"sentence_embedding": SentenceEmbeddings, "token_embeddings": TokenEmbeddings, None: AllFeatures}

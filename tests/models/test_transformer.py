@@ -103,6 +103,12 @@ class TestTokenize:
         with pytest.raises(ValueError, match=message):
             transformers["bert"].tokenize(rows)
 
+    @pytest.mark.parametrize("missing", [None, {"query": None}, (None, "a"), ["a", None]], ids=repr)
+    def test_a_missing_text(self, missing: Any, transformers: dict[str, Transformer]) -> None:
+        """A text that is missing is no text ``None``, but an error that names the row."""
+        with pytest.raises(TypeError, match=r"row 1: expected a text, a pair of texts or .* found .*None"):
+            transformers["bert"].tokenize(["a", missing])
+
     @pytest.mark.parametrize("name", ["bert", "roberta", "decoder", "decoder-all-modes"])
     def test_a_prompt_takes_the_tokens_that_it_has_in_a_text(
         self, name: str, transformers: dict[str, Transformer]
@@ -157,6 +163,19 @@ class TestLimits:
         transformer.tokenizer.model_max_length = int(1e30)
 
         assert transformer.tokenize(["a" * 200])["input_ids"].shape[1] == 201
+
+    @pytest.mark.parametrize("limit", [20.0, "20", float("inf")], ids=repr)
+    def test_what_is_no_number_of_tokens(self, limit: Any, transformers: dict[str, Transformer]) -> None:
+        """A limit that is no whole number, which no file could hold, is refused when it is set."""
+        with pytest.raises(ValueError, match="max_seq_length: expected a whole number or None, found "):
+            transformers["bert"].max_seq_length = limit
+
+    def test_numbers_of_numpy(self, transformers: dict[str, Transformer]) -> None:
+        """A whole number of numpy's is one of Python's, which a file can hold."""
+        transformer = copy.deepcopy(transformers["bert"])
+        transformer.max_seq_length = np.int64(20)  # type: ignore[assignment]
+
+        assert json.dumps(transformer.get_config_dict()["max_seq_length"]) == "20"
 
     def test_lower_case(self, transformers: dict[str, Transformer]) -> None:
         """With do_lower_case a text is lowered before it is tokenised."""

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from sentence_embedder import EncodePool, SentenceTransformer
+from sentence_embedder import EncodePool, PoolError, SentenceTransformer
 from sentence_embedder.devices import available_cores
 from sentence_embedder.pool.encode_pool import chunks_of
 from sentence_embedder.pool.shared_file import SharedFile
@@ -294,6 +294,38 @@ def test_what_a_subclass_does_is_done_once() -> None:
 
     with EncodePool(model, ["cpu"]) as pool:
         assert model.encode(["a", "bb"], pool=pool) == [[2, 97], [4, 98]] == model.encode(["a", "bb"])
+
+
+class OfOldTimes(SentenceTransformer):
+    """A class whose ``encode`` takes what that of 2.7 does, and has a prompt of its own."""
+
+    def encode(  # type: ignore[override]
+        self,
+        sentences: Any,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        batch_size: int = 32,
+        convert_to_numpy: bool = True,
+    ) -> Any:
+        """``encode``, in its own way."""
+        prompt = "the " if prompt is None else prompt
+        return super().encode(sentences, prompt_name, prompt, batch_size, convert_to_numpy=convert_to_numpy) + 1
+
+
+def test_a_class_that_knows_nothing_of_pools(tiny_folders: dict[str, Path]) -> None:
+    """Workers call the ``encode`` of a class that takes no pool, with what it takes; all else is an error."""
+    model = OfOldTimes(str(tiny_folders["bert"]), device="cpu")
+    texts = list(WORDS)
+    with EncodePool(model, ["cpu"]) as pool:
+        for given in ({}, {"prompt": "hello "}, {"batch_size": 2}):
+            found = model.encode_multi_process(texts, pool, chunk_size=4, **given)
+            assert_close(found, model.encode(texts, **given))
+        tensor = model.encode_multi_process(texts, pool, convert_to_tensor=True)
+        assert_close(tensor.numpy(), model.encode(texts))
+        with pytest.raises(PoolError, match="normalize_embeddings"):
+            model.encode_multi_process(texts, pool, normalize_embeddings=True)
+    with pytest.raises(TypeError, match="pool: expected what start_multi_process_pool returns, found dict"):
+        model.encode_multi_process(texts, {})  # type: ignore[arg-type]
 
 
 def test_routes_and_tasks(tiny_checkpoints: Folders) -> None:
