@@ -221,6 +221,42 @@ def test_an_evaluator_says_how_it_judges(minilm: SentenceTransformer) -> None:
         evaluation.SentenceEvaluator()(minilm)
 
 
+def test_reranking_embeds_queries_and_documents_each_in_their_way(minilm: SentenceTransformer) -> None:
+    """Queries get the prompt for queries and documents that for documents: figures are those of texts that hold
+    the prompts already.
+    """
+    prompted = SentenceTransformer(modules=[*minilm], device="cpu", prompts={"query": "rain ", "document": "dog "})
+    samples = [
+        {"query": "a cat", "positive": ["the sun", "a kitten"], "negative": ["snow", "a cat and rain", "ice"]}
+    ]
+    written = [
+        {
+            "query": f"rain {sample['query']}",
+            "positive": [f"dog {text}" for text in sample["positive"]],
+            "negative": [f"dog {text}" for text in sample["negative"]],
+        }
+        for sample in samples
+    ]
+
+    found = evaluation.RerankingEvaluator(samples)(prompted)
+
+    assert found == pytest.approx(evaluation.RerankingEvaluator(written)(minilm))
+    assert found != pytest.approx(evaluation.RerankingEvaluator(samples)(minilm))
+
+
+def test_reranking_takes_a_text_alone_and_a_row_of_similarities(minilm: SentenceTransformer) -> None:
+    """A sole document need not stand in a list, and a similarity may return the row of a query alone."""
+    listed = {"query": "a cat", "positive": ["a kitten"], "negative": ["rain", "snow"]}
+    alone = {**listed, "positive": "a kitten"}
+
+    def of_row(query: Any, documents: Any) -> Any:
+        return documents @ query.reshape(-1)
+
+    found = evaluation.RerankingEvaluator([alone], similarity_fct=of_row)(minilm)
+
+    assert found == evaluation.RerankingEvaluator([listed])(minilm)
+
+
 def test_predictions_are_written_where_there_is_a_folder(
     minilm: SentenceTransformer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
