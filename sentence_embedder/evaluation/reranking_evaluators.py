@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from sentence_embedder.argument_names import also_named
@@ -98,7 +99,7 @@ class RerankingEvaluator(MeasuringEvaluator):
         columns = [[*sample["positive"], *sample["negative"]] for sample in samples]
         documents = self.embedded_by(model.encode_document, *columns)
         found = []
-        for sample, query, others in zip(samples, queries.split(1), documents, strict=True):
+        for sample, query, others in zip(samples, torch.split(queries, 1), documents, strict=True):
             scores = self.similarity_fct(query, others).reshape(-1).numpy()
             labels = np.zeros(len(scores), dtype=int)
             labels[: len(sample["positive"])] = 1

@@ -149,7 +149,7 @@ def _similarities(first: Tensor, second: Tensor) -> Tensor:
     the entries of a matrix product are not.
     """
     rows = max(1, _NUMBERS_AT_ONCE // max(1, second.numel()))
-    parts = [torch.cosine_similarity(some.unsqueeze(1), second, dim=-1) for some in first.split(rows)]
+    parts = [torch.cosine_similarity(some.unsqueeze(1), second, dim=-1) for some in torch.split(first, rows)]
     return torch.cat(parts)
 
 

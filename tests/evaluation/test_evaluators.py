@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from sentence_embedder import InputExample, SentenceTransformer, evaluation
 from tests.evaluation.cases import CASES, OTHERS, SCORES, SOURCES, TARGETS, _collection, outcome
@@ -199,13 +200,13 @@ def test_documents_that_are_embedded_already(minilm: SentenceTransformer) -> Non
 
 
 def test_samples_and_labels_are_checked() -> None:
-    """Samples without documents of both kinds, labels beyond 0 and 1, and a single pair are named."""
+    """Samples without documents of both kinds, labels beyond 0 and 1, and scores of no pair are named."""
     with pytest.raises(ValueError, match="expected one with positive and negative documents, found 1 without"):
         evaluation.RerankingEvaluator([{"query": "a", "positive": [], "negative": ["b"]}])
     with pytest.raises(ValueError, match=r"labels: expected 0 and 1, found \[0, 2\]"):
         evaluation.BinaryClassificationEvaluator(["a", "b"], ["c", "d"], [0, 2])
-    with pytest.raises(ValueError, match="two pairs or more"):
-        evaluation.BinaryClassificationEvaluator.find_best_acc_and_threshold(np.ones(1), np.ones(1), True)
+    with pytest.raises(ValueError, match="expected those of a pair at least"):
+        evaluation.BinaryClassificationEvaluator.find_best_acc_and_threshold(np.ones(0), np.ones(0), True)
 
 
 def test_without_positive_pairs_there_is_no_f1() -> None:
@@ -213,6 +214,57 @@ def test_without_positive_pairs_there_is_no_f1() -> None:
     found = evaluation.BinaryClassificationEvaluator.find_best_f1_and_threshold(np.arange(3.0), np.zeros(3), True)
 
     assert found == (0, 0, 0, 0)
+
+
+@pytest.mark.parametrize("is_higher_better", [True, False])
+def test_accuracy_and_f1_are_attained_at_their_thresholds(is_higher_better: bool) -> None:
+    """Whatever scores are equal, and whatever labels there are: taking the pairs from the threshold on gives the
+    accuracy and the f1 that were found, and no threshold gives more.
+    """
+    find = evaluation.BinaryClassificationEvaluator
+    generator = np.random.default_rng(5)
+    for case in range(300):
+        count = 1 + case % 7
+        scores = generator.integers(0, 4, count).astype(np.float32) / 4
+        labels = generator.integers(0, 2, count) if case % 3 else np.full(count, case % 2)
+        signs = scores if is_higher_better else -scores
+
+        def figures(threshold: float, signs: Any = signs, labels: Any = labels) -> tuple[float, float]:
+            taken = signs >= (threshold if is_higher_better else -threshold)
+            hits = (taken & (labels == 1)).sum()
+            return (taken == labels).mean(), 2 * hits / max(1, taken.sum() + labels.sum())
+
+        accuracy, threshold = find.find_best_acc_and_threshold(scores, labels, is_higher_better)
+        f1 = find.find_best_f1_and_threshold(scores, labels, is_higher_better)
+        every = [figures(limit) for limit in (-1, *scores, 2)]
+
+        assert (figures(threshold)[0], accuracy) == pytest.approx((max(one for one, _ in every),) * 2)
+        assert f1.f1 == pytest.approx(max(other for _, other in every))
+        if f1.f1 > 0:
+            assert figures(f1.threshold)[1] == pytest.approx(f1.f1)
+
+
+def test_a_threshold_is_not_rounded_to_the_next_score() -> None:
+    """Between scores that are neighbours as numbers the threshold is the higher one."""
+    scores = np.array([np.nextafter(np.float32(1), np.float32(2)), 1], dtype=np.float32)
+
+    _, threshold = evaluation.BinaryClassificationEvaluator.find_best_acc_and_threshold(
+        scores, np.array([1, 0]), True
+    )
+
+    assert threshold == scores[0]
+
+
+def test_labels_may_be_tensors(minilm: SentenceTransformer) -> None:
+    """A tensor of labels, or a list of tensors, says the same as numbers; a single pair gives figures, too."""
+    texts = (["a cat", "rain"], ["a kitten", "a dog"])
+    expected = evaluation.BinaryClassificationEvaluator(*texts, [1, 0])(minilm)
+
+    for labels in (torch.tensor([1, 0]), [torch.tensor(1), torch.tensor(0)], np.array([1, 0])):
+        assert evaluation.BinaryClassificationEvaluator(*texts, labels)(minilm) == expected
+    alone = evaluation.BinaryClassificationEvaluator(["a cat"], ["a kitten"], [1])(minilm)
+
+    assert (alone["cosine_accuracy"], alone["cosine_f1"], alone["cosine_ap"]) == (1, 1, 1)
 
 
 def test_an_evaluator_says_how_it_judges(minilm: SentenceTransformer) -> None:

@@ -300,7 +300,7 @@ def test_a_positive_that_comes_twice_is_taken_alike(rows: int) -> None:
     too_similar = guided > guided.diagonal().unsqueeze(-1) + 1e-6
     scores = similarities.masked_fill(too_similar, float("-inf")) / temperature
     expected = functional.cross_entropy(scores, torch.arange(rows))
-    arguments = {"contrast_anchors": False, "contrast_positives": False}
+    arguments: Any = {"contrast_anchors": False, "contrast_positives": False}
 
     plain = losses.GISTEmbedLoss(model, guide, temperature, **arguments)(columns, None)
     cached = losses.CachedGISTEmbedLoss(model, guide, temperature, mini_batch_size=5, **arguments)(columns, None)
