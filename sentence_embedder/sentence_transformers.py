@@ -1230,8 +1230,8 @@ class SentenceTransformer(nn.Sequential):
         callback: Callable[[float, int, int], Any] | None = None,
         show_progress_bar: bool = True,
         checkpoint_path: str | Path | None = None,
-        checkpoint_save_steps: int = 500,
-        checkpoint_save_total_limit: int = 0,
+        checkpoint_save_steps: int | None = 500,
+        checkpoint_save_total_limit: int | None = 0,
         *,
         resume_from_checkpoint: bool | str | Path = False,
         gradient_accumulation_steps: int = 1,
@@ -1275,9 +1275,11 @@ class SentenceTransformer(nn.Sequential):
             show_progress_bar: Whether a progress bar is shown.
             checkpoint_path: The folder for checkpoints; each is a folder in it, named after its step: a model that
                 can be loaded, and in ``training_state`` what goes on from there.
-            checkpoint_save_steps: After how many steps one is written; the last one comes at the end.
-            checkpoint_save_total_limit: How many are kept, the newest ones; 0 for all. Only folders that this
-                training has made are removed; a checkpoint of an earlier one is replaced if it has the same step.
+            checkpoint_save_steps: After how many steps one is written, 0 and None for never; the last one comes at
+                the end.
+            checkpoint_save_total_limit: How many are kept, the newest ones; 0 and None for all. Only folders that
+                this training has made are removed; a checkpoint of an earlier one is replaced if it has the same
+                step.
             resume_from_checkpoint: A checkpoint from which training goes on; True for the newest in
                 ``checkpoint_path``, and for a start from the beginning if there is none. On a CPU the weights come
                 out as if nothing had happened, bit for bit, if the order of the data depends on random numbers at

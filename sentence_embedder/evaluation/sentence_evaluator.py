@@ -175,8 +175,10 @@ def primary_figure(evaluator: Any, metrics: Mapping[str, Any]) -> Any:
     """The metric of an evaluator that counts: its ``primary_metric``, or the first if it names none.
 
     Raises:
-        ValueError: There is no metric of that name.
+        ValueError: There is no metric of that name, or none at all.
     """
+    if not metrics:
+        raise ValueError(f"{type(evaluator).__name__}: expected a metric at least, found an empty dict")
     primary = getattr(evaluator, "primary_metric", None)
     if primary is None:
         return next(iter(metrics.values()))
