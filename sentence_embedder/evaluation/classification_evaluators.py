@@ -88,8 +88,8 @@ class BinaryClassificationEvaluator(MeasuringEvaluator):
             write_csv=write_csv,
             truncate_dim=truncate_dim,
         )
-        check_lengths(sentences1=sentences1, sentences2=sentences2, labels=labels)
         self.labels = [label.item() if isinstance(label, (Tensor, np.generic)) else label for label in labels]
+        check_lengths(sentences1=sentences1, sentences2=sentences2, labels=self.labels)
         if not set(self.labels) <= {0, 1}:
             raise ValueError(f"labels: expected 0 and 1, found {sorted(set(self.labels))!r:.80}")
         self.sentences1 = sentences1
@@ -105,8 +105,7 @@ class BinaryClassificationEvaluator(MeasuringEvaluator):
         return cls(first, second, [example.label for example in examples], **arguments)
 
     @property
-    def csv_file(self) -> str:
-        """The name of the CSV file."""
+    def _default_csv_file(self) -> str:
         return self.file_name("binary_classification_evaluation")
 
     def measured(self, model: Any) -> Measured:

@@ -74,8 +74,7 @@ class RerankingEvaluator(MeasuringEvaluator):
         self.use_batched_encoding = use_batched_encoding
 
     @property
-    def csv_file(self) -> str:
-        """The name of the CSV file."""
+    def _default_csv_file(self) -> str:
         return self.file_name("RerankingEvaluator").replace(".csv", f"_@{self.at_k}.csv")
 
     def measured(self, model: Any) -> Measured:

@@ -85,10 +85,19 @@ class MeasuringEvaluator(SentenceEvaluator):
         self.show_progress_bar = show_progress_bar
         self.write_csv = write_csv
         self.truncate_dim = truncate_dim
+        self._csv_file: str | None = None
 
     @property
     def csv_file(self) -> str:
-        """The name of the CSV file."""
+        """The name of the CSV file; it can be set."""
+        return self._default_csv_file if self._csv_file is None else self._csv_file
+
+    @csv_file.setter
+    def csv_file(self, csv_file: str) -> None:
+        self._csv_file = csv_file
+
+    @property
+    def _default_csv_file(self) -> str:
         raise NotImplementedError
 
     def measured(self, model: Any) -> Measured:

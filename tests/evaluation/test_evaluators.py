@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from sentence_embedder import InputExample, SentenceTransformer, evaluation
+from sentence_embedder.evaluation.retrieval_evaluators import _most_similar
 from tests.evaluation.cases import CASES, OTHERS, SCORES, SOURCES, TARGETS, _collection, outcome
 from tests.minilm import minilm_folder
 from tests.reference.environment import record_evaluators
@@ -197,6 +198,43 @@ def test_documents_that_are_embedded_already(minilm: SentenceTransformer) -> Non
         evaluation.InformationRetrievalEvaluator(queries, corpus, relevant, main_score_function="dot")(minilm)
     with pytest.raises(ValueError, match="corpus_chunk_size"):
         evaluation.InformationRetrievalEvaluator(queries, corpus, relevant, corpus_chunk_size=0)
+
+
+def test_documents_in_arrays(minilm: SentenceTransformer) -> None:
+    """Embeddings of documents, and the ids of those that are relevant, may be arrays of numpy."""
+    queries, corpus, relevant = _collection()
+    arrays = {key: np.array(sorted(documents)) for key, documents in relevant.items()}
+    embeddings = minilm.encode_document(list(corpus.values()))
+    embeddings.flags.writeable = False
+    expected = evaluation.InformationRetrievalEvaluator(queries, corpus, relevant)(minilm)
+
+    found = evaluation.InformationRetrievalEvaluator(queries, corpus, arrays, corpus_chunk_size=5)(
+        minilm, corpus_embeddings=embeddings
+    )
+
+    assert found == pytest.approx(expected)
+
+
+def test_of_equal_scores_no_more_are_kept_than_count() -> None:
+    """All that are above the last that counts, and of those that equal it the ones with the lowest ids."""
+    scores = torch.tensor([[1.0, 2.0, 1.0, 1.0, 3.0, 1.0], [0.0] * 6])
+    ids = ["f", "e", "d", "c", "b", "a"]
+
+    one, other = _most_similar(torch.zeros(2, 1), torch.zeros(6, 1), ids, lambda *_: scores, 4)
+
+    assert sorted(one) == [(1.0, "a"), (1.0, "c"), (2.0, "e"), (3.0, "b")]
+    assert sorted(other) == [(0.0, "a"), (0.0, "b"), (0.0, "c"), (0.0, "d")]
+
+
+def test_the_name_of_the_csv_file_can_be_set(minilm: SentenceTransformer, tmp_path: Path) -> None:
+    """Figures are appended to the file of the name that was given, in place of the usual one."""
+    evaluator = evaluation.EmbeddingSimilarityEvaluator(SOURCES, TARGETS, SCORES, name="dev")
+    assert evaluator.csv_file == "similarity_evaluation_dev_results.csv"
+
+    evaluator.csv_file = "mine.csv"
+    evaluator(minilm, str(tmp_path))
+
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.csv"]
 
 
 def test_samples_and_labels_are_checked() -> None:

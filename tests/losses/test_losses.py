@@ -562,6 +562,16 @@ def test_a_guide_of_other_words_gets_the_texts(tiny_folders: dict[str, Path]) ->
         losses.GISTEmbedLoss(model, other, margin_strategy="none")  # type: ignore[arg-type]
 
 
+def test_contrastive_tension_of_an_array() -> None:
+    """The texts may be an array of numpy."""
+    texts = np.array([str(number) for number in range(20)])
+
+    batches = list(losses.ContrastiveTensionDataLoader(texts, 4, pos_neg_ratio=4))
+
+    assert len(batches) == 2
+    assert {text for batch in batches for pair in batch for text in pair.texts} <= set(texts)
+
+
 def test_pairs_of_contrastive_tension() -> None:
     """Of each four pairs of a batch the first is a text and itself; no text comes twice; and the loader says how
     many batches there are.
