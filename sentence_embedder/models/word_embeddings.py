@@ -97,7 +97,7 @@ class WordEmbeddings(Module):
         Raises:
             ValueError: The file holds no embeddings, or what should be a number is none.
         """
-        words, rows = [_PADDING_WORD], []
+        words, rows = [_PADDING_WORD], list[NDArray[np.float32]]()
         for word, numbers in _vectors(Path(embeddings_file_path), item_separator):
             if max_vocab_size is not None and 0 < max_vocab_size <= len(rows):
                 break
