@@ -1349,10 +1349,18 @@ class SentenceTransformer(nn.Sequential):
             effective_batch_size=effective_batch_size,
         )
         objectives = list(train_objectives)
-        self._model_card_text = None
-        self._training_facts = facts_of(objectives, plan, evaluator)
-        self._training_record = record = TrainingRecord()
-        return train(self, objectives, plan, evaluator=evaluator, callback=callback, on_log=on_log, record=record)
+        before = self._model_card_text, self._training_facts, self._training_record
+        facts, record = facts_of(objectives, plan, evaluator), TrainingRecord()
+        # Now: the best model is saved before the training ends.
+        self._model_card_text, self._training_facts, self._training_record = None, facts, record
+        try:
+            return train(
+                self, objectives, plan, evaluator=evaluator, callback=callback, on_log=on_log, record=record
+            )
+        except BaseException:
+            if record.steps == 0:
+                self._model_card_text, self._training_facts, self._training_record = before
+            raise
 
     def evaluate(self, evaluator: Callable[..., _Result], output_path: str | None = None) -> _Result:
         """What an evaluator says of the model.
