@@ -218,14 +218,8 @@ def _objective(objective: Mapping[str, Any]) -> str:
     known = [(label, objective.get(key)) for key, label in labels.items()]
     lines = "\n".join(f"- {label}: {_code(value)}" for label, value in known if value is not None)
     settings = objective.get("settings")
-    # Settings may hold functions and models.
-    shown = json.dumps(settings, indent=2, ensure_ascii=False, default=_named) if settings else ""
+    shown = json.dumps(settings, indent=2, ensure_ascii=False) if settings else ""
     return f"{lines}\n\nwith the parameters\n\n{_block(shown, 'json')}" if shown else lines
-
-
-def _named(value: object) -> str:
-    """What stands for an object that has no JSON: its class; a ``repr`` may hold addresses, and paths."""
-    return getattr(value, "__qualname__", type(value).__qualname__)
 
 
 def _logs(logs: Sequence[Mapping[str, Any]]) -> str:

@@ -1279,8 +1279,8 @@ class SentenceTransformer(nn.Sequential):
         callback: Callable[[float, int, int], Any] | None = None,
         show_progress_bar: bool = True,
         checkpoint_path: str | Path | None = None,
-        checkpoint_save_steps: int = 500,
-        checkpoint_save_total_limit: int = 0,
+        checkpoint_save_steps: int | None = 500,
+        checkpoint_save_total_limit: int | None = 0,
         *,
         resume_from_checkpoint: bool | str | Path = False,
         gradient_accumulation_steps: int = 1,
@@ -1324,9 +1324,11 @@ class SentenceTransformer(nn.Sequential):
             show_progress_bar: Whether a progress bar is shown.
             checkpoint_path: The folder for checkpoints; each is a folder in it, named after its step: a model that
                 can be loaded, and in ``training_state`` what goes on from there.
-            checkpoint_save_steps: After how many steps one is written; the last one comes at the end.
-            checkpoint_save_total_limit: How many are kept, the newest ones; 0 for all. Only folders that this
-                training has made are removed; a checkpoint of an earlier one is replaced if it has the same step.
+            checkpoint_save_steps: After how many steps one is written, 0 and None for never; the last one comes at
+                the end.
+            checkpoint_save_total_limit: How many are kept, the newest ones; 0 and None for all. Only folders that
+                this training has made are removed; a checkpoint of an earlier one is replaced if it has the same
+                step.
             resume_from_checkpoint: A checkpoint from which training goes on; True for the newest in
                 ``checkpoint_path``, and for a start from the beginning if there is none. On a CPU the weights come
                 out as if nothing had happened, bit for bit, if the order of the data depends on random numbers at
@@ -1396,10 +1398,18 @@ class SentenceTransformer(nn.Sequential):
             effective_batch_size=effective_batch_size,
         )
         objectives = list(train_objectives)
-        self._model_card_text = None
-        self._training_facts = facts_of(objectives, plan, evaluator)
-        self._training_record = record = TrainingRecord()
-        return train(self, objectives, plan, evaluator=evaluator, callback=callback, on_log=on_log, record=record)
+        before = self._model_card_text, self._training_facts, self._training_record
+        facts, record = facts_of(objectives, plan, evaluator), TrainingRecord()
+        # Now: the best model is saved before the training ends.
+        self._model_card_text, self._training_facts, self._training_record = None, facts, record
+        try:
+            return train(
+                self, objectives, plan, evaluator=evaluator, callback=callback, on_log=on_log, record=record
+            )
+        except BaseException:
+            if record.steps == 0:
+                self._model_card_text, self._training_facts, self._training_record = before
+            raise
 
     def evaluate(self, evaluator: Callable[..., _Result], output_path: str | None = None) -> _Result:
         """What an evaluator says of the model.

@@ -167,6 +167,17 @@ def test_words_of_a_text_file(tmp_path: Path) -> None:
     assert model.encode(["dog cat unknown"]).tolist() == [[0.5, 0.5]]
 
 
+@pytest.mark.parametrize(("limit", "count"), [(1, 1), (2, 2), (9, 3), (0, 3), (-1, 3), (None, 3)])
+def test_so_many_words_of_a_text_file(tmp_path: Path, limit: int | None, count: int) -> None:
+    """A limit counts the words beside the one for padding; 0, less, and None stand for all."""
+    (tmp_path / "words.txt").write_text("dog 1 0\ncat 0 1\nsun 1 1\n")
+
+    words = WordEmbeddings.from_text_file(str(tmp_path / "words.txt"), max_vocab_size=limit)
+
+    assert list(words.tokenizer.get_vocab())[1:] == ["dog", "cat", "sun"][:count]
+    assert len(words.emb_layer.weight) == 1 + count
+
+
 def test_layers_without_hidden_states(tiny_checkpoints: Folders) -> None:
     """A WeightedLayerPooling needs all layers, and says so where the Transformer does not give them."""
     from sentence_embedder.models import WeightedLayerPooling

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import copy
+import gc
 import json
 import math
+import pickle
+import weakref
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from huggingface_hub import ModelCard
@@ -361,6 +366,42 @@ class TestTraining:
         values = {metric["type"]: metric["value"] for metric in result["metrics"]}
         assert values["dev_spearman_cosine"] == pytest.approx(record.best.metrics["dev_spearman_cosine"], abs=1e-6)
         assert str(tmp_path) not in card
+
+    def test_nothing_of_a_training_that_failed_at_once(self, model: SentenceTransformer, tmp_path: Path) -> None:
+        """If training fails before its first step, the card stays the one that was there."""
+        model.save(tmp_path / "before")
+        (tmp_path / "before" / "README.md").write_text("# My own card\n", encoding="utf-8")
+        loaded = SentenceTransformer(str(tmp_path / "before"), device="cpu")
+        data: Any = [InputExample(texts=["a", "b"], label=1.0)]
+        objective = (DataLoader(data), losses.CosineSimilarityLoss(loaded))
+
+        with pytest.raises(OSError, match="expected a checkpoint"):
+            loaded.fit([objective], resume_from_checkpoint=str(tmp_path / "nowhere"), show_progress_bar=False)
+
+        assert card_of(loaded, tmp_path / "after") == "# My own card\n"
+
+    def test_settings_are_plain(self, model: SentenceTransformer, tmp_path: Path) -> None:
+        """Whatever a loss says of its settings, the card shows it, and the trained model holds on to none of it."""
+
+        class Loss(losses.CosineSimilarityLoss):
+            settings: dict[str, Any]
+
+            def get_config_dict(self) -> dict[str, Any]:
+                return self.settings
+
+        loss = Loss(model)
+        loss.settings = {"guide": copy.deepcopy(model), "function": lambda: 0, "limits": {(1, 2): np.float32(0.5)}}
+        held = weakref.ref(loss.settings["guide"])
+        data: Any = [InputExample(texts=["a", "b"], label=1.0)]
+        model.fit([(DataLoader(data), loss)], warmup_steps=0, show_progress_bar=False)
+        del loss
+        gc.collect()
+
+        assert held() is None
+        pickle.dumps(model)
+        card = card_of(model, tmp_path / "out")
+        for expected in ('"guide": "SentenceTransformer"', '<lambda>"', '"(1, 2)": 0.5'):
+            assert expected in card
 
     def test_the_best_model_has_the_scores_so_far(self, model: SentenceTransformer, tmp_path: Path) -> None:
         """The card of the model that was saved during training tells of the evaluation that it was saved for."""

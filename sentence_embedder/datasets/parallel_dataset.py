@@ -63,7 +63,7 @@ class ParallelSentencesDataset(Dataset[InputExample]):
         max_sentences: int | None = None,
         max_sentence_length: int | None = 128,
     ) -> None:
-        """Add the rows of a file: sentences between tabs; unpacked if its name ends in ``.gz``.
+        """Add the rows of a file: sentences between tabs; unpacked if it is one of gzip.
 
         Args:
             filepath: The file.

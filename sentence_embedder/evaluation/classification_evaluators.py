@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from sentence_embedder.evaluation.sentence_evaluator import Measured, MeasuringEvaluator, columns_of
 from sentence_embedder.evaluation.similarity_evaluators import (
@@ -54,7 +55,7 @@ class BinaryClassificationEvaluator(MeasuringEvaluator):
     Args:
         sentences1: The first text of each pair.
         sentences2: The second.
-        labels: 1 if they belong together, else 0.
+        labels: 1 if they belong together, else 0; a tensor, or tensors, will do.
         name: What is put before the names of the metrics, and into that of the CSV file.
         batch_size: Of ``encode``.
         show_progress_bar: Whether ``encode`` shows one.
@@ -71,7 +72,7 @@ class BinaryClassificationEvaluator(MeasuringEvaluator):
         self,
         sentences1: Sequence[str],
         sentences2: Sequence[str],
-        labels: Sequence[int],
+        labels: Sequence[int | Tensor] | NDArray[Any] | Tensor,
         name: str = "",
         batch_size: int = 32,
         show_progress_bar: bool | None = False,
@@ -87,12 +88,12 @@ class BinaryClassificationEvaluator(MeasuringEvaluator):
             write_csv=write_csv,
             truncate_dim=truncate_dim,
         )
-        check_lengths(sentences1=sentences1, sentences2=sentences2, labels=labels)
-        if not set(labels) <= {0, 1}:
-            raise ValueError(f"labels: expected 0 and 1, found {sorted(set(labels))!r:.80}")
+        self.labels = [label.item() if isinstance(label, (Tensor, np.generic)) else label for label in labels]
+        check_lengths(sentences1=sentences1, sentences2=sentences2, labels=self.labels)
+        if not set(self.labels) <= {0, 1}:
+            raise ValueError(f"labels: expected 0 and 1, found {sorted(set(self.labels))!r:.80}")
         self.sentences1 = sentences1
         self.sentences2 = sentences2
-        self.labels = labels
         self.similarity_fn_names = parsed(similarity_fn_names)
 
     @classmethod
@@ -104,8 +105,7 @@ class BinaryClassificationEvaluator(MeasuringEvaluator):
         return cls(first, second, [example.label for example in examples], **arguments)
 
     @property
-    def csv_file(self) -> str:
-        """The name of the CSV file."""
+    def _default_csv_file(self) -> str:
         return self.file_name("binary_classification_evaluation")
 
     def measured(self, model: Any) -> Measured:
@@ -129,40 +129,66 @@ class BinaryClassificationEvaluator(MeasuringEvaluator):
     def find_best_acc_and_threshold(
         scores: NDArray[Any], labels: NDArray[Any], high_score_more_similar: bool
     ) -> tuple[float, float]:
-        """The highest accuracy that a threshold gives, and that threshold.
+        """The highest accuracy that a threshold gives, and that threshold: it may lie above or below all scores.
 
         Args:
             scores: Shape (pairs,).
             labels: 0 or 1, likewise.
             high_score_more_similar: Whether pairs above the threshold belong together, rather than those below.
+
+        Raises:
+            ValueError: There is no pair.
         """
         scores, labels = _ranked(scores, labels, high_score_more_similar)
-        right = np.cumsum(labels)[:-1] + np.cumsum((labels == 0)[::-1])[::-1][1:]
+        counts = np.append(0, _counts(scores))
+        found = np.append(0, np.cumsum(labels))[counts]
+        right = found + (labels == 0).sum() - (counts - found)
         best = int(np.argmax(right))
-        return float(right[best] / len(labels)), float((scores[best] + scores[best + 1]) / 2)
+        beyond = np.inf if high_score_more_similar else -np.inf
+        above_all = np.nextafter(scores[0], beyond, dtype=np.result_type(scores.dtype, np.float16))
+        threshold = float(above_all) if best == 0 else _threshold(scores, counts[best])
+        return float(right[best] / len(labels)), threshold
 
     @staticmethod
     def find_best_f1_and_threshold(
         scores: NDArray[Any], labels: NDArray[Any], high_score_more_similar: bool
     ) -> BestF1:
-        """The best f1 that a threshold gives; arguments as for ``find_best_acc_and_threshold``."""
+        """The best f1 that a threshold gives; arguments and errors as for ``find_best_acc_and_threshold``."""
         scores, labels = _ranked(scores, labels, high_score_more_similar)
-        found = np.cumsum(labels)[:-1]
-        precision, recall = found / np.arange(1, len(labels)), found / max(1, labels.sum())
+        counts = _counts(scores)
+        found = np.cumsum(labels)[counts - 1]
+        precision, recall = found / counts, found / max(1, labels.sum())
         f1 = 2 * precision * recall / np.where(found > 0, precision + recall, 1)
         best = int(np.argmax(f1))
-        threshold = float((scores[best] + scores[best + 1]) / 2) if f1[best] > 0 else 0.0
-        return BestF1(float(f1[best]), float(precision[best]), float(recall[best]), threshold)
+        if f1[best] == 0:
+            return BestF1(0.0, 0.0, 0.0, 0.0)
+        return BestF1(
+            float(f1[best]), float(precision[best]), float(recall[best]), _threshold(scores, counts[best])
+        )
 
 
 def _ranked(
     scores: NDArray[Any], labels: NDArray[Any], is_higher_better: bool
 ) -> tuple[NDArray[Any], NDArray[Any]]:
     """Scores and labels, the most similar pair first."""
-    if len(scores) < 2:
-        raise ValueError(f"expected two pairs or more to find a threshold between, found {len(scores)}")
+    if len(scores) < 1:
+        raise ValueError("scores: expected those of a pair at least, to find a threshold for, found none")
+    scores, labels = np.asarray(scores), np.asarray(labels)
     order = np.argsort(-scores if is_higher_better else scores, kind="stable")
     return scores[order], labels[order]
+
+
+def _counts(scores: NDArray[Any]) -> NDArray[Any]:
+    """How many of the first pairs a threshold can take: no threshold lies between equal scores."""
+    return np.append(np.flatnonzero(scores[1:] != scores[:-1]) + 1, len(scores))
+
+
+def _threshold(scores: NDArray[Any], count: int) -> float:
+    """The threshold that takes so many of the first pairs: half-way to the next one, if it is not rounded to it."""
+    if count == len(scores):
+        return float(scores[-1])
+    middle = (scores[count - 1] + scores[count]) / 2
+    return float(scores[count - 1] if middle == scores[count] else middle)
 
 
 def _metrics(scores: NDArray[Any], labels: NDArray[Any], is_higher_better: bool) -> dict[str, float]:

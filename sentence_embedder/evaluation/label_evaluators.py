@@ -45,8 +45,7 @@ class LabelAccuracyEvaluator(MeasuringEvaluator):
         self.softmax_model = softmax_model
 
     @property
-    def csv_file(self) -> str:
-        """The name of the CSV file."""
+    def _default_csv_file(self) -> str:
         return self.file_name("accuracy_evaluation")
 
     def measured(self, model: Any) -> Measured:

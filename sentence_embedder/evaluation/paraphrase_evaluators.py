@@ -94,8 +94,7 @@ class ParaphraseMiningEvaluator(MeasuringEvaluator):
                 raise ValueError(f"{option}: expected 1 or more, found {number}")
 
     @property
-    def csv_file(self) -> str:
-        """The name of the CSV file."""
+    def _default_csv_file(self) -> str:
         return self.file_name("paraphrase_mining_evaluation")
 
     def measured(self, model: Any) -> Measured:

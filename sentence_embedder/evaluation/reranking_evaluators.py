@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from sentence_embedder.argument_names import also_named
@@ -23,11 +24,12 @@ class RerankingEvaluator(MeasuringEvaluator):
     Metrics: ``map``, the mean of the average precision; ``mrr@k``; ``ndcg@k``, which counts.
 
     Args:
-        samples: ``{"query": text, "positive": texts, "negative": texts}``; those without either kind are left out.
+        samples: ``{"query": text, "positive": texts, "negative": texts}``, of one text also the text alone; those
+            without either kind are left out.
         at_k: k.
         name: What is put before the names of the metrics, and into that of the CSV file.
         write_csv: Whether figures are appended to a CSV file.
-        similarity_fct: Similarities of all pairs.
+        similarity_fct: Similarities of all pairs; of a single query their row alone will do.
         batch_size: Of ``encode``.
         show_progress_bar: Whether ``encode`` shows one.
         use_batched_encoding: Taken for compatibility: texts are always encoded many at a time.
@@ -58,7 +60,10 @@ class RerankingEvaluator(MeasuringEvaluator):
             write_csv=write_csv,
             truncate_dim=truncate_dim,
         )
-        given = list(samples.values()) if isinstance(samples, Mapping) else list(samples)
+        given = [
+            {**sample, **{kind: _texts(sample[kind]) for kind in ("positive", "negative")}}
+            for sample in (samples.values() if isinstance(samples, Mapping) else samples)
+        ]
         self.samples = [sample for sample in given if len(sample["positive"]) > 0 and len(sample["negative"]) > 0]
         if not self.samples:
             raise ValueError(
@@ -69,8 +74,7 @@ class RerankingEvaluator(MeasuringEvaluator):
         self.use_batched_encoding = use_batched_encoding
 
     @property
-    def csv_file(self) -> str:
-        """The name of the CSV file."""
+    def _default_csv_file(self) -> str:
         return self.file_name("RerankingEvaluator").replace(".csv", f"_@{self.at_k}.csv")
 
     def measured(self, model: Any) -> Measured:
@@ -90,10 +94,12 @@ class RerankingEvaluator(MeasuringEvaluator):
 
     def _figures(self, model: Any, samples: Sequence[Mapping[str, Any]]) -> list[tuple[float, float, float]]:
         """The metrics of some samples."""
-        columns = [[sample["query"], *sample["positive"], *sample["negative"]] for sample in samples]
+        (queries,) = self.embedded_by(model.encode_query, [sample["query"] for sample in samples])
+        columns = [[*sample["positive"], *sample["negative"]] for sample in samples]
+        documents = self.embedded_by(model.encode_document, *columns)
         found = []
-        for sample, embeddings in zip(samples, self.embedded(model, *columns), strict=True):
-            scores = self.similarity_fct(embeddings[:1], embeddings[1:])[0].numpy()
+        for sample, query, others in zip(samples, torch.split(queries, 1), documents, strict=True):
+            scores = self.similarity_fct(query, others).reshape(-1).numpy()
             labels = np.zeros(len(scores), dtype=int)
             labels[: len(sample["positive"])] = 1
             ranked = labels[np.argsort(-scores, kind="stable")] == 1
@@ -105,3 +111,8 @@ class RerankingEvaluator(MeasuringEvaluator):
                 )
             )
         return found
+
+
+def _texts(given: str | Sequence[str]) -> Sequence[str]:
+    """Texts, of which one may stand alone."""
+    return [given] if isinstance(given, str) else given

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sentence_embedder.evaluation.result_files import write_records
 from sentence_embedder.evaluation.sentence_evaluator import Measured, MeasuringEvaluator
-from sentence_embedder.similarity import SimilarityFunction
+from sentence_embedder.similarity import Embeddings, SimilarityFunction, as_tensor
 
 ScoreFunction = Callable[[Tensor, Tensor], Tensor]
 """Embeddings of queries and of documents → similarities of all pairs, shape (queries, documents)."""
@@ -99,7 +99,9 @@ class InformationRetrievalEvaluator(MeasuringEvaluator):
             write_csv=write_csv,
             truncate_dim=truncate_dim,
         )
-        self.queries = {key: text for key, text in queries.items() if relevant_docs.get(key)}
+        # An array of ids has a length, but is neither true nor false.
+        judged = {key for key, found in relevant_docs.items() if len(found) > 0}
+        self.queries = {key: text for key, text in queries.items() if key in judged}
         if not self.queries:
             raise ValueError("relevant_docs: expected relevant documents for a query at least, found none")
         self.corpus = corpus
@@ -122,8 +124,7 @@ class InformationRetrievalEvaluator(MeasuringEvaluator):
         self.write_predictions = write_predictions
 
     @property
-    def csv_file(self) -> str:
-        """The name of the CSV file."""
+    def _default_csv_file(self) -> str:
         return self.file_name(_FILES)
 
     def predictions_file(self, similarity: str) -> str:
@@ -137,7 +138,7 @@ class InformationRetrievalEvaluator(MeasuringEvaluator):
         epoch: int = -1,
         steps: int = -1,
         corpus_model: Any = None,
-        corpus_embeddings: Tensor | None = None,
+        corpus_embeddings: Embeddings | None = None,
     ) -> dict[str, float]:
         """Judge a model; see ``SentenceEvaluator``.
 
@@ -189,14 +190,13 @@ class InformationRetrievalEvaluator(MeasuringEvaluator):
         found: dict[str, list[Hits]] = {name: [[] for _ in self.queries] for name in functions}
         for keys, embeddings in documents:
             for name, function in functions.items():
-                for place, hits in enumerate(_most_similar(queries, embeddings, function, deepest)):
-                    added = ((score, keys[document]) for score, document in hits)
+                for place, hits in enumerate(_most_similar(queries, embeddings, keys, function, deepest)):
                     # Of equal scores the lower id comes first, however the corpus is cut into chunks.
-                    best = heapq.nsmallest(deepest, (*found[name][place], *added), key=_by_score_and_id)
+                    best = heapq.nsmallest(deepest, (*found[name][place], *hits), key=_by_score_and_id)
                     found[name][place] = best
         return found
 
-    def _chunks(self, model: Any, embeddings: Tensor | None) -> Chunks:
+    def _chunks(self, model: Any, embeddings: Embeddings | None) -> Chunks:
         """The documents, some at a time: their ids, and their embeddings, which are there or made by a model."""
         keys = list(self.corpus)
         if embeddings is not None and len(embeddings) != len(keys):
@@ -204,7 +204,7 @@ class InformationRetrievalEvaluator(MeasuringEvaluator):
         for start in range(0, len(keys), self.corpus_chunk_size):
             chunk = keys[start : start + self.corpus_chunk_size]
             if embeddings is not None:
-                yield chunk, embeddings[start : start + len(chunk)].cpu()
+                yield chunk, as_tensor(embeddings[start : start + len(chunk)]).cpu()
             else:
                 texts = [self.corpus[key] for key in chunk]
                 (made,) = self.embedded_by(model.encode_document, texts, **self.corpus_prompts)
@@ -272,17 +272,36 @@ def average_precision(hits: Sequence[bool], count: int, k: int) -> float:
 
 
 def _most_similar(
-    queries: Tensor, documents: Tensor, function: ScoreFunction, count: int
-) -> Iterator[list[tuple[float, int]]]:
-    """For each query the scores and places of the documents that are most similar, and of all that are as similar
-    as the last of them.
+    queries: Tensor, documents: Tensor, keys: Sequence[Any], function: ScoreFunction, count: int
+) -> Iterator[Hits]:
+    """For each query the scores and ids of the documents that are most similar, in any order; of those that are as
+    similar as the last of them, the ones with the lowest ids.
     """
+    ranks: Tensor | None = None
     for some in torch.split(queries, _QUERIES_AT_ONCE):
         scores = function(some, documents)
         lowest = torch.topk(scores, min(count, len(documents)), dim=1).values[:, -1]
         for row, limit in zip(scores, lowest, strict=True):
             places = (row >= limit).nonzero().squeeze(-1)
-            yield list(zip(row[places].tolist(), places.tolist(), strict=True))
+            if len(places) > count:
+                ranks = _ranks(keys).to(places.device) if ranks is None else ranks
+                places = _with_lowest_ranks(row, limit, ranks, count)
+            ids = (keys[place] for place in places.tolist())
+            yield list(zip(row[places].tolist(), ids, strict=True))
+
+
+def _ranks(keys: Sequence[Any]) -> Tensor:
+    """The place of each id among all in their order, shape (documents,)."""
+    order = torch.tensor(sorted(range(len(keys)), key=keys.__getitem__))
+    return torch.empty_like(order).scatter(0, order, torch.arange(len(keys)))
+
+
+def _with_lowest_ranks(row: Tensor, limit: Tensor, ranks: Tensor, count: int) -> Tensor:
+    """The places of so many scores: all above a limit, and of those equal to it the ones with the lowest ranks."""
+    above = (row > limit).nonzero().squeeze(-1)
+    equal = (row == limit).nonzero().squeeze(-1)
+    lowest = torch.topk(ranks[equal], count - len(above), largest=False).indices
+    return torch.cat([above, equal[lowest]])
 
 
 def _by_score_and_id(hit: tuple[float, Any]) -> tuple[float, Any]:

@@ -85,10 +85,19 @@ class MeasuringEvaluator(SentenceEvaluator):
         self.show_progress_bar = show_progress_bar
         self.write_csv = write_csv
         self.truncate_dim = truncate_dim
+        self._csv_file: str | None = None
 
     @property
     def csv_file(self) -> str:
-        """The name of the CSV file."""
+        """The name of the CSV file; it can be set."""
+        return self._default_csv_file if self._csv_file is None else self._csv_file
+
+    @csv_file.setter
+    def csv_file(self, csv_file: str) -> None:
+        self._csv_file = csv_file
+
+    @property
+    def _default_csv_file(self) -> str:
         raise NotImplementedError
 
     def measured(self, model: Any) -> Measured:
@@ -175,8 +184,10 @@ def primary_figure(evaluator: Any, metrics: Mapping[str, Any]) -> Any:
     """The metric of an evaluator that counts: its ``primary_metric``, or the first if it names none.
 
     Raises:
-        ValueError: There is no metric of that name.
+        ValueError: There is no metric of that name, or none at all.
     """
+    if not metrics:
+        raise ValueError(f"{type(evaluator).__name__}: expected a metric at least, found an empty dict")
     primary = getattr(evaluator, "primary_metric", None)
     if primary is None:
         return next(iter(metrics.values()))

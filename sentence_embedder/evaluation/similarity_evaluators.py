@@ -109,8 +109,7 @@ class EmbeddingSimilarityEvaluator(MeasuringEvaluator):
         return cls(first, second, [example.label for example in examples], **arguments)
 
     @property
-    def csv_file(self) -> str:
-        """The name of the CSV file."""
+    def _default_csv_file(self) -> str:
         return self.file_name("similarity_evaluation", self.precision or "")
 
     def measured(self, model: Any) -> Measured:
@@ -216,8 +215,7 @@ class TripletEvaluator(MeasuringEvaluator):
         return cls(anchors, positives, negatives, **arguments)
 
     @property
-    def csv_file(self) -> str:
-        """The name of the CSV file."""
+    def _default_csv_file(self) -> str:
         return self.file_name("triplet_evaluation")
 
     def measured(self, model: Any) -> Measured:

@@ -24,7 +24,9 @@ def average_precision(labels: NDArray[Any], scores: NDArray[Any]) -> float:
 
 
 def matthews_correlation(labels: NDArray[Any], predicted: NDArray[Any]) -> float:
-    """Matthews' correlation of two series of 0 and 1 (n,)."""
+    """Matthews' correlation of two series of 0 and 1 (n,); 0 if one of them is all alike."""
+    if min(len(set(labels.tolist())), len(set(predicted.tolist()))) < 2:
+        return 0.0
     return float(_module("sklearn.metrics").matthews_corrcoef(labels, predicted))
 
 

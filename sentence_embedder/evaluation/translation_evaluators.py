@@ -62,8 +62,7 @@ class TranslationEvaluator(MeasuringEvaluator):
         self.print_wrong_matches = print_wrong_matches
 
     @property
-    def csv_file(self) -> str:
-        """The name of the CSV file."""
+    def _default_csv_file(self) -> str:
         return self.file_name("translation_evaluation")
 
     def measured(self, model: Any) -> Measured:
@@ -144,8 +143,7 @@ class MSEEvaluator(MeasuringEvaluator):
         (self.source_embeddings,) = self.embedded(teacher_model, source_sentences)
 
     @property
-    def csv_file(self) -> str:
-        """The name of the CSV file."""
+    def _default_csv_file(self) -> str:
         return f"mse_evaluation_{self.name}_results.csv"  # with both underscores, as others look for it
 
     def measured(self, model: Any) -> Measured:
@@ -206,8 +204,7 @@ class MSEEvaluatorFromDataFrame(MeasuringEvaluator):
         return list(self.data)
 
     @property
-    def csv_file(self) -> str:
-        """The name of the CSV file."""
+    def _default_csv_file(self) -> str:
         return self.file_name("mse_evaluation")
 
     def measured(self, model: Any) -> Measured:

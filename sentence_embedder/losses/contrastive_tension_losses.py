@@ -10,7 +10,9 @@ import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -93,7 +95,9 @@ class ContrastiveTensionDataLoader:
         ValueError: The batch size is no multiple of that number.
     """
 
-    def __init__(self, sentences: Sequence[str], batch_size: int, pos_neg_ratio: int = 8) -> None:
+    def __init__(
+        self, sentences: Sequence[str] | NDArray[np.str_], batch_size: int, pos_neg_ratio: int = 8
+    ) -> None:
         if batch_size % pos_neg_ratio != 0:
             raise ValueError(
                 f"batch_size: expected a multiple of pos_neg_ratio={pos_neg_ratio}, found {batch_size}"
@@ -104,7 +108,7 @@ class ContrastiveTensionDataLoader:
         self.collate_fn: Callable[[list[InputExample]], Any] | None = None
 
     def __iter__(self) -> Iterator[Any]:
-        shuffled = random.sample(self.sentences, len(self.sentences))
+        shuffled = random.sample(list(self.sentences), len(self.sentences))
         texts = iter(shuffled)
         while True:
             batch = [pair for place in range(self.batch_size) if (pair := self._pair(place, texts)) is not None]

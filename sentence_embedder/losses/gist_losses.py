@@ -16,6 +16,9 @@ from sentence_embedder.similarity import cos_sim
 
 MarginStrategy = Literal["absolute", "relative"]
 
+_NUMBERS_AT_ONCE = 2**24
+"""How many products of similarities are held at a time."""
+
 
 class GISTEmbedLoss(EmbeddingLoss):
     """``MultipleNegativesRankingLoss`` in which a guide, a model that is good already, says what is no negative
@@ -97,25 +100,21 @@ class GISTEmbedLoss(EmbeddingLoss):
         """
         if len(embeddings) < 2:
             raise ValueError(f"expected anchors and positives, two columns or more, found {len(embeddings)}")
-        positive_similarity = torch.cosine_similarity(targets[0][rows], targets[1][rows]).unsqueeze(-1)
-        limit = (
-            positive_similarity - self.margin
-            if self.margin_strategy == "absolute"
-            else positive_similarity - positive_similarity.abs() * self.margin
-        )
         pairs = [(0, candidates) for candidates in range(1, len(embeddings))]
         pairs[1:1] = [(0, 0)] * self.contrast_anchors + [(1, 1)] * self.contrast_positives
-        right = torch.arange(len(embeddings[0]), device=limit.device)[rows]
-        scores = [
-            _masked(
-                cos_sim(embeddings[one][rows], embeddings[other]),
-                cos_sim(targets[one][rows], targets[other]),
-                limit,
-                right if (one, other) == (0, 1) else None,
-            )
-            for one, other in pairs
-        ]
-        return share_of_ranking(torch.cat(scores, dim=1) / self.temperature, rows, len(embeddings[0]))
+        scores = torch.cat([cos_sim(embeddings[one][rows], embeddings[other]) for one, other in pairs], dim=1)
+        guided = torch.cat([_similarities(targets[one][rows], targets[other]) for one, other in pairs], dim=1)
+        right = torch.arange(len(embeddings[0]), device=guided.device)[rows].unsqueeze(-1)
+        # The limit is an entry of what it is compared with: a candidate that is the positive again is not above it.
+        too_similar = guided > self._limit(guided.gather(1, right))
+        scores = scores.masked_fill(too_similar.scatter(1, right, False), float("-inf"))
+        return share_of_ranking(scores / self.temperature, rows, len(embeddings[0]))
+
+    def _limit(self, positive_similarity: Tensor) -> Tensor:
+        """The similarities beyond which a candidate is too similar to be wrong."""
+        if self.margin_strategy == "absolute":
+            return positive_similarity - self.margin
+        return positive_similarity - positive_similarity.abs() * self.margin
 
     def get_config_dict(self) -> dict[str, Any]:
         """The settings, for the model card."""
@@ -145,19 +144,13 @@ def _limit_of(model: nn.Module) -> float:
     return float("inf") if limit is None else limit
 
 
-def _masked(scores: Tensor, guided: Tensor, limit: Tensor, own: Tensor | None) -> Tensor:
-    """Scores without those that a guide takes for too similar to be wrong.
-
-    Args:
-        scores: Shape (rows, candidates).
-        guided: The guide's similarities, likewise.
-        limit: Beyond which a candidate is too similar, shape (rows, 1).
-        own: The candidate of each row that is right, if it is among them, shape (rows,).
+def _similarities(first: Tensor, second: Tensor) -> Tensor:
+    """Cosine similarity of every pair, (n, dim) and (m, dim) → (n, m), equal for equal pairs to the last bit, as
+    the entries of a matrix product are not.
     """
-    too_similar = guided > limit
-    if own is not None:
-        too_similar = too_similar.scatter(1, own.unsqueeze(-1), False)
-    return scores.masked_fill(too_similar, float("-inf"))
+    rows = max(1, _NUMBERS_AT_ONCE // max(1, second.numel()))
+    parts = [torch.cosine_similarity(some.unsqueeze(1), second, dim=-1) for some in torch.split(first, rows)]
+    return torch.cat(parts)
 
 
 class CachedGISTEmbedLoss(GISTEmbedLoss):

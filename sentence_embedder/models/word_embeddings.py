@@ -92,14 +92,14 @@ class WordEmbeddings(Module):
             update_embeddings: Whether training changes them.
             item_separator: What stands between the word and the numbers.
             tokenizer: Takes the words for its vocabulary; by default a new ``WhitespaceTokenizer``.
-            max_vocab_size: How many words are read, that for padding included.
+            max_vocab_size: How many words are read, beside that for padding; 0 or less for all.
 
         Raises:
             ValueError: The file holds no embeddings, or what should be a number is none.
         """
-        words, rows = [_PADDING_WORD], []
+        words, rows = [_PADDING_WORD], list[NDArray[np.float32]]()
         for word, numbers in _vectors(Path(embeddings_file_path), item_separator):
-            if max_vocab_size is not None and len(words) >= max_vocab_size:
+            if max_vocab_size is not None and 0 < max_vocab_size <= len(rows):
                 break
             words.append(word)
             rows.append(numbers)

@@ -20,11 +20,11 @@ class LabelSentenceReader:
         folder: Where the files are.
         label_col_idx: The column of the labels.
         sentence_col_idx: The column of the texts.
-        separator: What stands between columns.
+        separator: What stands between columns, one character or several; None for spaces of any number.
     """
 
     def __init__(
-        self, folder: str, label_col_idx: int = 0, sentence_col_idx: int = 1, separator: str = "\t"
+        self, folder: str, label_col_idx: int = 0, sentence_col_idx: int = 1, separator: str | None = "\t"
     ) -> None:
         self.folder = folder
         self.label_map: dict[str, int] = {}
@@ -33,22 +33,39 @@ class LabelSentenceReader:
         self.separator = separator
 
     def get_examples(self, filename: str, max_examples: int = 0) -> list[InputExample]:
-        """The examples of a file, or so many of them."""
-        columns = (self.label_col_idx, self.sentence_col_idx)
-        rows = cells_of(Path(self.folder) / filename, columns, delimiter=self.separator)
+        """The examples of a file, or so many of them.
+
+        Raises:
+            ValueError: A line has not so many columns.
+        """
+        rows = islice(self._rows(Path(self.folder) / filename), most(max_examples))
         return [
             InputExample(
                 guid=f"{filename}-{number}",
                 texts=[text],
                 label=self.label_map.setdefault(label, len(self.label_map)),
             )
-            for number, (label, text) in enumerate(islice(rows, most(max_examples)))
+            for number, (label, text) in enumerate(rows)
         ]
+
+    def _rows(self, path: Path) -> Iterator[tuple[str, str]]:
+        """The label and the text of each line."""
+        with opened(path) as lines:
+            for number, line in enumerate(lines, start=1):
+                cells = line.strip().split(self.separator)
+                try:
+                    row = cells[self.label_col_idx], cells[self.sentence_col_idx]
+                except IndexError as error:
+                    raise ValueError(
+                        f"{path}, row {number}: expected columns {self.label_col_idx} and {self.sentence_col_idx}, "
+                        f"found {len(cells)} between separators {self.separator!r}"
+                    ) from error
+                yield row
 
 
 class NLIDataReader:
     """Premise, hypothesis and what follows, in three files side by side: ``s1.…``, ``s2.…`` and ``labels.…``,
-    packed by gzip (AllNLI).
+    packed by gzip (AllNLI), whatever their names end in.
 
     Args:
         dataset_folder: Where the files are.

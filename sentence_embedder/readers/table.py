@@ -8,21 +8,31 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TextIO, cast
 
+_GZIP = b"\x1f\x8b"
+
 
 def opened(path: Path) -> TextIO:
-    """A text file to read, unpacked if its name ends in ``.gz``."""
-    if path.suffix == ".gz":
+    """A text file to read, unpacked if it is one of gzip."""
+    if _is_packed(path):
         return cast(TextIO, gzip.open(path, "rt", encoding="utf-8", newline=""))
     return path.open(encoding="utf-8", newline="")
 
 
+def _is_packed(path: Path) -> bool:
+    """Whether a file is one of gzip, by its name or, whatever that is, by its first bytes: no UTF-8 begins so."""
+    if path.suffix == ".gz" or not path.is_file():
+        return path.suffix == ".gz"
+    with path.open("rb") as file:
+        return file.read(len(_GZIP)) == _GZIP
+
+
 def lines_of(path: Path) -> Iterator[tuple[int, str]]:
-    """The lines of a text file, unpacked if its name ends in ``.gz``, with their numbers from 1 on.
+    """The lines of a text file, unpacked if it is one of gzip, with their numbers from 1 on.
 
     Raises:
         ValueError: A line is not UTF-8.
     """
-    with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
+    with gzip.open(path, "rb") if _is_packed(path) else path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             try:
                 yield number, line.decode("utf-8")

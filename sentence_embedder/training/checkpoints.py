@@ -73,8 +73,10 @@ class Checkpoints:
             write_state(partial / _STATE_FOLDER, state)
             flush(partial)
             self._put(partial, path)
-        except Exception as error:
+        except BaseException as error:
             _remove(partial)
+            if not isinstance(error, Exception):  # Ctrl-C
+                raise
             kept = _checkpoints(self.folder)
             raise CheckpointError(
                 f"{path}: the checkpoint could not be written: {error}. "
@@ -97,8 +99,8 @@ class Checkpoints:
             path.rename(before)
         try:
             partial.rename(path)
-        except OSError:
-            if before.exists():
+        except BaseException:
+            if before.exists() and not path.exists():
                 before.rename(path)
             raise
         _remove(before)

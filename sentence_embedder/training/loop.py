@@ -149,7 +149,7 @@ class Training:
         self._checkpoints = (
             None
             if plan.checkpoint_path is None
-            else Checkpoints(plan.checkpoint_path, plan.checkpoint_save_total_limit)
+            else Checkpoints(plan.checkpoint_path, plan.checkpoint_save_total_limit or 0)
         )
         self._record = record
         self._epoch = self._steps = 0
@@ -331,8 +331,10 @@ class Training:
 
     def _has_saved_the_best(self) -> bool:
         """Whether the best model lies where it should; a training that goes on may have put it elsewhere."""
-        path = self._plan.output_path
-        is_wanted = self._evaluator is not None and self._plan.save_best_model and self._record.best is not None
+        path, best = self._plan.output_path, self._record.best
+        # Of scores that are no numbers none is the best.
+        is_known = best is not None and not math.isnan(best.score)
+        is_wanted = self._evaluator is not None and self._plan.save_best_model and is_known
         return is_wanted and path is not None and self._record.model_path == str(path) and path.exists()
 
     def _write_checkpoint(self) -> None:

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -21,7 +22,7 @@ def write_state(folder: Path, state: Any) -> None:
 
     Args:
         folder: The folder.
-        state: Tensors, numbers, strings and None, in dicts, lists and tuples.
+        state: Tensors, numbers (of numpy also), strings and None, in dicts, lists and tuples.
 
     Raises:
         TypeError: There is something else in it.
@@ -57,6 +58,8 @@ class _Encoder:
 
     def encoded(self, state: Any, where: str) -> Any:
         """The JSON of a state that stands there."""
+        if isinstance(state, np.generic):  # a number that was computed, of an argument of fit, say
+            state = state.item()
         if isinstance(state, Tensor):
             return {"tensor": self._named(state.detach().cpu().contiguous())}
         if isinstance(state, dict):  # keys are not always strings

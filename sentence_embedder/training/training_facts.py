@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Sized
+from enum import Enum
 from typing import Any
 
+import numpy as np
 from torch import nn
 
 from sentence_embedder.input_example import InputExample
@@ -49,8 +51,25 @@ def _objective(loader: Any, loss: nn.Module) -> dict[str, Any]:
         "examples": len(data) if isinstance(data, Sized) else None,
         "columns": _columns(data),
         "loss": type(loss).__name__,
-        "settings": getattr(loss, "get_config_dict", dict)(),
+        "settings": _plain(getattr(loss, "get_config_dict", dict)()),
     }
+
+
+def _plain(value: Any) -> Any:
+    """A setting as JSON has it, of anything else the name of its class: a model that was trained holds on to no
+    guide, and can be pickled whatever functions its loss had.
+    """
+    if isinstance(value, Mapping):
+        return {str(key): _plain(inside) for key, inside in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(inside) for inside in value]
+    if isinstance(value, np.generic):
+        return _plain(value.item())
+    if isinstance(value, Enum):
+        return str(value)
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    return getattr(value, "__qualname__", type(value).__qualname__)  # a repr may hold addresses, and paths
 
 
 def _columns(data: Any) -> str | None:

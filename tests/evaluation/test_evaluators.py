@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from sentence_embedder import InputExample, SentenceTransformer, evaluation
+from sentence_embedder.evaluation.retrieval_evaluators import _most_similar
 from tests.evaluation.cases import CASES, OTHERS, SCORES, SOURCES, TARGETS, _collection, outcome
 from tests.minilm import minilm_folder
 from tests.reference.environment import record_evaluators
@@ -198,14 +200,51 @@ def test_documents_that_are_embedded_already(minilm: SentenceTransformer) -> Non
         evaluation.InformationRetrievalEvaluator(queries, corpus, relevant, corpus_chunk_size=0)
 
 
+def test_documents_in_arrays(minilm: SentenceTransformer) -> None:
+    """Embeddings of documents, and the ids of those that are relevant, may be arrays of numpy."""
+    queries, corpus, relevant = _collection()
+    arrays = {key: np.array(sorted(documents)) for key, documents in relevant.items()}
+    embeddings = minilm.encode_document(list(corpus.values()))
+    embeddings.flags.writeable = False
+    expected = evaluation.InformationRetrievalEvaluator(queries, corpus, relevant)(minilm)
+
+    found = evaluation.InformationRetrievalEvaluator(queries, corpus, arrays, corpus_chunk_size=5)(
+        minilm, corpus_embeddings=embeddings
+    )
+
+    assert found == pytest.approx(expected)
+
+
+def test_of_equal_scores_no_more_are_kept_than_count() -> None:
+    """All that are above the last that counts, and of those that equal it the ones with the lowest ids."""
+    scores = torch.tensor([[1.0, 2.0, 1.0, 1.0, 3.0, 1.0], [0.0] * 6])
+    ids = ["f", "e", "d", "c", "b", "a"]
+
+    one, other = _most_similar(torch.zeros(2, 1), torch.zeros(6, 1), ids, lambda *_: scores, 4)
+
+    assert sorted(one) == [(1.0, "a"), (1.0, "c"), (2.0, "e"), (3.0, "b")]
+    assert sorted(other) == [(0.0, "a"), (0.0, "b"), (0.0, "c"), (0.0, "d")]
+
+
+def test_the_name_of_the_csv_file_can_be_set(minilm: SentenceTransformer, tmp_path: Path) -> None:
+    """Figures are appended to the file of the name that was given, in place of the usual one."""
+    evaluator = evaluation.EmbeddingSimilarityEvaluator(SOURCES, TARGETS, SCORES, name="dev")
+    assert evaluator.csv_file == "similarity_evaluation_dev_results.csv"
+
+    evaluator.csv_file = "mine.csv"
+    evaluator(minilm, str(tmp_path))
+
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.csv"]
+
+
 def test_samples_and_labels_are_checked() -> None:
-    """Samples without documents of both kinds, labels beyond 0 and 1, and a single pair are named."""
+    """Samples without documents of both kinds, labels beyond 0 and 1, and scores of no pair are named."""
     with pytest.raises(ValueError, match="expected one with positive and negative documents, found 1 without"):
         evaluation.RerankingEvaluator([{"query": "a", "positive": [], "negative": ["b"]}])
     with pytest.raises(ValueError, match=r"labels: expected 0 and 1, found \[0, 2\]"):
         evaluation.BinaryClassificationEvaluator(["a", "b"], ["c", "d"], [0, 2])
-    with pytest.raises(ValueError, match="two pairs or more"):
-        evaluation.BinaryClassificationEvaluator.find_best_acc_and_threshold(np.ones(1), np.ones(1), True)
+    with pytest.raises(ValueError, match="expected those of a pair at least"):
+        evaluation.BinaryClassificationEvaluator.find_best_acc_and_threshold(np.ones(0), np.ones(0), True)
 
 
 def test_without_positive_pairs_there_is_no_f1() -> None:
@@ -215,10 +254,97 @@ def test_without_positive_pairs_there_is_no_f1() -> None:
     assert found == (0, 0, 0, 0)
 
 
+@pytest.mark.parametrize("is_higher_better", [True, False])
+def test_accuracy_and_f1_are_attained_at_their_thresholds(is_higher_better: bool) -> None:
+    """Whatever scores are equal, and whatever labels there are: taking the pairs from the threshold on gives the
+    accuracy and the f1 that were found, and no threshold gives more.
+    """
+    find = evaluation.BinaryClassificationEvaluator
+    generator = np.random.default_rng(5)
+    for case in range(300):
+        count = 1 + case % 7
+        scores = generator.integers(0, 4, count).astype(np.float32) / 4
+        labels = generator.integers(0, 2, count) if case % 3 else np.full(count, case % 2)
+        signs = scores if is_higher_better else -scores
+
+        def figures(threshold: float, signs: Any = signs, labels: Any = labels) -> tuple[float, float]:
+            taken = signs >= (threshold if is_higher_better else -threshold)
+            hits = (taken & (labels == 1)).sum()
+            return (taken == labels).mean(), 2 * hits / max(1, taken.sum() + labels.sum())
+
+        accuracy, threshold = find.find_best_acc_and_threshold(scores, labels, is_higher_better)
+        f1 = find.find_best_f1_and_threshold(scores, labels, is_higher_better)
+        every = [figures(limit) for limit in (-1, *scores, 2)]
+
+        assert (figures(threshold)[0], accuracy) == pytest.approx((max(one for one, _ in every),) * 2)
+        assert f1.f1 == pytest.approx(max(other for _, other in every))
+        if f1.f1 > 0:
+            assert figures(f1.threshold)[1] == pytest.approx(f1.f1)
+
+
+def test_a_threshold_is_not_rounded_to_the_next_score() -> None:
+    """Between scores that are neighbours as numbers the threshold is the higher one."""
+    scores = np.array([np.nextafter(np.float32(1), np.float32(2)), 1], dtype=np.float32)
+
+    _, threshold = evaluation.BinaryClassificationEvaluator.find_best_acc_and_threshold(
+        scores, np.array([1, 0]), True
+    )
+
+    assert threshold == scores[0]
+
+
+def test_labels_may_be_tensors(minilm: SentenceTransformer) -> None:
+    """A tensor of labels, or a list of tensors, says the same as numbers; a single pair gives figures, too."""
+    texts = (["a cat", "rain"], ["a kitten", "a dog"])
+    expected = evaluation.BinaryClassificationEvaluator(*texts, [1, 0])(minilm)
+
+    for labels in (torch.tensor([1, 0]), [torch.tensor(1), torch.tensor(0)], np.array([1, 0])):
+        assert evaluation.BinaryClassificationEvaluator(*texts, labels)(minilm) == expected
+    alone = evaluation.BinaryClassificationEvaluator(["a cat"], ["a kitten"], [1])(minilm)
+
+    assert (alone["cosine_accuracy"], alone["cosine_f1"], alone["cosine_ap"]) == (1, 1, 1)
+
+
 def test_an_evaluator_says_how_it_judges(minilm: SentenceTransformer) -> None:
     """The class itself judges nothing: that is for those that derive from it."""
     with pytest.raises(NotImplementedError):
         evaluation.SentenceEvaluator()(minilm)
+
+
+def test_reranking_embeds_queries_and_documents_each_in_their_way(minilm: SentenceTransformer) -> None:
+    """Queries get the prompt for queries and documents that for documents: figures are those of texts that hold
+    the prompts already.
+    """
+    prompted = SentenceTransformer(modules=[*minilm], device="cpu", prompts={"query": "rain ", "document": "dog "})
+    samples = [
+        {"query": "a cat", "positive": ["the sun", "a kitten"], "negative": ["snow", "a cat and rain", "ice"]}
+    ]
+    written = [
+        {
+            "query": f"rain {sample['query']}",
+            "positive": [f"dog {text}" for text in sample["positive"]],
+            "negative": [f"dog {text}" for text in sample["negative"]],
+        }
+        for sample in samples
+    ]
+
+    found = evaluation.RerankingEvaluator(samples)(prompted)
+
+    assert found == pytest.approx(evaluation.RerankingEvaluator(written)(minilm))
+    assert found != pytest.approx(evaluation.RerankingEvaluator(samples)(minilm))
+
+
+def test_reranking_takes_a_text_alone_and_a_row_of_similarities(minilm: SentenceTransformer) -> None:
+    """A sole document need not stand in a list, and a similarity may return the row of a query alone."""
+    listed = {"query": "a cat", "positive": ["a kitten"], "negative": ["rain", "snow"]}
+    alone = {**listed, "positive": "a kitten"}
+
+    def of_row(query: Any, documents: Any) -> Any:
+        return documents @ query.reshape(-1)
+
+    found = evaluation.RerankingEvaluator([alone], similarity_fct=of_row)(minilm)
+
+    assert found == evaluation.RerankingEvaluator([listed])(minilm)
 
 
 def test_predictions_are_written_where_there_is_a_folder(

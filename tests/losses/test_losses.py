@@ -283,6 +283,32 @@ def test_matryoshka_of_a_guided_loss() -> None:
     torch.testing.assert_close(*values)
 
 
+@pytest.mark.parametrize("rows", [29, 30, 31, 32])
+def test_a_positive_that_comes_twice_is_taken_alike(rows: int) -> None:
+    """A candidate that the guide finds as similar as the positive, not more, counts as wrong, whatever the size of
+    the batch and of its parts.
+    """
+    model, guide = LinearModel(), LinearModel(seed=4)
+    model.tokenizer = guide.tokenizer = _tokenizer()
+    generator = torch.Generator().manual_seed(1)
+    anchors, positives = torch.randn(2, rows, WIDTH, generator=generator)
+    positives[rows // 2 : 2 * (rows // 2)] = positives[: rows // 2]
+    columns = [{"vectors": anchors}, {"vectors": positives}]
+    temperature = 0.2
+    similarities = util.cos_sim(*(model(column)["sentence_embedding"] for column in columns))
+    guided = util.cos_sim(*(guide(column)["sentence_embedding"] for column in columns)).double()
+    too_similar = guided > guided.diagonal().unsqueeze(-1) + 1e-6
+    scores = similarities.masked_fill(too_similar, float("-inf")) / temperature
+    expected = functional.cross_entropy(scores, torch.arange(rows))
+    arguments: Any = {"contrast_anchors": False, "contrast_positives": False}
+
+    plain = losses.GISTEmbedLoss(model, guide, temperature, **arguments)(columns, None)
+    cached = losses.CachedGISTEmbedLoss(model, guide, temperature, mini_batch_size=5, **arguments)(columns, None)
+
+    torch.testing.assert_close(plain, expected)
+    torch.testing.assert_close(cached, expected)
+
+
 def test_losses_are_copied_and_pickled() -> None:
     """A loss can be copied, and pickled, and its copy gives the same."""
     loss = losses.CachedMultipleNegativesRankingLoss(LinearModel(), mini_batch_size=5)
@@ -534,6 +560,16 @@ def test_a_guide_of_other_words_gets_the_texts(tiny_folders: dict[str, Path]) ->
         losses.GISTEmbedLoss(model, LinearModel())
     with pytest.raises(ValueError, match="margin_strategy"):
         losses.GISTEmbedLoss(model, other, margin_strategy="none")  # type: ignore[arg-type]
+
+
+def test_contrastive_tension_of_an_array() -> None:
+    """The texts may be an array of numpy."""
+    texts = np.array([str(number) for number in range(20)])
+
+    batches = list(losses.ContrastiveTensionDataLoader(texts, 4, pos_neg_ratio=4))
+
+    assert len(batches) == 2
+    assert {text for batch in batches for pair in batch for text in pair.texts} <= set(texts)
 
 
 def test_pairs_of_contrastive_tension() -> None:

@@ -36,6 +36,33 @@ def test_texts_with_labels(tmp_path: Path) -> None:
     assert len(reader.get_examples("train.tsv", max_examples=2)) == 2
 
 
+def test_labels_between_other_separators(tmp_path: Path) -> None:
+    """A line is stripped and then split, by a separator of any length, or by spaces; it may be very long, and what
+    csv takes for special is text. A line without a text is named.
+    """
+    _write(tmp_path / "plain.tsv", "spam\tbuy now  ", f"ham\t{'x' * 200_000}", 'ham\ta\0b "c')
+    _write(tmp_path / "bars.txt", "spam ||| buy | now", "ham ||| hello")
+    _write(tmp_path / "spaces.txt.gz", "  spam   buy", "hello")
+
+    def rows(name: str, separator: str | None) -> list[tuple[object, object]]:
+        return _found(readers.LabelSentenceReader(str(tmp_path), separator=separator).get_examples(name))
+
+    assert rows("plain.tsv", "\t") == [(["buy now"], 0), (["x" * 200_000], 1), (['a\0b "c'], 1)]
+    assert rows("bars.txt", " ||| ") == [(["buy | now"], 0), (["hello"], 1)]
+    with pytest.raises(ValueError, match=r"spaces\.txt\.gz, row 2: expected columns 0 and 1, found 1"):
+        rows("spaces.txt.gz", None)
+
+
+def test_packed_files_are_known_by_their_first_bytes(tmp_path: Path) -> None:
+    """What gzip has packed is unpacked, whatever the names of the files end in."""
+    for name, text in (("s1", "A man sleeps."), ("s2", "He is awake."), ("labels", "neutral")):
+        (tmp_path / f"{name}.dev").write_bytes(gzip.compress(text.encode()))
+
+    found = readers.NLIDataReader(str(tmp_path)).get_examples("dev")
+
+    assert _found(found) == [(["A man sleeps.", "He is awake."], 2)]
+
+
 def test_inferences(tmp_path: Path) -> None:
     """Three packed files side by side are premises, hypotheses and labels; an unknown label, and a file that is
     shorter, are errors.

@@ -243,6 +243,55 @@ def test_what_no_checkpoint_holds_is_named(tmp_path: Path) -> None:
         write_state(tmp_path, {"a": [tmp_path]})
 
 
+def test_numbers_of_numpy_are_numbers(tmp_path: Path) -> None:
+    """What numpy computed comes back as a number of Python."""
+    write_state(tmp_path, {"steps": np.int64(4), "lr": np.float32(0.5), "is": [np.bool_(True)]})
+
+    assert read_state(tmp_path) == {"steps": 4, "lr": 0.5, "is": [True]}
+
+
+def test_arguments_that_numpy_computed(tiny_folders: dict[str, Path], tmp_path: Path) -> None:
+    """A training whose arguments are numbers of numpy writes checkpoints, and goes on from them."""
+    model = SentenceTransformer(str(tiny_folders["bert"]), device="cpu")
+    loader = loader_of(examples(InputExample, count=8), batch_size=2)
+    for epochs in (1, 2):
+        record = model.fit(
+            [(loader, losses.CosineSimilarityLoss(model))],
+            epochs=epochs,
+            steps_per_epoch=np.int64(3),  # type: ignore[arg-type]
+            optimizer_params={"lr": np.float32(1e-4)},
+            weight_decay=np.float32(0.01),  # type: ignore[arg-type]
+            warmup_steps=0,
+            checkpoint_path=str(tmp_path),
+            resume_from_checkpoint=True,
+            show_progress_bar=False,
+        )
+
+    assert record.steps == 6
+    assert names(tmp_path) == ["3", "6"]
+
+
+def test_none_stands_for_no_limit(tiny_folders: dict[str, Path], tmp_path: Path) -> None:
+    """``checkpoint_save_steps=None`` writes the last checkpoint only, ``checkpoint_save_total_limit=None`` keeps
+    all.
+    """
+    model = SentenceTransformer(str(tiny_folders["bert"]), device="cpu")
+    objectives = [(loader_of(examples(InputExample, count=8), batch_size=2), losses.CosineSimilarityLoss(model))]
+    arguments: dict[str, Any] = {"warmup_steps": 0, "show_progress_bar": False}
+
+    model.fit(objectives, checkpoint_path=str(tmp_path / "last"), checkpoint_save_steps=None, **arguments)
+    model.fit(
+        objectives,
+        checkpoint_path=str(tmp_path / "all"),
+        checkpoint_save_steps=1,
+        checkpoint_save_total_limit=None,
+        **arguments,
+    )
+
+    assert names(tmp_path / "last") == ["4"]
+    assert names(tmp_path / "all") == ["1", "2", "3", "4"]
+
+
 def test_random_numbers_go_on(tmp_path: Path) -> None:
     """The states of all generators, by way of a checkpoint, give the same numbers again."""
     import random
@@ -397,6 +446,21 @@ def test_failed_writing_leaves_the_older_ones(tmp_path: Path) -> None:
 
     assert names(tmp_path) == ["2"]
     assert checkpoints.read(tmp_path / "2") == {"step": 2}
+
+
+def test_interrupted_writing_leaves_nothing_behind(tmp_path: Path) -> None:
+    """Ctrl-C while a checkpoint is written goes on as what it is; what was written of it is gone."""
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.write(2, save_model, {"step": 2})
+
+    def interrupted(folder: Path) -> None:
+        save_model(folder)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        checkpoints.write(4, interrupted, {})
+
+    assert names(tmp_path) == ["2"]
 
 
 @pytest.mark.skipif(shutil.which("unshare") is None, reason="needs unshare")

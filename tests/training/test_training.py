@@ -404,6 +404,27 @@ def test_the_model_is_saved_at_the_end(scores: tuple[float, ...] | None, make: M
     assert "- Loss: `CosineSimilarityLoss`" in card
 
 
+def test_of_scores_that_are_no_numbers_the_last_model_is_saved(make: Make, tmp_path: Path) -> None:
+    """Where no score is a number there is no best model, and what is saved at the end is the last one."""
+    model = make()
+    evaluator = Scores(*[float("nan")] * 3)
+
+    record = fit(
+        model, [(pairs(), losses.CosineSimilarityLoss(model))], evaluator, epochs=3, output_path=str(tmp_path)
+    )
+
+    saved = SentenceTransformer(str(record.model_path), device="cpu")
+    assert difference(weights(saved), weights(model)) == 0
+
+
+def test_an_evaluator_that_says_nothing_is_named(make: Make) -> None:
+    """A dict without a metric is an error."""
+    model = make()
+
+    with pytest.raises(ValueError, match="Scores: expected a metric at least, found an empty dict"):
+        fit(model, [(pairs(), losses.CosineSimilarityLoss(model))], Scores({}))
+
+
 def test_training_stops_early(make: Make) -> None:
     """After so many judgements without a better one it ends."""
     model = make()
