@@ -32,15 +32,6 @@ def _class_names() -> dict[str, type[Any]]:
 _CLASSES: Mapping[str, type[Any]] = _class_names()
 """Name on disk → class. A name that is not here imports nothing, unless the caller trusts the model."""
 
-_MODEL_NAMES = frozenset(
-    [
-        "sentence_transformers.SentenceTransformer",  # as 2.7 writes it
-        "sentence_transformers.SentenceTransformer.SentenceTransformer",
-        "sentence_transformers.sentence_transformer.model.SentenceTransformer",  # 5.4 and later
-        "sentence_embedder.sentence_transformers.SentenceTransformer",
-    ]
-)
-
 _OTHER_FAMILIES = {
     "sparse_encoder": "a SparseEncoder",
     "cross_encoder": "a CrossEncoder",
@@ -52,11 +43,6 @@ _OTHER_FAMILIES = {
 def is_known(type_name: str) -> bool:
     """Whether a dotted name on disk is that of a class of this package."""
     return type_name in _CLASSES
-
-
-def is_model(type_name: str) -> bool:
-    """Whether a dotted name on disk is that of a model as a whole, which is a module of another."""
-    return type_name in _MODEL_NAMES
 
 
 def class_named(type_name: str, folder: Path, where: str, *, trust_remote_code: bool) -> type[Any]:

@@ -32,7 +32,7 @@ from sentence_embedder.models import (
 from sentence_embedder.models.checkpoint import copy_code
 from sentence_embedder.models.module import class_name_of, save_module
 from sentence_embedder.models.transformer import read_transformer_config
-from sentence_embedder.module_classes import class_named, is_known, is_model, own_class
+from sentence_embedder.module_classes import class_named, is_known, own_class
 from sentence_embedder.record import FormatError
 
 logger = logging.getLogger(__name__)
@@ -88,7 +88,6 @@ class LoadArguments:
         config_args: Keyword arguments for loading its configuration.
         trust_remote_code: Whether code that came with the model may run.
         local_files_only: Whether nothing may be fetched: the base model of an adapter, say.
-        load_model: Loads a model that is a module of another: a SentenceTransformer from its folder.
     """
 
     model_args: Mapping[str, Any] = field(default_factory=dict)
@@ -96,7 +95,6 @@ class LoadArguments:
     config_args: Mapping[str, Any] = field(default_factory=dict)
     trust_remote_code: bool = False
     local_files_only: bool = False
-    load_model: Callable[..., nn.Module] | None = None
 
     def for_transformer(self) -> dict[str, dict[str, Any]]:
         """The keyword arguments of ``Transformer.load``."""
@@ -161,8 +159,6 @@ class _Modules:
             path: The folder.
             where: The file that names it, for messages.
         """
-        if is_model(type_name) and self.arguments.load_model is not None:
-            return self._model(self.arguments.load_model, path, where)
         module_class = class_named(
             type_name, self.folder, where, trust_remote_code=self.arguments.trust_remote_code
         )
@@ -192,25 +188,6 @@ class _Modules:
         if len(router.parts) >= _DEEPEST:
             raise FormatError(where, f"routers at most {_DEEPEST} deep", str(router / name))
         return self.load(type_name, router / name, where)
-
-    def _model(self, load_model: Callable[..., nn.Module], path: PurePosixPath, where: str) -> nn.Module:
-        """A model that is a module of this one."""
-        folder = self.folder / path
-        # Each deeper on the disk than the one around it: links and other spellings could nest without end.
-        if self.folder.resolve() not in folder.resolve().parents:
-            raise FormatError(where, "a model in a folder of its own, inside this one", str(path))
-        if not (folder / MODULES_NAME).exists():
-            raise FileNotFoundError(f"{folder}: expected a model with {MODULES_NAME}, found none")
-        transformer_args = self.arguments.for_transformer()
-        return load_model(
-            str(folder),
-            device="cpu",
-            trust_remote_code=self.arguments.trust_remote_code,
-            local_files_only=self.arguments.local_files_only,
-            model_kwargs=transformer_args["model_args"],
-            tokenizer_kwargs=transformer_args["tokenizer_args"],
-            config_kwargs=transformer_args["config_args"],
-        )
 
     def _foreign(self, module_class: Any, path: PurePosixPath) -> nn.Module:
         """A module whose class was written for some version of sentence-transformers."""
@@ -378,10 +355,6 @@ def _read_entries(folder: Path) -> list[ModuleEntry]:
         check_inside(entry.path, f"{path}: path")
         if not entry.name or "." in entry.name or sum(entry.name == other.name for other in entries) > 1:
             raise FormatError(f"{path}: name", "a name of its own for each module, without dots", entry.name)
-    # Else few files could name, on each of many levels, many models more.
-    models = [PurePosixPath(entry.path) for entry in entries if is_model(entry.type)]
-    if len(set(models)) < len(models):
-        raise FormatError(f"{path}: path", "a folder of its own for each model in this one", list(map(str, models)))
     return entries
 
 

@@ -40,9 +40,7 @@ from sentence_embedder.encoding.options import (
     EncodeArguments,
     EncodeOptions,
     OutputValue,
-    as_width,
     container_for,
-    is_whole,
 )
 from sentence_embedder.encoding.token_budget import TokenBudget
 from sentence_embedder.features import Features
@@ -75,6 +73,7 @@ from sentence_embedder.similarity import Embeddings, SimilarityFunction, as_tens
 from sentence_embedder.similarity import normalize_embeddings as normalize
 from sentence_embedder.transient import Transient
 from sentence_embedder.version import __version__
+from sentence_embedder.whole_number import is_whole, whole_or_none
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
@@ -208,7 +207,6 @@ class SentenceTransformer(nn.Sequential):
                 config_args=config_kwargs or {},
                 trust_remote_code=trust_remote_code,
                 local_files_only=local_files_only,
-                load_model=SentenceTransformer,
             )
             folder, saved = _load(source, arguments)
             base = source.origin(folder)
@@ -472,7 +470,7 @@ class SentenceTransformer(nn.Sequential):
             precision=precision or "float32",
             container=container_for(convert_to_numpy=convert_to_numpy, convert_to_tensor=convert_to_tensor),
             normalize_embeddings=normalize_embeddings,
-            truncate_dim=self.truncate_dim if truncate_dim is None else as_width(truncate_dim),
+            truncate_dim=self.truncate_dim if truncate_dim is None else whole_or_none(truncate_dim, "truncate_dim"),
             prompt=prompt,
             deterministic=deterministic,
         )
@@ -1214,7 +1212,7 @@ class SentenceTransformer(nn.Sequential):
 
     @truncate_dim.setter
     def truncate_dim(self, truncate_dim: int | None) -> None:
-        self._truncate_dim = as_width(truncate_dim)
+        self._truncate_dim = whole_or_none(truncate_dim, "truncate_dim")
 
     @contextmanager
     def truncate_sentence_embeddings(self, truncate_dim: int | None) -> Iterator[None]:

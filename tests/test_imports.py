@@ -64,6 +64,7 @@ LAYERS = {
         "util",
         "version",
         "web_file",
+        "whole_number",
     ),
 }
 LAYER_OF = {part: layer for layer, parts in LAYERS.items() for part in parts}

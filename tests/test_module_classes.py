@@ -18,7 +18,7 @@ from sentence_embedder import SentenceTransformer, models
 from sentence_embedder.features import Features
 from sentence_embedder.files import read_json, write_json
 from sentence_embedder.models import Dense, Pooling, Router, StaticEmbedding, Transformer
-from sentence_embedder.models.module import check_can_be_saved
+from sentence_embedder.models.module import check_module
 from sentence_embedder.models.tokenizer import WhitespaceTokenizer
 from sentence_embedder.module_classes import class_named
 from sentence_embedder.record import FormatError
@@ -303,69 +303,18 @@ class TestClassesInSettings:
 class TestNestedModels:
     """A model that is a module of another."""
 
-    @pytest.fixture
-    def nested(self) -> SentenceTransformer:
-        """Models in models, two levels deep."""
-        inner = SentenceTransformer(modules=[models.BoW(["cat", "dog"]), Dense(2, 3)], device="cpu")
-        middle = SentenceTransformer(modules=[inner], device="cpu", prompts={"query": "cat "})
-        return SentenceTransformer(modules=[middle, models.Normalize()], device="cpu")
+    @pytest.mark.parametrize("wrapped", [lambda inner: inner, lambda inner: Router({"a": [inner]}, "a")])
+    def test_it_is_not_saved(self, wrapped: Callable[[nn.Module], nn.Module], tmp_path: Path) -> None:
+        """Files could name models without end, so none names one; the error says what to do instead."""
+        inner = SentenceTransformer(modules=[models.BoW(["cat", "dog"])], device="cpu")
+        outer = SentenceTransformer(modules=[wrapped(inner)], device="cpu")
 
-    def test_save_and_load(self, nested: SentenceTransformer, tmp_path: Path) -> None:
-        """It is saved under the name that 2.7 reads, and loaded again without trust: it is the library's own."""
-        nested.save(tmp_path)
-
-        again = SentenceTransformer(str(tmp_path), device="cpu")
-
-        assert read_json(tmp_path / "modules.json")[0]["type"] == "sentence_transformers.SentenceTransformer"
-        assert type(again[0]) is SentenceTransformer
-        assert again[0].prompts == {"query": "cat "}
-        np.testing.assert_array_equal(again.encode(["cat", "dog dog"]), nested.encode(["cat", "dog dog"]))
-
-    def test_in_a_router(self, nested: SentenceTransformer, tmp_path: Path) -> None:
-        """A route of a Router may be a model."""
-        model = SentenceTransformer(modules=[Router({"a": [nested]}, "a")], device="cpu")
-        model.save(tmp_path)
-
-        again = SentenceTransformer(str(tmp_path), device="cpu")
-
-        np.testing.assert_array_equal(again.encode(["cat"]), model.encode(["cat"]))
-
-    def test_what_is_in_it_runs_only_with_trust(self, nested: SentenceTransformer, tmp_path: Path) -> None:
-        """The caller's trust, or the lack of it, holds for what is inside too."""
-        nested[0].append(Dense(3, 3, activation_function=Halved()))
-        nested.save(tmp_path)
-
-        with pytest.raises(FormatError, match=r"activation_function.*trust_remote_code=True"):
-            SentenceTransformer(str(tmp_path), device="cpu")
-        np.testing.assert_array_equal(_load(tmp_path).encode(["cat"]), nested.encode(["cat"]))
-
-    @pytest.mark.parametrize("path", ["", ".", "0_SentenceTransformer/loop", "nowhere"])
-    def test_it_has_a_folder_inside(self, path: str, nested: SentenceTransformer, tmp_path: Path) -> None:
-        """A model that would be inside itself, as a link may say, or that is not there, is an error."""
-        nested.save(tmp_path)
-        (tmp_path / "0_SentenceTransformer" / "loop").symlink_to(tmp_path)
-        rows = read_json(tmp_path / "modules.json")
-        write_json(tmp_path / "modules.json", [{**rows[0], "path": path}, *rows[1:]])
-
-        with pytest.raises((FormatError, FileNotFoundError), match=r"expected a model (in a folder|with modules)"):
-            SentenceTransformer(str(tmp_path), device="cpu")
-
-    def test_each_has_a_folder_of_its_own(self, nested: SentenceTransformer, tmp_path: Path) -> None:
-        """A folder is one model: otherwise a few files could ask for any number of them."""
-        nested.save(tmp_path)
-        rows = read_json(tmp_path / "modules.json")
-        other = {**rows[0], "path": "./0_SentenceTransformer", "name": "2", "idx": 2}
-        write_json(tmp_path / "modules.json", [*rows, other])
-
-        with pytest.raises(FormatError, match="expected a folder of its own for each model"):
-            SentenceTransformer(str(tmp_path), device="cpu")
-
-    def test_what_cannot_be_saved_is_found(self, nested: SentenceTransformer) -> None:
-        """What a model inside could not save is found before the whole is."""
-        nested[0].append(Dense(3, 3, activation_function=nn.LeakyReLU(0.5)))
-
-        with pytest.raises(ValueError, match="its arguments would be lost"):
-            check_can_be_saved(nested)
+        message = r"modules=\[\*model, …\]: a model that is a module of another"
+        with pytest.raises(ValueError, match=message):
+            outer.save(str(tmp_path))
+        with pytest.raises(ValueError, match=message):
+            check_module(outer[0])
+        SentenceTransformer(modules=[*inner, models.Normalize()], device="cpu").save(tmp_path)
 
 
 class TestArguments:

@@ -226,7 +226,7 @@ def _read(model: Any, dtype: str) -> _Reading:
         if _is_readable(model, snapshot):
             return _first_that_keeps(model, dtype, snapshot)
     except Exception as error:  # noqa: BLE001  # people do anything to a model: it then computes in its own way
-        logger.info("%s computes in its own way: reading it failed: %r", type(model).__name__, error)
+        logger.warning("%s computes in its own way, as reading it failed: %r", type(model).__name__, error)
     return _Reading(model, dtype, snapshot)
 
 

@@ -43,10 +43,12 @@ class Snapshot:
         self._attributes = [module.__dict__ for module in self._modules]
         self.is_bare = all(map(is_bare, self._modules))
         """Whether nobody had put anything around the forward passes."""
-        self._holders = [*self._attributes, *_configurations(self._modules)]
+        # Whoever listens may keep something with each call; nothing is read of such a model, or copied.
+        self._holders = [*self._attributes, *_configurations(self._modules)] if self.is_bare else []
         self._counts = list(map(len, self._holders))
         settings = [(holder, name) for holder in self._holders for name in holder if name not in _PARTS]
-        self._setting_holders, self._setting_names = zip(*settings, strict=True)
+        self._setting_holders = [holder for holder, _ in settings]
+        self._setting_names = [name for _, name in settings]
         self._settings = self._set()
         self._contents = self._contained()
         tensors = [part for part in self._contents if isinstance(part, Tensor)]
@@ -54,7 +56,7 @@ class Snapshot:
         # Tensors of inference mode are not counted.
         self._counted = [tensor for tensor in tensors if not tensor.is_inference()]
         self._marks = self._marked()
-        self._copied = _weights_of_linears(self._modules)
+        self._copied = _weights_of_linears(self._modules) if self.is_bare else []
         self._sampled = _sampler(list(map(_few_values, self._copied)))
         self._values = self._sampled()
         self._sums = _sums_of_rows(self._copied)
@@ -155,4 +157,5 @@ def _few_values(tensor: Tensor) -> Tensor:
 def _sums_of_rows(tensors: list[Tensor]) -> Tensor:
     """The sums of all rows of some tensors, as whole numbers: exact, whoever adds them up."""
     bits = [tensor.view(_WHOLE_NUMBERS[tensor.element_size()]) for tensor in tensors]
-    return torch.cat([torch.empty(0), *(part.sum(dim=-1, dtype=part.dtype).reshape(-1) for part in bits)])
+    sums = [part.sum(dim=-1, dtype=part.dtype).reshape(-1) for part in bits]
+    return torch.cat(sums) if sums else torch.empty(0)

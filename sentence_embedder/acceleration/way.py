@@ -72,7 +72,7 @@ def _why_not(model: nn.Sequential, device: torch.device) -> str:
     try:
         read_encoder(first.model_seen, Products(_format(first.model_seen), packed=False))
     except Exception as error:  # noqa: BLE001  # whatever it is, it is the reason
-        return str(error)
+        return str(error) or repr(error)
     tokenizer = first.tokenizer_seen
     if tokenizer.padding_side == "left" and counts_padding(first.model_seen, tokenizer.pad_token_id):
         return "the tokenizer pads on the left, which changes what this architecture computes"

@@ -36,7 +36,7 @@ class Location:
 
     @staticmethod
     def at(path: str) -> Location:
-        """The place of a path, or of a URI that Arrow knows."""
+        """That of a path, or of a URI that Arrow knows."""
         from pyarrow import fs
 
         if "://" not in path:
@@ -45,11 +45,11 @@ class Location:
         return Location(files, posixpath.normpath(there))
 
     def inside(self, name: str) -> Location:
-        """The place of that name in this folder."""
+        """That of a name in this folder."""
         return Location(self.files, posixpath.join(self.path, name))
 
     def holds(self, other: Location) -> bool:
-        """Whether another place is this one or inside it."""
+        """Whether another location is this one or inside it."""
         is_inside = f"{other.path}/".startswith(f"{self.path.rstrip('/')}/")
         return bool(self.files.type_name == other.files.type_name) and is_inside
 

@@ -29,7 +29,7 @@ from sentence_embedder.models import Router, StaticEmbedding, Transformer, WordE
 from sentence_embedder.progress import progress_bar
 
 _MANY = 128
-"""Beside so many texts it costs nothing to look at all weights."""
+"""Beside so many texts it costs little to look at all weights."""
 
 _TOKENIZE: Mapping[type[Any], Any] = {
     module: module.tokenize for module in (Transformer, StaticEmbedding, WordEmbeddings)

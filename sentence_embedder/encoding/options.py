@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from numbers import Integral
 from typing import Any, Literal, TypedDict, get_args
 
 from sentence_embedder.quantization.precision import Precision, check_precision
+from sentence_embedder.whole_number import is_whole, whole_or_none
 
 OutputValue = Literal["sentence_embedding", "token_embeddings"]
 _OUTPUT_VALUES: tuple[OutputValue | None, ...] = (*get_args(OutputValue), None)
@@ -59,7 +59,7 @@ class EncodeOptions:
     def __post_init__(self) -> None:
         if not is_whole(self.batch_size) or self.batch_size < 1:
             raise ValueError(f"batch_size: expected 1 or more, found {self.batch_size!r}")
-        as_width(self.truncate_dim)
+        whole_or_none(self.truncate_dim, "truncate_dim")
         if self.output_value not in _OUTPUT_VALUES:
             raise ValueError(f"output_value: expected one of {list(_OUTPUT_VALUES)}, found {self.output_value!r}")
         check_precision(self.precision)
@@ -68,27 +68,6 @@ class EncodeOptions:
                 f"precision={self.precision!r}: expected output_value='sentence_embedding' or "
                 "'token_embeddings' with it, found None: all features are returned as they are"
             )
-
-
-def is_whole(number: object) -> bool:
-    """Whether it is a whole number, numpy's included."""
-    return isinstance(number, Integral)
-
-
-def as_width(truncate_dim: object) -> int | None:
-    """A width to which embeddings are cut, as a number of Python's; None for None.
-
-    Raises:
-        ValueError: It is no whole number.
-
-    Example:
-        >>> import numpy as np
-        >>> as_width(np.int64(5))
-        5
-    """
-    if truncate_dim is None or isinstance(truncate_dim, Integral):
-        return None if truncate_dim is None else int(truncate_dim)
-    raise ValueError(f"truncate_dim: expected a whole number or None, found {truncate_dim!r}")
 
 
 def container_for(*, convert_to_numpy: bool, convert_to_tensor: bool) -> Container:

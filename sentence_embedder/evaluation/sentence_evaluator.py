@@ -71,6 +71,8 @@ class MeasuringEvaluator(SentenceEvaluator):
         truncate_dim: Width to which embeddings are cut; by default the model's.
     """
 
+    _csv_file: str | None = None
+
     def __init__(
         self,
         name: str,
@@ -85,7 +87,6 @@ class MeasuringEvaluator(SentenceEvaluator):
         self.show_progress_bar = show_progress_bar
         self.write_csv = write_csv
         self.truncate_dim = truncate_dim
-        self._csv_file: str | None = None
 
     @property
     def csv_file(self) -> str:

@@ -16,8 +16,8 @@ from sentence_embedder.similarity import cos_sim
 
 MarginStrategy = Literal["absolute", "relative"]
 
-_NUMBERS_AT_ONCE = 2**24
-"""How many products of similarities are held at a time."""
+_ROUNDING = 1e-6
+"""How far equal similarities may be apart in one matrix product."""
 
 
 class GISTEmbedLoss(EmbeddingLoss):
@@ -103,10 +103,10 @@ class GISTEmbedLoss(EmbeddingLoss):
         pairs = [(0, candidates) for candidates in range(1, len(embeddings))]
         pairs[1:1] = [(0, 0)] * self.contrast_anchors + [(1, 1)] * self.contrast_positives
         scores = torch.cat([cos_sim(embeddings[one][rows], embeddings[other]) for one, other in pairs], dim=1)
-        guided = torch.cat([_similarities(targets[one][rows], targets[other]) for one, other in pairs], dim=1)
+        guided = torch.cat([cos_sim(targets[one][rows], targets[other]) for one, other in pairs], dim=1)
         right = torch.arange(len(embeddings[0]), device=guided.device)[rows].unsqueeze(-1)
-        # The limit is an entry of what it is compared with: a candidate that is the positive again is not above it.
-        too_similar = guided > self._limit(guided.gather(1, right))
+        # A candidate that is the positive again is not above the limit.
+        too_similar = guided > self._limit(guided.gather(1, right)) + _ROUNDING
         scores = scores.masked_fill(too_similar.scatter(1, right, False), float("-inf"))
         return share_of_ranking(scores / self.temperature, rows, len(embeddings[0]))
 
@@ -142,15 +142,6 @@ def _limit_of(model: nn.Module) -> float:
     """The longest input in tokens."""
     limit = getattr(model, "max_seq_length", None)
     return float("inf") if limit is None else limit
-
-
-def _similarities(first: Tensor, second: Tensor) -> Tensor:
-    """Cosine similarity of every pair, (n, dim) and (m, dim) → (n, m), equal for equal pairs to the last bit, as
-    the entries of a matrix product are not.
-    """
-    rows = max(1, _NUMBERS_AT_ONCE // max(1, second.numel()))
-    parts = [torch.cosine_similarity(some.unsqueeze(1), second, dim=-1) for some in torch.split(first, rows)]
-    return torch.cat(parts)
 
 
 class CachedGISTEmbedLoss(GISTEmbedLoss):

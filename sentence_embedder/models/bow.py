@@ -8,7 +8,7 @@ import torch
 
 from sentence_embedder.features import Features
 from sentence_embedder.formats import BoWConfig
-from sentence_embedder.models.module import Module
+from sentence_embedder.models.module import Module, derived
 from sentence_embedder.models.tokenizer import WhitespaceTokenizer
 from sentence_embedder.models.word_weights import weights_of
 
@@ -80,7 +80,7 @@ class BoW(Module):
         """The same, under its newer name."""
         return self.get_sentence_embedding_dimension()
 
-    @property
+    @derived
     def sentence_embedding_dimension(self) -> int:
         """How many words the vocabulary has."""
         return self.get_sentence_embedding_dimension()

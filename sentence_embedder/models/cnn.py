@@ -10,7 +10,7 @@ from torch import nn
 from sentence_embedder.argument_names import also_named
 from sentence_embedder.features import Features
 from sentence_embedder.formats import CNNConfig
-from sentence_embedder.models.module import Module
+from sentence_embedder.models.module import Module, derived
 
 
 class CNN(Module):
@@ -90,12 +90,12 @@ class CNN(Module):
         """The same, under its newer name."""
         return self.get_word_embedding_dimension()
 
-    @property
+    @derived
     def embeddings_dimension(self) -> int:
         """Width of the token embeddings it makes."""
         return self.get_word_embedding_dimension()
 
-    @property
+    @derived
     def stride_sizes(self) -> list[int]:
         """By how many tokens each convolution moves on."""
         return list(self.config.stride_sizes or (1,) * len(self.config.kernel_sizes))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,8 +29,8 @@ _ACTIVATIONS: dict[str, type[nn.Module]] = {
 
 _WHERE = "activation_function of a Dense"
 _EXPECTED = f"one of the {len(_ACTIVATIONS)} activation functions of torch.nn.modules"
-_SAME_FUNCTION = frozenset(["training", "inplace"])
-"""Attributes of an activation that change nothing of what it computes."""
+_SAME_FUNCTION = frozenset(["training", "inplace", "init"])
+"""Attributes of an activation that change nothing of what it computes, or only weights, which are saved."""
 
 _PLAIN = (int, float, complex, str, tuple, list, Tensor, type(None))
 
@@ -124,6 +125,8 @@ class Dense(Module):
         """
         folder = Path(input_path)
         config = cls._read_config(folder)
+        if config.activation_function in _ACTIVATIONS:
+            return super().load(folder)
         try:
             # Not on meta, like the rest: what a class of somebody's own holds need not be among the weights.
             activation_function = _activation_named(config.activation_function, own_class)
@@ -139,8 +142,11 @@ class Dense(Module):
         return replace(self.config, activation_function=_name_of(self.activation_function)).to_dict()
 
     def check_can_be_saved(self) -> None:
-        """Raise a ValueError if the activation function has arguments, or cannot be imported: the file has a place
-        for the name of its class alone.
+        """See ``Module.check_can_be_saved``.
+
+        Raises:
+            ValueError: The activation function has arguments, or cannot be imported: the file has a place for the
+                name of its class alone.
         """
         activation = self.activation_function
         check_importable(activation, nn.Module, _WHERE)
@@ -152,10 +158,12 @@ class Dense(Module):
             raise ValueError(
                 f"{_WHERE}: expected a class without arguments, found {activation!r} ({error}). {remedy}"
             ) from error
-        if _settings_of(plain) != _settings_of(activation):
+        usual = _settings_of(plain)
+        other = [setting for setting in _settings_of(activation) if setting not in usual]
+        if other or len(usual) != len(_settings_of(activation)):
             raise ValueError(
-                f"{_WHERE}: expected {plain!r}, found {activation!r}: its arguments would be lost, as the file "
-                f"names only its class. {remedy}"
+                f"{_WHERE}: expected {plain!r}, found {activation!r} with {other}: its arguments would be "
+                f"lost, as the file names only its class. {remedy}"
             )
 
     def forward(self, features: Features) -> Features:
@@ -194,14 +202,13 @@ def _activation_named(name: str, own_class: OwnClass) -> nn.Module:
 def _settings_of(activation: nn.Module) -> list[object]:
     """What tells an activation from others: classes and arguments of its parts, and the shapes of weights."""
     return [
-        *((name, type(part), _arguments_of(part)) for name, part in activation.named_modules()),
-        *((name, tensor.shape) for name, tensor in activation.state_dict().items()),
+        *((name, type(part).__name__) for name, part in activation.named_modules()),
+        *(argument for name, part in activation.named_modules() for argument in _arguments_of(name, part)),
+        *((name, tuple(tensor.shape)) for name, tensor in activation.state_dict().items()),
     ]
 
 
-def _arguments_of(part: nn.Module) -> dict[str, str]:
-    return {
-        name: repr(value)
-        for name, value in vars(part).items()
-        if isinstance(value, _PLAIN) and not name.startswith("_") and name not in _SAME_FUNCTION
-    }
+def _arguments_of(place: str, part: nn.Module) -> Iterator[tuple[str, str]]:
+    for name, value in vars(part).items():
+        if isinstance(value, _PLAIN) and not name.startswith("_") and name not in _SAME_FUNCTION:
+            yield f"{place}.{name}".lstrip("."), repr(value)

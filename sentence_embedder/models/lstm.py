@@ -8,7 +8,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from sentence_embedder.argument_names import also_named
 from sentence_embedder.features import Features
 from sentence_embedder.formats import LSTMConfig
-from sentence_embedder.models.module import Module
+from sentence_embedder.models.module import Module, derived
 
 
 class LSTM(Module):
@@ -84,7 +84,7 @@ class LSTM(Module):
         """The same, under its newer name."""
         return self.get_word_embedding_dimension()
 
-    @property
+    @derived
     def embeddings_dimension(self) -> int:
         """Width of the token embeddings it makes."""
         return self.get_word_embedding_dimension()

@@ -6,7 +6,7 @@ import inspect
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
 from torch import nn
@@ -16,10 +16,11 @@ from sentence_embedder.files import read_json, read_weights, write_json, write_w
 from sentence_embedder.record import FormatError, Record
 
 _Module = TypeVar("_Module", bound="Module")
+_Value = TypeVar("_Value")
 
 _HOME = __name__.rpartition(".")[0]
-_MODEL_ON_DISK = "sentence_transformers.SentenceTransformer"
-_MODEL = f"{_HOME.partition('.')[0]}.sentence_transformers.SentenceTransformer"
+_MODEL = f"{_HOME.partition('.')[0]}.sentence_transformers"
+"""Where the class of models is, which stands a layer above."""
 _FROM_MODELS = "transformers_modules."
 """Where classes are that came with a model: in another process they are not."""
 
@@ -63,8 +64,6 @@ def class_name_of(module: nn.Module) -> str:
         name: str = of_module()
         return name
     home, own_name = type(module).__module__, type(module).__name__
-    if f"{home}.{own_name}" == _MODEL:  # a model that is a module of another
-        return _MODEL_ON_DISK
     if home.startswith(f"{_HOME}."):
         return f"sentence_transformers.models.{own_name}"
     # What came with a model is in a file beside it again.
@@ -77,6 +76,7 @@ def save_module(module: nn.Module, folder: Path, *, safe_serialization: bool) ->
 
     Raises:
         TypeError: It has none.
+        ValueError: It is a model itself.
     """
     save = _save_of(module)
     folder.mkdir(parents=True, exist_ok=True)
@@ -85,7 +85,7 @@ def save_module(module: nn.Module, folder: Path, *, safe_serialization: bool) ->
     save(str(folder), **options)
 
 
-def check_can_be_saved(module: nn.Module) -> None:
+def check_module(module: nn.Module) -> None:
     """Raise now the error that saving a module would end with, as far as it can be foreseen.
 
     Raises:
@@ -96,21 +96,34 @@ def check_can_be_saved(module: nn.Module) -> None:
     check = getattr(type(module), "check_can_be_saved", None)
     if callable(check):
         check(module)
-    if class_name_of(module) == _MODEL_ON_DISK:
-        for part in module.children():
-            check_can_be_saved(part)
 
 
 def _save_of(module: nn.Module) -> Any:
     save: Any = getattr(module, "save", None)
     if save is None:
         raise TypeError(f"{type(module).__name__}: expected a save(path) method, so that it can be saved")
+    if any(kind.__module__ == _MODEL for kind in type(module).__mro__):
+        raise ValueError(
+            f"{type(module).__name__}: expected its modules in its place, modules=[*model, …]: a model that is a "
+            "module of another could not be loaded again"
+        )
     return save
 
 
 def accepted_kwargs(module: nn.Module) -> frozenset[str]:
     """The names of the keyword arguments of ``encode`` that a module's ``forward`` takes, as its class says."""
     return frozenset(getattr(module, "forward_kwargs", ()))
+
+
+class derived(Generic[_Value]):  # noqa: N801  # used as property is
+    """An attribute that is worked out whenever it is asked for, and that others may set all the same."""
+
+    def __init__(self, work_out: Callable[[Any], _Value]) -> None:
+        self._work_out = work_out
+        self.__doc__ = work_out.__doc__
+
+    def __get__(self, module: Any, kind: Any = None) -> _Value:
+        return self._work_out(module)
 
 
 class Module(nn.Module):
@@ -157,7 +170,7 @@ class Module(nn.Module):
                 raise
             return list(settings[name]) if isinstance(settings[name], tuple) else settings[name]
 
-    @property
+    @derived
     def config_keys(self) -> list[str]:
         """The names of the settings on disk."""
         return list(self.get_config_dict())
@@ -168,7 +181,11 @@ class Module(nn.Module):
         return settings
 
     def check_can_be_saved(self) -> None:
-        """Raise a ValueError if what ``save`` would write could not be loaded again as the same module."""
+        """Look whether what ``save`` would write could be loaded again.
+
+        Raises:
+            ValueError: It could not, or would be another module.
+        """
 
     def save(self, output_path: str | Path, *, safe_serialization: bool = True) -> None:
         """Write the settings and weights into a folder, which is made if need be.

@@ -14,7 +14,7 @@ from torch import Tensor
 from sentence_embedder.argument_names import also_named
 from sentence_embedder.features import Features
 from sentence_embedder.formats import POOLING_FLAGS, POOLING_MODES, PoolingConfig, PoolingMode
-from sentence_embedder.models.module import Module
+from sentence_embedder.models.module import Module, derived
 
 
 @dataclass(frozen=True)
@@ -247,7 +247,7 @@ class Pooling(Module):
         """The same, under its newer name."""
         return self.get_sentence_embedding_dimension()
 
-    @property
+    @derived
     def pooling_mode(self) -> str | tuple[PoolingMode, ...]:
         """The mode, or the modes in their order, as the constructor takes them."""
         modes = tuple(self.config.pooling_modes)
@@ -258,7 +258,11 @@ class Pooling(Module):
         return "+".join(mode for mode in POOLING_FLAGS if mode in self.config.pooling_modes)
 
     def check_can_be_saved(self) -> None:
-        """Raise a ValueError if all flags are false: that would be read as the default."""
+        """See ``Module.check_can_be_saved``.
+
+        Raises:
+            ValueError: All flags are false: that would be read as the default.
+        """
         self._check_modes()
 
     def _check_modes(self) -> None:

@@ -11,7 +11,7 @@ from torch import nn
 from sentence_embedder.features import Features
 from sentence_embedder.files import read_json, write_json
 from sentence_embedder.formats import Route, RouterConfig
-from sentence_embedder.models.module import accepted_kwargs, check_can_be_saved, class_name_of, save_module
+from sentence_embedder.models.module import accepted_kwargs, check_module, class_name_of, save_module
 
 _CONFIG_NAME = "router_config.json"
 _OLDER_CONFIG_NAME = "config.json"
@@ -193,9 +193,9 @@ class Router(nn.Module):
         return f"sentence_transformers.models.{'Asym' if self._is_asym() else 'Router'}"
 
     def check_can_be_saved(self) -> None:
-        """Raise the error of the first module that could not be saved."""
+        """See ``Module.check_can_be_saved``: the error is that of the first module that could not be saved."""
         for _, _, module in self._placed():
-            check_can_be_saved(module)
+            check_module(module)
 
     def save(self, output_path: str | Path, *, safe_serialization: bool = True) -> None:
         """Write the settings, and each module into a folder of its own; arguments as for ``Module.save``."""

@@ -6,7 +6,6 @@ import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
-from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +23,7 @@ from sentence_embedder.models.deferred_checkpoint import DeferredTokenizer, load
 from sentence_embedder.models.positions import Positions
 from sentence_embedder.models.token_ids import UNLIMITED, TokenIds, Tokenized, encodable, limit_of
 from sentence_embedder.record import FormatError
+from sentence_embedder.whole_number import whole_or_none
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -146,7 +146,7 @@ class Transformer(nn.Module):
 
     @max_seq_length.setter
     def max_seq_length(self, limit: int | None) -> None:
-        self._max_seq_length = _as_limit(limit)
+        self._max_seq_length = whole_or_none(limit, "max_seq_length")
 
     @property
     def model_seen(self) -> Any:
@@ -421,13 +421,6 @@ def _own_limit(config: Any, tokenizer: Any) -> int | None:
     positions = getattr(config, "max_position_embeddings", None)
     limit = getattr(tokenizer, "model_max_length", None)
     return None if positions is None or limit is None or positions < 1 else min(positions, limit)
-
-
-def _as_limit(limit: object) -> int | None:
-    """A number of tokens as one of Python's, which can be written to a file."""
-    if limit is None or isinstance(limit, Integral):
-        return None if limit is None else int(limit)
-    raise ValueError(f"max_seq_length: expected a whole number or None, found {limit!r}")
 
 
 def _tokenizer_place(folder: Path, name: str | None) -> str | None:

@@ -17,11 +17,15 @@ from torch import Tensor, nn
 from sentence_embedder.features import Features, TokenizedTexts
 from sentence_embedder.files import WeightsError, read_json, read_tensors
 from sentence_embedder.formats import WordEmbeddingsConfig
-from sentence_embedder.models.module import Module, OwnClass, check_importable, refuse_own_class
+from sentence_embedder.models.module import Module, OwnClass, check_importable, derived, refuse_own_class
 from sentence_embedder.models.tokenizer import PhraseTokenizer, WhitespaceTokenizer, WordTokenizer
 from sentence_embedder.record import FormatError
+from sentence_embedder.whole_number import whole_or_none
 
 logger = logging.getLogger(__name__)
+
+_NO_LIMIT = 1_000_000
+"""How many words of a text count where nobody says so."""
 
 _PADDING_WORD = "PADDING_TOKEN"
 _WEIGHT_NAME = "emb_layer.weight"
@@ -62,7 +66,7 @@ class WordEmbeddings(Module):
         tokenizer: WordTokenizer,
         embedding_weights: NDArray[Any] | Tensor,
         update_embeddings: bool = False,
-        max_seq_length: int = 1_000_000,
+        max_seq_length: int = _NO_LIMIT,
     ) -> None:
         weights = torch.as_tensor(embedding_weights)
         super().__init__(
@@ -143,7 +147,11 @@ class WordEmbeddings(Module):
         return replace(self.config, tokenizer_class=_name_of(self.tokenizer)).to_dict()
 
     def check_can_be_saved(self) -> None:
-        """Raise a ValueError if the tokenizer's class cannot be imported: the file has its name alone."""
+        """See ``Module.check_can_be_saved``.
+
+        Raises:
+            ValueError: The tokenizer's class cannot be imported: the file has its name alone.
+        """
         check_importable(self.tokenizer, WordTokenizer, "tokenizer of a WordEmbeddings")
 
     def save(self, output_path: str | Path, *, safe_serialization: bool = True) -> None:
@@ -181,7 +189,7 @@ class WordEmbeddings(Module):
         """The same, under its newer name."""
         return self.get_word_embedding_dimension()
 
-    @property
+    @derived
     def embeddings_dimension(self) -> int:
         """Width of the token embeddings it makes."""
         return self.get_word_embedding_dimension()
@@ -192,8 +200,9 @@ class WordEmbeddings(Module):
         return self.config.max_seq_length
 
     @max_seq_length.setter
-    def max_seq_length(self, max_seq_length: int) -> None:
-        self.config = replace(self.config, max_seq_length=max_seq_length)
+    def max_seq_length(self, max_seq_length: int | None) -> None:
+        limit = whole_or_none(max_seq_length, "max_seq_length")
+        self.config = replace(self.config, max_seq_length=_NO_LIMIT if limit is None else limit)
 
 
 def _tokenizer_class(name: str, where: str, own_class: OwnClass) -> Any:

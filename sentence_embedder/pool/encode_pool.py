@@ -21,13 +21,13 @@ from torch import nn
 from sentence_embedder.devices import available_cores
 from sentence_embedder.encoding.collector import Collector
 from sentence_embedder.encoding.cut_texts import CutTexts
-from sentence_embedder.encoding.options import is_whole
 from sentence_embedder.pool.failure import PoolError, WorkerLostError
 from sentence_embedder.pool.request import Answer, Request
 from sentence_embedder.pool.schedule import Schedule
 from sentence_embedder.pool.worker import Slot, Worker
 from sentence_embedder.pool.worker_process import PackedModel
 from sentence_embedder.progress import Progress
+from sentence_embedder.whole_number import is_whole
 
 logger = logging.getLogger(__name__)
 

@@ -46,7 +46,10 @@ class OwnEncode:
             model: A SentenceTransformer.
             texts: The texts.
             prompt: The prompt that the model would put before them if the class had no ``encode`` of its own.
-            arguments: Others of ``encode``. What it does not take, and is not as usual, is a TypeError of Python's.
+            arguments: Others of ``encode``.
+
+        Raises:
+            TypeError: It does not take one of them, and that is not as usual.
         """
         del prompt
         taken, usual = inspect.signature(model.encode).parameters, EncodeOptions()

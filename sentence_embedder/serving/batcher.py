@@ -16,11 +16,11 @@ from torch import nn
 
 from sentence_embedder.encoding.engine import text_length
 from sentence_embedder.encoding.inputs import as_items
-from sentence_embedder.encoding.options import is_whole
 from sentence_embedder.forks import ProcessLock
 from sentence_embedder.quantization.precision import CALIBRATED_PRECISIONS
 from sentence_embedder.serving.call import Answer, Call, WaitingTask, WaitingThread, answers, deliver
 from sentence_embedder.serving.call_queue import CallQueue
+from sentence_embedder.whole_number import is_whole
 
 _NOT_TAKEN = ("out", "pool", "device", "show_progress_bar")
 _CHARACTERS_A_TOKEN = 4

@@ -18,7 +18,7 @@ from torch import nn
 from sentence_embedder.evaluation.sentence_evaluator import primary_figure
 from sentence_embedder.grad_mode import grad_mode_kept
 from sentence_embedder.loaders import Collation
-from sentence_embedder.models.module import check_can_be_saved
+from sentence_embedder.models.module import check_module
 from sentence_embedder.progress import Progress, progress_bar
 from sentence_embedder.training.activations import recomputed_activations
 from sentence_embedder.training.checkpoints import Checkpoints
@@ -310,7 +310,7 @@ class Training:
     def _check_files(self) -> None:
         if self._plan.output_path is not None or self._checkpoints is not None:
             for module in self._model.children():
-                check_can_be_saved(module)
+                check_module(module)
         if self._checkpoints is not None:
             due = [step for step in range(1, self._total_steps) if self._plan.is_checkpoint_due(step)]
             due.append(self._total_steps)

@@ -23,7 +23,7 @@ from torch import nn
 
 from sentence_embedder import SentenceTransformer, models
 from sentence_embedder.acceleration import acceleration as acceleration_module
-from sentence_embedder.acceleration import dtypes, linear
+from sentence_embedder.acceleration import dtypes, linear, snapshot
 from sentence_embedder.acceleration.forward import Forward, PackedForward, PlainForward
 from sentence_embedder.features import Features
 from tests.tiny_models import TINY_MODELS
@@ -622,6 +622,40 @@ def test_unchanged_weights_are_read_once(model: SentenceTransformer, monkeypatch
 
     assert len(reads) == 1
     assert all(np.array_equal(result, results[0]) for result in results)
+
+
+def test_what_a_hook_keeps_is_no_change(model: SentenceTransformer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a model to which somebody listens nothing is read, however much they keep in it."""
+    reads: list[object] = []
+    read = acceleration_module._read
+
+    def counting_read(*arguments: Any) -> Any:
+        reads.append(arguments)
+        return read(*arguments)
+
+    monkeypatch.setattr(acceleration_module, "_read", counting_read)
+    dense = model[0].auto_model.encoder.layer[0].output.dense
+    dense.register_forward_hook(lambda module, _, output: setattr(module, "captured", output))
+
+    for text in TEXTS:
+        model.encode(text)
+
+    assert len(reads) == 1
+    assert dense.captured is not None
+
+
+def test_sums_of_weights_are_exact() -> None:
+    """They are whole numbers, on the device of the weights: a change of the last bit is noticed."""
+    weight = torch.randn(3, 5)
+    changed = weight.clone()
+    changed[1, 2] = torch.nextafter(changed[1, 2], torch.tensor(9.0))
+
+    sums = snapshot._sums_of_rows([weight, torch.ones(4)])
+
+    assert sums.dtype == torch.int32
+    assert not torch.equal(snapshot._sums_of_rows([changed, torch.ones(4)]), sums)
+    assert snapshot._sums_of_rows([weight.to("meta")]).device.type == "meta"
+    assert snapshot._sums_of_rows([]).numel() == 0
 
 
 def test_it_is_no_part_of_the_model(model: SentenceTransformer) -> None:

@@ -170,3 +170,17 @@ def test_settings_that_change() -> None:
     assert pooling.pooling_mode == ("mean", "cls")
     assert not pooling.include_prompt
     assert CNN(3, 4, [1, 3], [2, 2]).stride_sizes == [2, 2]
+
+
+def test_others_may_have_attributes_of_these_names() -> None:
+    """What is worked out here, a class of somebody's own may set, as modules of 2.7 do."""
+
+    class Own(CNN):
+        """A CNN that says itself how wide it is."""
+
+        def __init__(self) -> None:
+            super().__init__(4, out_channels=2, kernel_sizes=[1])
+            self.config_keys = ["own"]
+            self.embeddings_dimension = 5
+
+    assert (Own().config_keys, Own().embeddings_dimension) == (["own"], 5)
