@@ -49,7 +49,7 @@ _LARGEST_ERROR_OF_AUTO = 0.014
 """How far the mean embeddings may be for a format to be chosen: the cosine similarity is then above 0.9999."""
 
 _WRITES_ITS_WEIGHTS = frozenset({"rwkv"})
-"""Architectures whose forward pass writes into the weights, which a shadow shares."""
+"""Architectures whose forward pass writes into the weights, which a shadow, and a twin to compare with, share."""
 
 _PROBE_LENGTHS = (4, 4, 4, 3, 3, 2, 1)
 """Short enough for any model."""
@@ -143,7 +143,7 @@ class Acceleration:
         )
         if reading.shadow is not None:
             return PlainForward(_with_shadow(model, reading.shadow), device, extra)
-        if reading.encoder is None or output_value is None or _pads_matter(transformer):
+        if reading.encoder is None or output_value is None or pads_matter(transformer):
             return plain
         if not _is_enough(rest, output_value):
             return plain
@@ -177,6 +177,7 @@ def _is_readable(model: Any, snapshot: Snapshot) -> bool:
     return (
         (type(model) is StandInModel or type(model).__module__.startswith("transformers.models."))
         and getattr(model.config, "quantization_config", None) is None
+        and model.config.model_type not in _WRITES_ITS_WEIGHTS
         and snapshot.is_bare
         and len(parameters) > 0
         and all(_is_plain_tensor(parameter, parameters[0]) for parameter in parameters)
@@ -203,8 +204,8 @@ def _is_enough(rest: Sequence[nn.Module], output_value: str) -> bool:
     )
 
 
-def _pads_matter(transformer: Any) -> bool:
-    """Whether the model computes something else for a text that is padded on the left."""
+def pads_matter(transformer: Any) -> bool:
+    """Whether a model that can be read computes something else for a text that is padded on the left."""
     tokenizer = transformer.tokenizer_seen
     return tokenizer.padding_side == "left" and counts_padding(transformer.model_seen, tokenizer.pad_token_id)
 
@@ -238,6 +239,8 @@ def _first_that_keeps(model: Any, dtype: str, snapshot: Snapshot) -> _Reading:
         is_chosen = product_dtype == formats[-1] or _error(reading, texts=True) <= _LARGEST_ERROR_OF_AUTO
         if is_chosen:
             break
+    if reading.encoder is None and reading.shadow is None:
+        return reading  # there is nothing to compare
     # "Not at most" and not "more than": an error may be NaN.
     if not _error(reading, texts=False) <= _LARGEST_ERROR[product_dtype]:
         logger.warning("the faster forward pass of %s differs from its own: it is not used", type(model).__name__)
@@ -246,8 +249,6 @@ def _first_that_keeps(model: Any, dtype: str, snapshot: Snapshot) -> _Reading:
 
 
 def _read_in(product_dtype: torch.dtype, model: Any, dtype: str, snapshot: Snapshot) -> _Reading:
-    if model.config.model_type in _WRITES_ITS_WEIGHTS:
-        return _Reading(model, dtype, snapshot)
     packed = _may_pack(model, product_dtype)
     try:
         return _Reading(model, dtype, snapshot, encoder=read_encoder(model, Products(product_dtype, packed=packed)))

@@ -8,12 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from sentence_embedder.acceleration.acceleration import Acceleration
-from sentence_embedder.acceleration.architectures import (
-    Products,
-    counts_padding,
-    read_encoder,
-)
+from sentence_embedder.acceleration.acceleration import Acceleration, pads_matter
+from sentence_embedder.acceleration.architectures import Products, read_encoder
 from sentence_embedder.acceleration.forward import PackedForward, PlainForward
 from sentence_embedder.acceleration.linear import can_pack
 from sentence_embedder.devices import module_device
@@ -73,8 +69,7 @@ def _why_not(model: nn.Sequential, device: torch.device) -> str:
         read_encoder(first.model_seen, Products(_format(first.model_seen), packed=False))
     except Exception as error:  # noqa: BLE001  # whatever it is, it is the reason
         return str(error) or repr(error)
-    tokenizer = first.tokenizer_seen
-    if tokenizer.padding_side == "left" and counts_padding(first.model_seen, tokenizer.pad_token_id):
+    if pads_matter(first):
         return "the tokenizer pads on the left, which changes what this architecture computes"
     rest = ", ".join(type(module).__name__ for module in list(model)[1:]) or "nothing"
     return (

@@ -601,8 +601,9 @@ def test_other_formats_of_weights(model: SentenceTransformer) -> None:
     assert model.float().encode(TEXTS).dtype == np.float32
 
 
-def test_unchanged_weights_are_read_once(model: SentenceTransformer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Calls of encode share what was read, also when threads make them."""
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """What was asked for each time that a model was read."""
     reads: list[object] = []
     read = acceleration_module._read
 
@@ -611,6 +612,11 @@ def test_unchanged_weights_are_read_once(model: SentenceTransformer, monkeypatch
         return read(*arguments)
 
     monkeypatch.setattr(acceleration_module, "_read", counting_read)
+    return reads
+
+
+def test_unchanged_weights_are_read_once(model: SentenceTransformer, reads: list[object]) -> None:
+    """Calls of encode share what was read, also when threads make them."""
     barrier = threading.Barrier(4)
 
     def encode(_: int) -> Any:
@@ -624,16 +630,8 @@ def test_unchanged_weights_are_read_once(model: SentenceTransformer, monkeypatch
     assert all(np.array_equal(result, results[0]) for result in results)
 
 
-def test_what_a_hook_keeps_is_no_change(model: SentenceTransformer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_hook_keeps_is_no_change(model: SentenceTransformer, reads: list[object]) -> None:
     """Of a model to which somebody listens nothing is read, however much they keep in it."""
-    reads: list[object] = []
-    read = acceleration_module._read
-
-    def counting_read(*arguments: Any) -> Any:
-        reads.append(arguments)
-        return read(*arguments)
-
-    monkeypatch.setattr(acceleration_module, "_read", counting_read)
     dense = model[0].auto_model.encoder.layer[0].output.dense
     dense.register_forward_hook(lambda module, _, output: setattr(module, "captured", output))
 
@@ -723,6 +721,28 @@ def test_a_bias_that_does_not_lie_in_one_piece(bias: torch.Tensor, electra: Sent
 
     assert is_shadowed(electra)
     assert_like_the_plain_chain(electra)
+
+
+def test_a_forward_pass_that_writes_into_its_weights() -> None:
+    """Nothing is tried on such a model: a twin of it, which shares its weights, would change them."""
+    config = transformers.RwkvConfig(
+        vocab_size=50,
+        hidden_size=16,
+        attention_hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=4,
+        rescale_every=2,
+        context_length=16,
+    )
+    untrained: Any = transformers.RwkvModel(config)
+    model = untrained.eval()
+    before = {name: weight.clone() for name, weight in model.state_dict().items()}
+
+    reading = acceleration_module._read(model, "float32")
+
+    assert reading.encoder is None
+    assert reading.shadow is None
+    assert all(torch.equal(weight, before[name]) for name, weight in model.state_dict().items())
 
 
 def test_a_shadow_that_differs_is_not_used(electra: SentenceTransformer, monkeypatch: pytest.MonkeyPatch) -> None:
