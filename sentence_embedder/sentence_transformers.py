@@ -36,12 +36,7 @@ from sentence_embedder.encoding.findings import Findings
 from sentence_embedder.encoding.inputs import DistinctTexts, Kind, as_items, chunks_of
 from sentence_embedder.encoding.late_chunks import chunk_embeddings
 from sentence_embedder.encoding.nonfinite import NonFiniteRows, OnNonFinite
-from sentence_embedder.encoding.options import (
-    EncodeArguments,
-    EncodeOptions,
-    OutputValue,
-    container_for,
-)
+from sentence_embedder.encoding.options import EncodeArguments, EncodeOptions, OutputValue, container_for
 from sentence_embedder.encoding.token_budget import TokenBudget
 from sentence_embedder.features import Features
 from sentence_embedder.forks import a_model_is_made, compute_alone_if_forked
@@ -470,7 +465,7 @@ class SentenceTransformer(nn.Sequential):
             precision=precision or "float32",
             container=container_for(convert_to_numpy=convert_to_numpy, convert_to_tensor=convert_to_tensor),
             normalize_embeddings=normalize_embeddings,
-            truncate_dim=self.truncate_dim if truncate_dim is None else whole_or_none(truncate_dim, "truncate_dim"),
+            truncate_dim=self.truncate_dim if truncate_dim is None else truncate_dim,
             prompt=prompt,
             deterministic=deterministic,
         )
@@ -1382,8 +1377,8 @@ class SentenceTransformer(nn.Sequential):
             use_amp=use_amp,
             show_progress_bar=show_progress_bar,
             checkpoint_path=None if checkpoint_path is None else Path(checkpoint_path),
-            checkpoint_save_steps=checkpoint_save_steps,
-            checkpoint_save_total_limit=checkpoint_save_total_limit,
+            checkpoint_save_steps=checkpoint_save_steps or 0,
+            checkpoint_save_total_limit=checkpoint_save_total_limit or 0,
             resume_from_checkpoint=(
                 Path(resume_from_checkpoint) if isinstance(resume_from_checkpoint, str) else resume_from_checkpoint
             ),

@@ -95,10 +95,10 @@ class Journal:
     @contextmanager
     def _locked(self) -> Iterator[None]:
         """Make the folder, and let one process in at a time, where the system has locks that end with a process."""
-        self.folder.mkdir(parents=True, exist_ok=True)
         try:
             import fcntl
         except ImportError:  # Windows
+            self.folder.mkdir(parents=True, exist_ok=True)
             yield
             return
         lock = None
@@ -111,7 +111,7 @@ class Journal:
             yield
 
     def _opened_lock(self, take: Callable[[TextIO], None]) -> TextIO | None:
-        """The lock, taken; None if whoever had it has ended just now, and has removed the folder with it."""
+        """The lock in the folder, which is made, taken; None if whoever had it has just ended, and removed both."""
         path = self.folder / _LOCK
         self.folder.mkdir(parents=True, exist_ok=True)
         with suppress(FileNotFoundError), ExitStack() as until_taken:

@@ -158,9 +158,9 @@ class Dense(Module):
             raise ValueError(
                 f"{_WHERE}: expected a class without arguments, found {activation!r} ({error}). {remedy}"
             ) from error
-        usual = _settings_of(plain)
-        other = [setting for setting in _settings_of(activation) if setting not in usual]
-        if other or len(usual) != len(_settings_of(activation)):
+        usual, found = _settings_of(plain), _settings_of(activation)
+        if found != usual:
+            other = [setting for setting in found if setting not in usual]
             raise ValueError(
                 f"{_WHERE}: expected {plain!r}, found {activation!r} with {other}: its arguments would be "
                 f"lost, as the file names only its class. {remedy}"

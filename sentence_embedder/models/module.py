@@ -164,11 +164,11 @@ class Module(nn.Module):
             config = self.__dict__.get("config")
             if not isinstance(config, Record):
                 raise
-            settings = {key: value for key, value in vars(config).items() if key != "extra"}
             name = config.newer_names.get(name, name)
-            if name not in settings:
+            if name not in vars(config) or name == "extra":
                 raise
-            return list(settings[name]) if isinstance(settings[name], tuple) else settings[name]
+            value = getattr(config, name)
+            return list(value) if isinstance(value, tuple) else value
 
     @derived
     def config_keys(self) -> list[str]:

@@ -53,10 +53,11 @@ class Positions:
             texts: The token ids of each text.
             limit: The ``max_seq_length`` that let it be so long, for the message.
         """
+        most = self.most
         for ids in texts:
             # Tokens are counted one by one only where it matters.
-            if len(ids) > self.most and sum(token != self.padding_id for token in ids) > self.most:
+            if len(ids) > most and sum(token != self.padding_id for token in ids) > most:
                 raise ValueError(
                     f"max_seq_length={limit}: a text has {len(ids):,} tokens, and the model has places for "
-                    f"{self.most:,}: set max_seq_length to {self.most} or less"
+                    f"{most:,}: set max_seq_length to {most} or less"
                 )

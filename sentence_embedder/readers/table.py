@@ -20,8 +20,10 @@ def opened(path: Path) -> TextIO:
 
 def _is_packed(path: Path) -> bool:
     """Whether a file is one of gzip, by its name or, whatever that is, by its first bytes: no UTF-8 begins so."""
-    if path.suffix == ".gz" or not path.is_file():
-        return path.suffix == ".gz"
+    if path.suffix == ".gz":
+        return True
+    if not path.is_file():  # nobody can look into a pipe first; what is not there, opening it says
+        return False
     with path.open("rb") as file:
         return file.read(len(_GZIP)) == _GZIP
 

@@ -149,7 +149,7 @@ class Training:
         self._checkpoints = (
             None
             if plan.checkpoint_path is None
-            else Checkpoints(plan.checkpoint_path, plan.checkpoint_save_total_limit or 0)
+            else Checkpoints(plan.checkpoint_path, plan.checkpoint_save_total_limit)
         )
         self._record = record
         self._epoch = self._steps = 0

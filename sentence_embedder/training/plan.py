@@ -39,8 +39,8 @@ class TrainingPlan:
     use_amp: bool = False
     show_progress_bar: bool = True
     checkpoint_path: Path | None = None
-    checkpoint_save_steps: int | None = 500
-    checkpoint_save_total_limit: int | None = 0
+    checkpoint_save_steps: int = 500
+    checkpoint_save_total_limit: int = 0
     resume_from_checkpoint: bool | Path = False
     gradient_accumulation_steps: int = 1
     amp_dtype: str | None = None
@@ -79,8 +79,7 @@ class TrainingPlan:
 
     def is_checkpoint_due(self, step: int) -> bool:
         """Whether a checkpoint is written after so many steps."""
-        every = self.checkpoint_save_steps or 0
-        return every > 0 and step % every == 0
+        return self.checkpoint_save_steps > 0 and step % self.checkpoint_save_steps == 0
 
     def to_dict(self) -> dict[str, Any]:
         """The arguments, for the model card."""
