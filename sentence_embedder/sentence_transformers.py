@@ -218,11 +218,10 @@ class SentenceTransformer(nn.Sequential):
         self._placement = Placement()
         known = saved.config.calibration
         self.calibration: Calibration | None = None if known is None else Calibration.from_dict(known)
-        self.prompts = dict(saved.config.prompts if prompts is None else prompts)
-        self.default_prompt_name = default_prompt_name or saved.config.default_prompt_name
-        if self.default_prompt_name is not None:
-            check_prompt_name(self.prompts, self.default_prompt_name, "default_prompt_name")
-            logger.info("prompt %r is put before every text by default", self.default_prompt_name)
+        self._set_prompts(
+            saved.config.prompts if prompts is None else prompts,
+            default_prompt_name or saved.config.default_prompt_name,
+        )
         self.truncate_dim = saved.config.truncate_dim if truncate_dim is None else truncate_dim
         self._similarity_fn_name: str | None = None
         if saved.config.similarity_fn_name in SimilarityFunction.possible_values():
@@ -239,6 +238,13 @@ class SentenceTransformer(nn.Sequential):
         self._acceleration = Acceleration(enabled=acceleration, dtype=dtype)
         self.to(device)
         a_model_is_made()
+
+    def _set_prompts(self, prompts: Mapping[str, str], default: str | None) -> None:
+        self.prompts = dict(prompts)
+        self.default_prompt_name = default
+        if default is not None:
+            check_prompt_name(self.prompts, default, "default_prompt_name")
+            logger.info("prompt %r is put before every text by default", default)
 
     def _add(self, name: str, module: nn.Module, source: str | None) -> None:
         try:
@@ -558,6 +564,61 @@ class SentenceTransformer(nn.Sequential):
 
         return arrays()
 
+    @overload
+    def encode_chunks(
+        self,
+        sentences: str,
+        spans: Sequence[Any],
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        *,
+        convert_to_tensor: Literal[False] = False,
+        normalize_embeddings: bool = False,
+        truncate_dim: int | None = None,
+    ) -> NDArray[Any]: ...
+
+    @overload
+    def encode_chunks(
+        self,
+        sentences: Sequence[Any],
+        spans: Sequence[Any],
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        *,
+        convert_to_tensor: Literal[False] = False,
+        normalize_embeddings: bool = False,
+        truncate_dim: int | None = None,
+    ) -> list[NDArray[Any]]: ...
+
+    @overload
+    def encode_chunks(
+        self,
+        sentences: str,
+        spans: Sequence[Any],
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        *,
+        convert_to_tensor: Literal[True],
+        normalize_embeddings: bool = False,
+        truncate_dim: int | None = None,
+    ) -> Tensor: ...
+
+    @overload
+    def encode_chunks(
+        self,
+        sentences: Sequence[Any],
+        spans: Sequence[Any],
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        *,
+        convert_to_tensor: Literal[True],
+        normalize_embeddings: bool = False,
+        truncate_dim: int | None = None,
+    ) -> list[Tensor]: ...
+
+    @overload
+    def encode_chunks(self, sentences: str | Sequence[str], *args: Any, **kwargs: Any) -> Any: ...
+
     def encode_chunks(
         self,
         sentences: str | Sequence[str],
@@ -665,6 +726,17 @@ class SentenceTransformer(nn.Sequential):
         features: Features = first.tokenize(texts)
         return features
 
+    @overload
+    def count_tokens(self, sentences: str, prompt_name: str | None = None, prompt: str | None = None) -> int: ...
+
+    @overload
+    def count_tokens(
+        self, sentences: Sequence[Any], prompt_name: str | None = None, prompt: str | None = None
+    ) -> NDArray[np.int64]: ...
+
+    @overload
+    def count_tokens(self, sentences: Any, prompt_name: str | None = None, prompt: str | None = None) -> Any: ...
+
     def count_tokens(self, sentences: Any, prompt_name: str | None = None, prompt: str | None = None) -> Any:
         """How many tokens texts have before they are cut to ``max_seq_length``, as ``encode`` would read them.
 
@@ -690,6 +762,19 @@ class SentenceTransformer(nn.Sequential):
         before = self._prompt_of(prompt_name, prompt)
         counts = first.count_tokens(apply_prompt(before, items))
         return int(counts[0]) if is_single else counts
+
+    @overload
+    def token_offsets(
+        self, sentences: str, prompt_name: str | None = None, prompt: str | None = None
+    ) -> NDArray[np.int64]: ...
+
+    @overload
+    def token_offsets(
+        self, sentences: Sequence[Any], prompt_name: str | None = None, prompt: str | None = None
+    ) -> list[NDArray[np.int64]]: ...
+
+    @overload
+    def token_offsets(self, sentences: Any, prompt_name: str | None = None, prompt: str | None = None) -> Any: ...
 
     def token_offsets(self, sentences: Any, prompt_name: str | None = None, prompt: str | None = None) -> Any:
         """Where in its text each token stands, for each row of ``encode(output_value="token_embeddings")``.

@@ -1,10 +1,11 @@
-"""What type checkers and editors say that ``encode`` returns: ``make check`` reads it here, a run compares it."""
+"""What type checkers and editors say that methods return: ``make check`` reads it here, a run compares it."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from numpy.typing import NDArray
 from torch import Tensor
@@ -64,6 +65,31 @@ def test_all_features(model: SentenceTransformer) -> None:
     several = assert_type(model.encode(TEXTS, output_value=None), list[Features])
 
     assert [type(row) for row in (one, *several)] == [dict, dict, dict]
+
+
+def test_chunks(model: SentenceTransformer) -> None:
+    """Parts of a text are rows of an array or a tensor; of several texts, one for each."""
+    one = assert_type(model.encode_chunks("the cat", [(0, 3)]), NDArray[Any])
+    several = assert_type(model.encode_chunks(TEXTS, [[(0, 3)], [(0, 1)]]), list[NDArray[Any]])
+    tensor = assert_type(model.encode_chunks("the cat", [(0, 3)], convert_to_tensor=True), Tensor)
+    tensors = assert_type(
+        model.encode_chunks(TEXTS, [[(0, 3)], [(0, 1)]], None, "", convert_to_tensor=True), list[Tensor]
+    )
+
+    assert [type(rows) for rows in (one, *several)] == [np.ndarray] * 3
+    assert [type(rows) for rows in (tensor, *tensors)] == [Tensor] * 3
+
+
+def test_tokens(model: SentenceTransformer) -> None:
+    """A lone text has a number of tokens, and an array of places; several have an array, and a list of arrays."""
+    count = assert_type(model.count_tokens("the cat"), int)
+    counts = assert_type(model.count_tokens(TEXTS), NDArray[np.int64])
+    places = assert_type(model.token_offsets("the cat"), NDArray[np.int64])
+    several = assert_type(model.token_offsets(TEXTS), list[NDArray[np.int64]])
+
+    assert type(count) is int
+    assert counts.dtype == places.dtype == np.int64
+    assert [len(rows) for rows in several] == counts.tolist()
 
 
 def test_what_is_known_when_it_runs(model: SentenceTransformer) -> None:

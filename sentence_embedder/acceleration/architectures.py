@@ -201,29 +201,7 @@ def _read_post_norm(
 ) -> Encoder:
     mask = mask or Mask()
     _check_positions(model.get_submodule("embeddings"))
-    layers: list[Layer] = []
-    for layer in _layers(model, names.layers):
-        _check_parameters(layer, (*names.linears, names.attention_norm, names.output_norm))
-        query, key, value, out, up, down = (_linear_at(layer, name) for name in names.linears)
-        head_dim = query.out_features // config.num_attention_heads
-        activation = _activation(getattr(config, names.setting), layer, names.activation)
-        layers.append(
-            PostNormLayer(
-                attention=SelfAttention(
-                    qkv=products.linear([query, key, value]),
-                    out=products.linear([out]),
-                    heads=config.num_attention_heads,
-                    key_heads=config.num_attention_heads,
-                    head_dim=head_dim,
-                    scale=head_dim**-0.5,
-                    mask=mask,
-                ),
-                attention_norm=_layer_norm_at(layer, names.attention_norm),
-                feed_forward=MLP(products.linear([up], activation), products.linear([down])),
-                output_norm=_layer_norm_at(layer, names.output_norm),
-                dtype=products.dtype,
-            )
-        )
+    layers = [_post_norm_layer(layer, config, products, names, mask) for layer in _layers(model, names.layers)]
     tables = [(column, _table_at(model, name)) for column, name in names.tables]
     return Encoder(
         embedding=TableEmbedding(tables, _layer_norm_at(model, "embeddings.LayerNorm"), padding_id),
@@ -234,40 +212,36 @@ def _read_post_norm(
     )
 
 
+def _post_norm_layer(layer: nn.Module, config: Any, products: Products, names: _Names, mask: Mask) -> Layer:
+    _check_parameters(layer, (*names.linears, names.attention_norm, names.output_norm))
+    query, key, value, out, up, down = (_linear_at(layer, name) for name in names.linears)
+    head_dim = query.out_features // config.num_attention_heads
+    activation = _activation(getattr(config, names.setting), layer, names.activation)
+    return PostNormLayer(
+        attention=SelfAttention(
+            qkv=products.linear([query, key, value]),
+            out=products.linear([out]),
+            heads=config.num_attention_heads,
+            key_heads=config.num_attention_heads,
+            head_dim=head_dim,
+            scale=head_dim**-0.5,
+            mask=mask,
+        ),
+        attention_norm=_layer_norm_at(layer, names.attention_norm),
+        feed_forward=MLP(products.linear([up], activation), products.linear([down])),
+        output_norm=_layer_norm_at(layer, names.output_norm),
+        dtype=products.dtype,
+    )
+
+
 def _read_modernbert(model: nn.Module, config: Any, products: Products) -> Encoder:
     rotary: Any = model.get_submodule("rotary_emb")
     rotaries = {kind: _rotary(rotary, f"{kind}_", rotary.rope_type[kind]) for kind in rotary.rope_type}
     masks = {"full_attention": Mask(), "sliding_attention": Mask(window=config.sliding_window)}
-    head_dim = config.hidden_size // config.num_attention_heads
     layers: list[Layer] = []
     for layer in _layers(model, "layers"):
         kind: Any = layer.attention_type
-        norms = (
-            ("mlp_norm",) if type(layer.get_submodule("attn_norm")) is nn.Identity else ("attn_norm", "mlp_norm")
-        )
-        _check_parameters(layer, ("attn.Wqkv", "attn.Wo", "mlp.Wi", "mlp.Wo", *norms))
-        layers.append(
-            PreNormLayer(
-                attention_norm=_layer_norm_at(layer, "attn_norm") if "attn_norm" in norms else identity,
-                attention=SelfAttention(
-                    qkv=products.linear([_linear_at(layer, "attn.Wqkv")]),
-                    out=products.linear([_linear_at(layer, "attn.Wo")]),
-                    heads=config.num_attention_heads,
-                    key_heads=config.num_attention_heads,
-                    head_dim=head_dim,
-                    scale=head_dim**-0.5,
-                    mask=masks[kind],
-                    rotary=rotaries[kind],
-                ),
-                feed_forward_norm=_layer_norm_at(layer, "mlp_norm"),
-                feed_forward=GatedMLP(
-                    products.linear([_linear_at(layer, "mlp.Wi")]),
-                    products.linear([_linear_at(layer, "mlp.Wo")]),
-                    _activation(config.hidden_activation, layer, "mlp.act"),
-                ),
-                dtype=products.dtype,
-            )
-        )
+        layers.append(_modernbert_layer(layer, config, products, masks[kind], rotaries[kind]))
     words = _table_at(model, "embeddings.tok_embeddings")
     return Encoder(
         embedding=TableEmbedding([("input_ids", words)], _layer_norm_at(model, "embeddings.norm")),
@@ -278,51 +252,44 @@ def _read_modernbert(model: nn.Module, config: Any, products: Products) -> Encod
     )
 
 
+def _modernbert_layer(
+    layer: nn.Module, config: Any, products: Products, mask: Mask, rotary: RotaryEmbedding
+) -> Layer:
+    is_first = type(layer.get_submodule("attn_norm")) is nn.Identity  # the embeddings have been through a norm
+    norms = ("mlp_norm",) if is_first else ("attn_norm", "mlp_norm")
+    _check_parameters(layer, ("attn.Wqkv", "attn.Wo", "mlp.Wi", "mlp.Wo", *norms))
+    head_dim = config.hidden_size // config.num_attention_heads
+    return PreNormLayer(
+        attention_norm=identity if is_first else _layer_norm_at(layer, "attn_norm"),
+        attention=SelfAttention(
+            qkv=products.linear([_linear_at(layer, "attn.Wqkv")]),
+            out=products.linear([_linear_at(layer, "attn.Wo")]),
+            heads=config.num_attention_heads,
+            key_heads=config.num_attention_heads,
+            head_dim=head_dim,
+            scale=head_dim**-0.5,
+            mask=mask,
+            rotary=rotary,
+        ),
+        feed_forward_norm=_layer_norm_at(layer, "mlp_norm"),
+        feed_forward=GatedMLP(
+            products.linear([_linear_at(layer, "mlp.Wi")]),
+            products.linear([_linear_at(layer, "mlp.Wo")]),
+            _activation(config.hidden_activation, layer, "mlp.act"),
+        ),
+        dtype=products.dtype,
+    )
+
+
 def _read_llama(model: nn.Module, config: Any, products: Products) -> Encoder:
     rotary: Any = model.get_submodule("rotary_emb")
     rotations = _rotary(rotary, "", rotary.rope_type)
-    linears = ("q_proj", "k_proj", "v_proj", "o_proj")
     its_layers = _layers(model, "layers")[: config.num_hidden_layers]
-    layers: list[Layer] = []
-    for layer, mask in zip(its_layers, _decoder_masks(config, len(its_layers)), strict=True):
-        attention: Any = layer.get_submodule("self_attn")
-        if not attention.is_causal:
-            raise UnreadableError("a decoder that looks ahead")
-        has_head_norms = hasattr(attention, "q_norm")
-        _check_parameters(
-            layer,
-            (
-                *(f"self_attn.{name}" for name in linears),
-                *(("self_attn.q_norm", "self_attn.k_norm") if has_head_norms else ()),
-                *("mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"),
-                *("input_layernorm", "post_attention_layernorm"),
-            ),
-        )
-        query, key, value, out = (_linear_at(attention, name) for name in linears)
-        layers.append(
-            PreNormLayer(
-                attention_norm=_rms_norm_at(layer, "input_layernorm"),
-                attention=SelfAttention(
-                    qkv=products.linear([query, key, value]),
-                    out=products.linear([out]),
-                    heads=config.num_attention_heads,
-                    key_heads=config.num_key_value_heads,
-                    head_dim=attention.head_dim,
-                    scale=attention.scaling,
-                    mask=mask,
-                    query_norm=_rms_norm_at(attention, "q_norm") if has_head_norms else None,
-                    key_norm=_rms_norm_at(attention, "k_norm") if has_head_norms else None,
-                    rotary=rotations,
-                ),
-                feed_forward_norm=_rms_norm_at(layer, "post_attention_layernorm"),
-                feed_forward=GatedMLP(
-                    products.linear([_linear_at(layer, f"mlp.{name}_proj") for name in ("gate", "up")]),
-                    products.linear([_linear_at(layer, "mlp.down_proj")]),
-                    _activation(config.hidden_act, layer, "mlp.act_fn"),
-                ),
-                dtype=products.dtype,
-            )
-        )
+    masks = _decoder_masks(config, len(its_layers))
+    layers = [
+        _llama_layer(layer, config, products, mask, rotations)
+        for layer, mask in zip(its_layers, masks, strict=True)
+    ]
     words = _table_at(model, "embed_tokens")
     return Encoder(
         embedding=TableEmbedding([("input_ids", words)], identity),
@@ -330,6 +297,46 @@ def _read_llama(model: nn.Module, config: Any, products: Products) -> Encoder:
         norm=_rms_norm_at(model, "norm"),
         dtype=products.dtype,
         device=words.device,
+    )
+
+
+def _llama_layer(layer: nn.Module, config: Any, products: Products, mask: Mask, rotary: RotaryEmbedding) -> Layer:
+    attention: Any = layer.get_submodule("self_attn")
+    if not attention.is_causal:
+        raise UnreadableError("a decoder that looks ahead")
+    linears = ("q_proj", "k_proj", "v_proj", "o_proj")
+    head_norms = ("q_norm", "k_norm") if hasattr(attention, "q_norm") else ()
+    _check_parameters(
+        layer,
+        (
+            *(f"self_attn.{name}" for name in (*linears, *head_norms)),
+            *("mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"),
+            *("input_layernorm", "post_attention_layernorm"),
+        ),
+    )
+    query, key, value, out = (_linear_at(attention, name) for name in linears)
+    query_norm, key_norm = [_rms_norm_at(attention, name) for name in head_norms] or (None, None)
+    return PreNormLayer(
+        attention_norm=_rms_norm_at(layer, "input_layernorm"),
+        attention=SelfAttention(
+            qkv=products.linear([query, key, value]),
+            out=products.linear([out]),
+            heads=config.num_attention_heads,
+            key_heads=config.num_key_value_heads,
+            head_dim=attention.head_dim,
+            scale=attention.scaling,
+            mask=mask,
+            query_norm=query_norm,
+            key_norm=key_norm,
+            rotary=rotary,
+        ),
+        feed_forward_norm=_rms_norm_at(layer, "post_attention_layernorm"),
+        feed_forward=GatedMLP(
+            products.linear([_linear_at(layer, f"mlp.{name}_proj") for name in ("gate", "up")]),
+            products.linear([_linear_at(layer, "mlp.down_proj")]),
+            _activation(config.hidden_act, layer, "mlp.act_fn"),
+        ),
+        dtype=products.dtype,
     )
 
 

@@ -20,7 +20,7 @@ from sentence_embedder.cluster.shipped_model import Resources, ShippedModel, con
 from sentence_embedder.encoding.collector import Collector
 from sentence_embedder.encoding.cut_texts import CutTexts
 from sentence_embedder.pool.encode_pool import chunks_of
-from sentence_embedder.pool.failure import Failure, PoolError, described
+from sentence_embedder.pool.failure import Failure, PoolError, first_to_last
 from sentence_embedder.pool.request import Answer, Request
 from sentence_embedder.pool.worker_process import reply_to
 from sentence_embedder.progress import Progress
@@ -240,7 +240,7 @@ class _Run:
         if rows is not None:
             if rows in self._lost:
                 raise PoolError(
-                    f"texts {described(rows)}: two actors were lost over them. {self._lost[rows]}; {how}", rows
+                    f"texts {first_to_last(rows)}: two actors were lost over them. {self._lost[rows]}; {how}", rows
                 ) from error
             self._lost[rows] = how
             self._chunks.appendleft(rows)

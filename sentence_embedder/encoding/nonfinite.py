@@ -33,8 +33,8 @@ class NonFiniteError(ValueError):
     def __init__(self, rows: NDArray[np.int64], embeddings: Any, precision: str = "float32") -> None:
         remedy = "on_nonfinite='nan'" if precision == "float32" else f"precision='float32', unlike {precision},"
         super().__init__(
-            f"{described(rows)}: not finite, even computed alone in float32: the weights or a module make NaN of "
-            f"these texts; error.embeddings holds all rows, and {remedy} returns them"
+            f"{rows_in_words(rows)}: not finite, even computed alone in float32: the weights or a module make NaN "
+            f"of these texts; error.embeddings holds all rows, and {remedy} returns them"
         )
         self.rows = rows
         self.embeddings = embeddings
@@ -123,7 +123,7 @@ class NonFiniteRows:
             logger.warning(
                 "%s: the model makes no finite numbers of these texts, even computed alone in float32: their "
                 "embeddings are NaN; on_nonfinite='raise' makes it an error",
-                described(places),
+                rows_in_words(places),
             )
 
 
@@ -134,7 +134,7 @@ def _all_finite(rows: Tensor) -> bool:
     return bool(torch.isfinite(rows).all())
 
 
-def described(rows: NDArray[np.int64]) -> str:
+def rows_in_words(rows: NDArray[np.int64]) -> str:
     """Rows in words, a few of many."""
     shown = ", ".join(f"{row:,}" for row in rows[:_SHOWN].tolist())
     more = f" and {len(rows) - _SHOWN:,} more" if len(rows) > _SHOWN else ""

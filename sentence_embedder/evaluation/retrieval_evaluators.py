@@ -19,7 +19,7 @@ from sentence_embedder.similarity import Embeddings, SimilarityFunction, as_tens
 ScoreFunction = Callable[[Tensor, Tensor], Tensor]
 """Embeddings of queries and of documents → similarities of all pairs, shape (queries, documents)."""
 
-Hits = list[tuple[float, Any]]
+Ranking = list[tuple[float, Any]]
 """The documents found for a query, each with its score, the best first."""
 
 Chunks = Iterator[tuple[list[Any], Tensor]]
@@ -160,7 +160,7 @@ class InformationRetrievalEvaluator(MeasuringEvaluator):
         """The metrics of a model."""
         return self._judged(self._found(model, self._chunks(model, None)))
 
-    def _judged(self, found: Mapping[str, Sequence[Hits]]) -> Measured:
+    def _judged(self, found: Mapping[str, Sequence[Ranking]]) -> Measured:
         metrics: dict[str, float] = {}
         columns: dict[str, float] = {}
         for name, hits in found.items():
@@ -171,13 +171,13 @@ class InformationRetrievalEvaluator(MeasuringEvaluator):
         main = self.main_score_function or max(sorted(found), key=lambda name: metrics[f"{name}_{counted}"])
         return Measured(metrics=metrics, primary=f"{main}_{counted}", columns=columns)
 
-    def _predictions(self, found: Sequence[Hits]) -> Iterator[dict[str, Any]]:
+    def _predictions(self, found: Sequence[Ranking]) -> Iterator[dict[str, Any]]:
         """What was found for each query."""
         for (key, text), hits in zip(self.queries.items(), found, strict=True):
             results = [{"corpus_id": document, "score": score} for score, document in hits]
             yield {"query_id": key, "query": text, "results": results}
 
-    def _found(self, model: Any, documents: Chunks) -> dict[str, list[Hits]]:
+    def _found(self, model: Any, documents: Chunks) -> dict[str, list[Ranking]]:
         """Name of a similarity → for each query the documents that are most similar, the corpus taken by chunks."""
         functions = self.score_functions or {model.similarity_fn_name: model.similarity}
         if self.main_score_function not in (None, *functions):
@@ -187,7 +187,7 @@ class InformationRetrievalEvaluator(MeasuringEvaluator):
         (queries,) = self.embedded_by(model.encode_query, list(self.queries.values()), **self.query_prompts)
         numbers = (self.mrr_at_k, self.ndcg_at_k, self.accuracy_at_k, self.precision_recall_at_k, self.map_at_k)
         deepest = max(chain.from_iterable(numbers))
-        found: dict[str, list[Hits]] = {name: [[] for _ in self.queries] for name in functions}
+        found: dict[str, list[Ranking]] = {name: [[] for _ in self.queries] for name in functions}
         for keys, embeddings in documents:
             for name, function in functions.items():
                 for place, hits in enumerate(_most_similar(queries, embeddings, keys, function, deepest)):
@@ -210,7 +210,7 @@ class InformationRetrievalEvaluator(MeasuringEvaluator):
                 (made,) = self.embedded_by(model.encode_document, texts, **self.corpus_prompts)
                 yield chunk, made
 
-    def _metrics(self, found: Sequence[Hits]) -> dict[str, float]:
+    def _metrics(self, found: Sequence[Ranking]) -> dict[str, float]:
         """The metrics of all queries: means of those of each."""
         relevant = [set(self.relevant_docs[key]) for key in self.queries]
         ranked = [
@@ -273,7 +273,7 @@ def average_precision(hits: Sequence[bool], count: int, k: int) -> float:
 
 def _most_similar(
     queries: Tensor, documents: Tensor, keys: Sequence[Any], function: ScoreFunction, count: int
-) -> Iterator[Hits]:
+) -> Iterator[Ranking]:
     """For each query the scores and ids of the documents that are most similar, in any order; of those that are as
     similar as the last of them, the ones with the lowest ids.
     """

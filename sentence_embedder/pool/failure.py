@@ -54,17 +54,17 @@ class Failure:
             where: Which worker.
             rows: The places of the texts that it worked on.
         """
-        what = "could not start" if rows is None else f"failed on texts {described(rows)}"
+        what = "could not start" if rows is None else f"failed on texts {first_to_last(rows)}"
         error = PoolError(f"{where} {what}: {self.summary}\n\nThere:\n{self.traceback}", rows)
         error.__cause__ = None if self.pickled is None else _unpickled(self.pickled)
         return error
 
 
-def described(rows: range) -> str:
+def first_to_last(rows: range) -> str:
     """Places of texts in words.
 
     Example:
-        >>> described(range(20, 30))
+        >>> first_to_last(range(20, 30))
         '20 to 29'
     """
     return f"{rows.start} to {rows.stop - 1}"

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from queue import SimpleQueue
 from typing import Any
 
-from sentence_embedder.pool.failure import PoolError, WorkerLostError, described
+from sentence_embedder.pool.failure import PoolError, WorkerLostError, first_to_last
 from sentence_embedder.pool.request import Answer, Request
 
 
@@ -155,7 +155,7 @@ class Schedule:
         if task.lost is not None:
             task.fail(
                 PoolError(
-                    f"texts {described(task.rows)}: two workers were lost over them. {task.lost}; {error}",
+                    f"texts {first_to_last(task.rows)}: two workers were lost over them. {task.lost}; {error}",
                     task.rows,
                 )
             )

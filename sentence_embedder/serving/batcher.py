@@ -18,7 +18,7 @@ from sentence_embedder.encoding.engine import text_length
 from sentence_embedder.encoding.inputs import as_items
 from sentence_embedder.forks import ProcessLock
 from sentence_embedder.quantization.precision import CALIBRATED_PRECISIONS
-from sentence_embedder.serving.call import Answer, Call, WaitingTask, WaitingThread, answers, deliver
+from sentence_embedder.serving.call import Call, Outcome, WaitingTask, WaitingThread, deliver, outcomes
 from sentence_embedder.serving.call_queue import CallQueue
 from sentence_embedder.whole_number import is_whole
 
@@ -247,14 +247,14 @@ def _serve(queue: CallQueue, model: weakref.ref[nn.Module]) -> None:
     calls: list[Call] | None = []
     try:
         while (calls := queue.take()) is not None:
-            deliver(calls, answers(calls, model()))
+            deliver(calls, outcomes(calls, model()))
             calls = []  # or they, and what they hold, would live until the next ones come
     except BaseException as error:  # noqa: BLE001  # who waits must hear of it
         queue.close()
         failed = RuntimeError(f"the batcher failed, and takes no more calls: {error!r}; make another one")
         failed.__cause__ = error
         left = [*(calls or ()), *queue.take_all()]
-        deliver(left, [Answer(error=failed)] * len(left))
+        deliver(left, [Outcome(error=failed)] * len(left))
 
 
 def _close(queue: CallQueue, pid: int) -> None:

@@ -19,7 +19,7 @@ from sentence_embedder.encoding.nonfinite import NonFiniteError, NonFiniteRows
 
 
 @dataclass(frozen=True)
-class Answer:
+class Outcome:
     """What comes of a call.
 
     Args:
@@ -38,7 +38,7 @@ class WaitingThread:
         # A lock is the lightest thing to sleep on: it is taken here, and freed by who has the answer.
         self._asleep = threading.Lock()
         self._asleep.acquire()
-        self._answer: Answer | None = None
+        self._outcome: Outcome | None = None
         self.is_waiting = True
 
     def wait(self, timeout: float | None) -> Any:
@@ -54,18 +54,18 @@ class WaitingThread:
             is_there = self._asleep.acquire(timeout=-1 if timeout is None else max(0.0, timeout))
         finally:
             self.is_waiting = False  # also if this thread is interrupted
-        answer = self._answer
-        if not is_there or answer is None:
+        outcome = self._outcome
+        if not is_there or outcome is None:
             raise TimeoutError("the batcher had no answer in time: wait longer, or ask it for less at a time")
-        if answer.error is not None:
-            raise answer.error
-        return answer.rows
+        if outcome.error is not None:
+            raise outcome.error
+        return outcome.rows
 
-    def wake(self, answer: Answer) -> None:
-        """Hand over the answer, if there is none yet."""
-        if self._answer is not None:
+    def wake(self, outcome: Outcome) -> None:
+        """Hand over what came of the call, if there is nothing yet."""
+        if self._outcome is not None:
             return
-        self._answer = answer
+        self._outcome = outcome
         self._asleep.release()
 
 
@@ -118,7 +118,7 @@ class Call:
         return getattr(model, self.method)(sentences, **self.arguments, **others)
 
 
-def answers(calls: Sequence[Call], model: Any) -> list[Answer]:
+def outcomes(calls: Sequence[Call], model: Any) -> list[Outcome]:
     """What a model makes of calls of one kind: all together, or, if that fails, each alone, so that an error
     reaches only those whom it concerns.
 
@@ -132,7 +132,7 @@ def answers(calls: Sequence[Call], model: Any) -> list[Answer]:
         if len(calls) == 1:
             rows = calls[0].asked_of(model, **quiet)
             # Without a tensor behind it: one that a daemon thread frees while the process ends, aborts the process.
-            return [Answer(rows.copy() if isinstance(rows, np.ndarray) else rows)]
+            return [Outcome(rows.copy() if isinstance(rows, np.ndarray) else rows)]
         arguments = {**calls[0].arguments, **quiet}
         found = _findings(model, arguments) if {"truncation", "on_nonfinite"} <= known else None
         if found is not None:
@@ -144,8 +144,8 @@ def answers(calls: Sequence[Call], model: Any) -> list[Answer]:
             return list(_parts(calls, rows, found, model))
     except BaseException as error:  # noqa: BLE001  # whatever it is, it is the caller's
         if len(calls) == 1:
-            return [Answer(error=error)]
-    return [answer for call in calls for answer in answers([call], model)]
+            return [Outcome(error=error)]
+    return [outcome for call in calls for outcome in outcomes([call], model)]
 
 
 def _known_arguments(model: Any) -> frozenset[str]:
@@ -159,7 +159,7 @@ def _findings(model: Any, arguments: Mapping[str, Any]) -> Findings:
     return Findings(cut, NonFiniteRows(arguments.get("on_nonfinite", "nan")))
 
 
-def _parts(calls: Sequence[Call], rows: Any, found: Findings | None, model: Any) -> Iterable[Answer]:
+def _parts(calls: Sequence[Call], rows: Any, found: Findings | None, model: Any) -> Iterable[Outcome]:
     start = 0
     for call in calls:
         count = len(call.items)
@@ -169,9 +169,9 @@ def _parts(calls: Sequence[Call], rows: Any, found: Findings | None, model: Any)
                 model._tell_of(found.cut.part(start, count), count)
                 found.nonfinite.part(start, count).judge(part)
         except NonFiniteError as error:
-            yield Answer(error=error)
+            yield Outcome(error=error)
         else:
-            yield Answer(part)
+            yield Outcome(part)
         start += count
 
 
@@ -186,14 +186,14 @@ def _own(part: Any) -> Any:
     return part
 
 
-def deliver(calls: Sequence[Call], given: Sequence[Answer]) -> None:
+def deliver(calls: Sequence[Call], given: Sequence[Outcome]) -> None:
     """Wake those who wait for the answers; each event loop once."""
-    tasks: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Future[Any], Answer]]] = defaultdict(list)
-    for call, answer in zip(calls, given, strict=True):
+    tasks: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Future[Any], Outcome]]] = defaultdict(list)
+    for call, outcome in zip(calls, given, strict=True):
         if isinstance(call.waiter, WaitingThread):
-            call.waiter.wake(answer)
+            call.waiter.wake(outcome)
         else:
-            tasks[call.waiter.future.get_loop()].append((call.waiter.future, answer))
+            tasks[call.waiter.future.get_loop()].append((call.waiter.future, outcome))
     for loop, answered in tasks.items():
         try:
             loop.call_soon_threadsafe(_resolve, answered)
@@ -201,13 +201,13 @@ def deliver(calls: Sequence[Call], given: Sequence[Answer]) -> None:
             continue
 
 
-def _resolve(answered: Sequence[tuple[asyncio.Future[Any], Answer]]) -> None:
-    for future, answer in answered:
+def _resolve(answered: Sequence[tuple[asyncio.Future[Any], Outcome]]) -> None:
+    for future, outcome in answered:
         if future.done():  # cancelled
             continue
-        if isinstance(answer.error, StopIteration):  # which no future takes
-            future.set_exception(RuntimeError(f"encode raised {answer.error!r}"))
-        elif answer.error is not None:
-            future.set_exception(answer.error)
+        if isinstance(outcome.error, StopIteration):  # which no future takes
+            future.set_exception(RuntimeError(f"encode raised {outcome.error!r}"))
+        elif outcome.error is not None:
+            future.set_exception(outcome.error)
         else:
-            future.set_result(answer.rows)
+            future.set_result(outcome.rows)

@@ -262,13 +262,13 @@ def test_an_error_reaches_its_own_caller_alone(model: SentenceTransformer, monke
     model.add_module("picky", Picky())
     assert model.count_tokens(bad) == 9
     together: list[int] = []
-    answers = calls.answers
+    outcomes = calls.outcomes
 
-    def seen(batch: Sequence[calls.Call], model: Any) -> list[calls.Answer]:
+    def seen(batch: Sequence[calls.Call], model: Any) -> list[calls.Outcome]:
         together.append(len(batch))
-        return answers(batch, model)
+        return outcomes(batch, model)
 
-    monkeypatch.setattr("sentence_embedder.serving.batcher.answers", seen)
+    monkeypatch.setattr("sentence_embedder.serving.batcher.outcomes", seen)
 
     async def serve() -> list[Any]:
         async with model.batcher() as batcher:
@@ -295,17 +295,17 @@ def test_an_encode_of_somebodys_own(rows: Any) -> None:
 
     together = [calls.Call("encode", [text], True, {}, 1, calls.WaitingThread(), "kind") for text in ("a", "b")]
 
-    assert [answer.rows for answer in calls.answers(together, Own())] == ["a", "b"]
+    assert [outcome.rows for outcome in calls.outcomes(together, Own())] == ["a", "b"]
 
 
 def test_a_thread_that_breaks(model: SentenceTransformer, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who waits hears of it, and so does who comes later; the model's own batcher is made anew."""
 
-    def broken(_batch: Sequence[calls.Call], _model: Any) -> list[calls.Answer]:
+    def broken(_batch: Sequence[calls.Call], _model: Any) -> list[calls.Outcome]:
         raise MemoryError("no more")
 
     with monkeypatch.context() as patch:
-        patch.setattr("sentence_embedder.serving.batcher.answers", broken)
+        patch.setattr("sentence_embedder.serving.batcher.outcomes", broken)
         batcher = model.batcher()
         with pytest.raises(RuntimeError, match=r"the batcher failed, .*no more") as caught:
             within(20, lambda: batcher.encode("a cat"))
@@ -330,13 +330,13 @@ def test_each_is_told_of_its_own_rows(model: SentenceTransformer, caplog: pytest
         for arguments in ({}, {"on_nonfinite": "raise"})
     )
 
-    found = calls.answers(marked, model)
+    found = calls.outcomes(marked, model)
 
     assert [np.isnan(answer.rows).any(axis=1).tolist() for answer in found] == [[0, 0], [0, 1, 0], [1], [0]]
     named = [message.partition(":")[0] for message in caplog.messages if "no finite numbers" in message]
     assert named == ["row 1", "row 0"]
     assert [message.partition(" texts")[0] for message in caplog.messages if "were cut" in message] == ["1 of 3"]
-    errors = [answer.error for answer in calls.answers(strict, model)]
+    errors = [outcome.error for outcome in calls.outcomes(strict, model)]
     assert [str(error).partition(":")[0] for error in errors] == ["None", "row 1", "row 0", "None"]
 
 
@@ -411,7 +411,7 @@ def test_tensors_of_a_list_are_the_callers_own(model: SentenceTransformer) -> No
         for texts in (["a cat", "a dog"], ["the cat"])
     ]
 
-    for answer in calls.answers(together, model):
+    for answer in calls.outcomes(together, model):
         assert [row.untyped_storage().nbytes() for row in answer.rows] == [32 * 4] * len(answer.rows)
 
 
