@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sentence_embedder.formats import MODULES_NAME
-from sentence_embedder.hub.errors import HubError, HubUnavailableError, as_hub_errors, status_of
+from sentence_embedder.hub.errors import HubError, HubUnavailableError, as_hub_errors, status_of, was_closed_here
 from sentence_embedder.hub.model_source import ModelSource
 
 if TYPE_CHECKING:
@@ -149,6 +149,10 @@ def _patiently(source: ModelSource, ask: Callable[[], _Answer]) -> _Answer:
             if status_of(error) not in _PASSING or seconds > _MOST_SECONDS:
                 raise
             logger.info("%s: the Hub answered %s: asking again in %s s", source.name, status_of(error), seconds)
+        except errors.HTTPError as error:  # type: ignore[attr-defined]  # of its HTTP client
+            if not was_closed_here(error):
+                raise
+            seconds = at_least
         time.sleep(seconds)
     return ask()
 

@@ -58,6 +58,18 @@ def status_of(error: BaseException) -> int | None:
     return status
 
 
+def was_closed_here(error: BaseException) -> bool:
+    """Whether a connection was closed by another thread of this process: all share the client of huggingface_hub,
+    and one that cannot connect closes it.
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno == errno.EBADF:
+            return True
+        cause = cause.__cause__
+    return False
+
+
 def _explained(error: BaseException, source: ModelSource) -> tuple[type[HubError], str]:
     """The kind of error, and what to do."""
     from huggingface_hub import errors

@@ -418,6 +418,28 @@ class TestMisbehavingServer:
 
         self._assert_loads_again(load, tiny_folders)
 
+    def test_closed_by_another_thread(
+        self, load: Any, tiny_folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A thread that cannot connect closes the client that all share: what the others read is read again."""
+        import huggingface_hub
+        from huggingface_hub import errors
+
+        fetch = huggingface_hub.hf_hub_download
+        closed: list[str] = []
+
+        def fetch_at_second_try(repository: str, name: str, **place: Any) -> str:
+            if name not in closed:
+                closed.append(name)
+                raise errors.HTTPError("closed") from OSError(errno.EBADF, "Bad file descriptor")  # type: ignore[attr-defined]
+            path: str = fetch(repository, name, **place)
+            return path
+
+        monkeypatch.setattr(huggingface_hub, "hf_hub_download", fetch_at_second_try)
+
+        self._assert_loads_again(load, tiny_folders)
+        assert "config.json" in closed
+
     @pytest.mark.parametrize("request_line", ["GET api/models", WEIGHTS])
     def test_retry_after(self, request_line: str, hub: HubServer, load: Any) -> None:
         """A server that says how long to wait is not asked before."""
