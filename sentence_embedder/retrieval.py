@@ -11,7 +11,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sentence_embedder.progress import progress_bar
-from sentence_embedder.similarity import Embeddings, Similarity, as_matrix, cos_sim, normalize_embeddings
+from sentence_embedder.similarity import (
+    Embeddings,
+    Similarity,
+    as_matrix,
+    cos_sim,
+    dot_score,
+    normalize_embeddings,
+    pytorch_cos_sim,
+)
 
 _MAX_SCORES = 2**27
 """How many similarities community detection holds at once at the most: half a GiB in float32."""
@@ -47,23 +55,30 @@ def semantic_search(
 
     Returns:
         A list per query of ``{"corpus_id": int, "score": float}``, best first.
+
+    Raises:
+        ValueError: The size of a chunk is below 1.
     """
+    _check_chunks(query_chunk_size, corpus_chunk_size)
     corpus = _as_rows(corpus_embeddings)
     queries = as_matrix(query_embeddings).to(_device_of(corpus))
-    hits: list[list[dict[str, int | float]]] = []
-    for start in range(0, len(queries), query_chunk_size):
-        chunk = queries[start : start + query_chunk_size]
-        scores, ids = _nearest(chunk, corpus, top_k, corpus_chunk_size, score_function)
-        for query_scores, query_ids in zip(scores.tolist(), ids.tolist(), strict=True):
-            hits.append(
-                [{"corpus_id": i, "score": score} for i, score in zip(query_ids, query_scores, strict=True)]
-            )
-    return hits
+    scores, ids = _nearest(queries, corpus, top_k, query_chunk_size, corpus_chunk_size, score_function)
+    return [
+        [{"corpus_id": i, "score": score} for i, score in zip(query_ids, query_scores, strict=True)]
+        for query_ids, query_scores in zip(ids.tolist(), scores.tolist(), strict=True)
+    ]
 
 
 def information_retrieval(*args: Any, **kwargs: Any) -> list[list[dict[str, int | float]]]:
     """The older name of ``semantic_search``."""
     return semantic_search(*args, **kwargs)
+
+
+def _check_chunks(query_chunk_size: int, corpus_chunk_size: int) -> None:
+    sizes = {"query_chunk_size": query_chunk_size, "corpus_chunk_size": corpus_chunk_size}
+    for name, size in sizes.items():
+        if size < 1:
+            raise ValueError(f"{name}: expected 1 or more, found {size}")
 
 
 def _as_rows(embeddings: Embeddings) -> _Rows:
@@ -79,18 +94,47 @@ def _device_of(rows: _Rows) -> torch.device:
 
 
 def _nearest(
-    queries: Tensor, corpus: _Rows, top_k: int, chunk_size: int, score_function: Similarity
+    queries: Tensor, corpus: _Rows, top_k: int, query_chunk_size: int, corpus_chunk_size: int, score: Similarity
 ) -> tuple[Tensor, Tensor]:
     """Scores and places of the best entries for each query, best first: (queries, k) twice, k ≤ top_k."""
+    if not len(queries):
+        return _nothing(queries)
+    is_cosine = score in (cos_sim, pytorch_cos_sim)
+    dtype = torch.promote_types(queries.dtype, as_matrix(corpus[:0]).dtype)
+    if is_cosine:
+        queries, score = normalize_embeddings(queries.to(dtype)), dot_score
+    chunks = torch.split(queries, query_chunk_size)
+    found = [_nothing(chunk) for chunk in chunks]
+    for start in range(0, len(corpus), corpus_chunk_size):
+        rows = as_matrix(corpus[start : start + corpus_chunk_size])
+        if is_cosine:  # once, and not for each chunk of queries
+            rows = normalize_embeddings(rows.to(dtype))
+        found = [
+            _nearer(so_far, score(chunk, rows).detach(), start, top_k)
+            for chunk, so_far in zip(chunks, found, strict=True)
+        ]
+    best, places = zip(*found, strict=True)
+    return torch.cat(best), torch.cat(places)
+
+
+def _nothing(queries: Tensor) -> tuple[Tensor, Tensor]:
     best = queries.new_empty(len(queries), 0)
-    places = torch.empty(len(queries), 0, dtype=torch.int64, device=queries.device)
-    for start in range(0, len(corpus), chunk_size):
-        scores = score_function(queries, as_matrix(corpus[start : start + chunk_size])).detach()
-        chunk_best, chunk_places = scores.topk(min(top_k, scores.shape[1]), dim=1)
-        best, places = torch.cat([best, chunk_best], 1), torch.cat([places, chunk_places + start], 1)
-        best, order = best.topk(min(top_k, best.shape[1]), dim=1)
-        places = places.gather(1, order)
-    return best, places
+    return best, torch.empty_like(best, dtype=torch.int64)
+
+
+def _nearer(so_far: tuple[Tensor, Tensor], scores: Tensor, start: int, top_k: int) -> tuple[Tensor, Tensor]:
+    """The best of what was found so far and of a chunk of the corpus.
+
+    Args:
+        so_far: Scores and places, (queries, k) twice.
+        scores: Those of the chunk, (queries, rows).
+        start: The place of its first row.
+        top_k: How many are kept.
+    """
+    chunk_best, chunk_places = scores.topk(min(top_k, scores.shape[1]), dim=1)
+    best, places = torch.cat([so_far[0], chunk_best], 1), torch.cat([so_far[1], chunk_places + start], 1)
+    best, order = best.topk(min(top_k, best.shape[1]), dim=1)
+    return best, places.gather(1, order)
 
 
 def paraphrase_mining(
@@ -166,12 +210,16 @@ def paraphrase_mining_embeddings(
 
     Returns:
         ``[score, i, j]`` for each pair, i < j, best first.
+
+    Raises:
+        ValueError: The size of a chunk is below 1.
     """
+    _check_chunks(query_chunk_size, corpus_chunk_size)
     rows = _as_rows(embeddings)
     pairs, pair_scores = np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float64)
     for start in range(0, len(rows), query_chunk_size):
         chunk = as_matrix(rows[start : start + query_chunk_size])
-        best, places = _nearest(chunk, rows, top_k + 1, corpus_chunk_size, score_function)
+        best, places = _nearest(chunk, rows, top_k + 1, query_chunk_size, corpus_chunk_size, score_function)
         found, found_scores = _as_pairs(start, best.cpu().numpy(), places.cpu().numpy(), top_k, len(rows))
         pairs, pair_scores = np.append(pairs, found), np.append(pair_scores, found_scores)
         pairs, first = np.unique(pairs, return_index=True)

@@ -19,7 +19,7 @@ from sentence_embedder.retrieval import (
     paraphrase_mining_embeddings,
     semantic_search,
 )
-from sentence_embedder.similarity import dot_score, manhattan_sim
+from sentence_embedder.similarity import cos_sim, dot_score, manhattan_sim
 
 Array = np.ndarray[Any, Any]
 
@@ -69,6 +69,26 @@ class TestSemanticSearch:
         tracemalloc.stop()
         assert most < corpus.nbytes / 4
         assert hits == semantic_search(corpus[:3], corpus, corpus_chunk_size=1000, top_k=2)
+
+    @pytest.mark.parametrize(("one", "other"), [(np.float64, np.float32), (np.float32, np.float64)])
+    def test_two_formats(self, one: Any, other: Any) -> None:
+        """Scores are those of the finer one."""
+        queries, corpus = _rows(3, 1).astype(one), _rows(9, 2).astype(other)
+
+        hits = semantic_search(queries, corpus, top_k=9)
+
+        expected = cos_sim(queries, corpus)
+        assert [[hit["score"] for hit in row] for row in hits] == expected.sort(descending=True).values.tolist()
+
+    @pytest.mark.parametrize("chunks", [(0, 5), (5, -1)])
+    def test_chunks_of_nothing(self, chunks: tuple[int, int]) -> None:
+        """The size of a chunk is checked."""
+        rows = np.eye(2)
+
+        with pytest.raises(ValueError, match="_chunk_size: expected 1 or more"):
+            semantic_search(rows, rows, *chunks)
+        with pytest.raises(ValueError, match="_chunk_size: expected 1 or more"):
+            paraphrase_mining_embeddings(rows, *chunks)
 
     def test_one_query(self) -> None:
         """A lone query is a vector; ids are ints and scores floats."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -17,6 +19,9 @@ Precision = Literal["float32", "int8", "uint8", "binary", "ubinary"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 CALIBRATED_PRECISIONS: tuple[Precision, ...] = ("int8", "uint8")
 """The precisions that spread each dimension's own range over 256 steps."""
+
+_BLOCK = 2**18
+"""So many values are quantised at a time: a megabyte of float32."""
 
 WELL_CALIBRATED = 100
 """From fewer embeddings, ranges are not read without a warning."""
@@ -81,15 +86,15 @@ def quantize_embeddings(
         raise ValueError(f"embeddings to quantise: expected floats, found {values.dtype}: quantised already?")
     if precision == "float32":
         return values.astype(np.float32)
-    finite = np.isfinite(values)
-    if not finite.all():
-        row = int(np.argwhere(~finite)[0, 0])
-        raise ValueError(f"embeddings to quantise: expected finite numbers, found {values[row]} in row {row}")
-    if precision in CALIBRATED_PRECISIONS:
-        if ranges is None:
-            ranges = ranges_of(values if calibration_embeddings is None else calibration_embeddings, precision)
-        return _in_steps(values, np.asarray(ranges, dtype=np.float32), precision)
-    return _in_bits(values, precision)
+    if precision not in CALIBRATED_PRECISIONS:
+        return _by_blocks(values, -(-values.shape[-1] // 8), precision, partial(_in_bits, precision=precision))
+    if ranges is None:
+        ranges = ranges_of(values if calibration_embeddings is None else calibration_embeddings, precision)
+        if not np.isfinite(ranges).all() and calibration_embeddings is None:
+            _check_finite(np.atleast_2d(values))
+    minima, steps = _steps(np.asarray(ranges, dtype=np.float32), values.shape[-1])
+    in_steps = partial(_in_steps, minima=minima, steps=steps, precision=precision)
+    return _by_blocks(values, values.shape[-1], precision, in_steps)
 
 
 def ranges_of(calibration: Tensor | NDArray[Any] | Sequence[Any], precision: Precision) -> NDArray[Any]:
@@ -113,19 +118,59 @@ def ranges_of(calibration: Tensor | NDArray[Any] | Sequence[Any], precision: Pre
     return np.stack([values.min(axis=0), values.max(axis=0)])
 
 
-def _in_steps(values: NDArray[Any], ranges: NDArray[np.float32], precision: Precision) -> NDArray[Any]:
-    if ranges.shape != (2, values.shape[-1]):
-        raise ValueError(f"ranges: expected minima and maxima, shape (2, {values.shape[-1]}), found {ranges.shape}")
+def _by_blocks(
+    values: NDArray[Any], width: int, precision: Precision, quantized: Callable[[NDArray[Any]], NDArray[Any]]
+) -> NDArray[Any]:
+    """Values quantised block by block, each of which stays in the cache from its first look to its last.
+
+    Args:
+        values: Shape (…, dim).
+        width: Values of a row of the result.
+        precision: The precision.
+        quantized: A block (rows, …, dim) → (rows, …, width), of any format that is cast to that of the result.
+    """
+    result = np.empty((*values.shape[:-1], width), dtype=np.int8 if precision in ("int8", "binary") else np.uint8)
+    rows, made = np.atleast_2d(values), np.atleast_2d(result)
+    at_once = max(1, _BLOCK // max(1, math.prod(rows.shape[1:])))
+    for start in range(0, len(rows), at_once):
+        block = rows[start : start + at_once]
+        _check_finite(block, start)
+        made[start : start + at_once] = quantized(block)
+    return result
+
+
+def _check_finite(rows: NDArray[Any], start: int = 0) -> None:
+    finite = np.isfinite(rows)
+    if not finite.all():
+        place = tuple(np.argwhere(~finite)[0].tolist())
+        raise ValueError(
+            f"embeddings to quantise: expected finite numbers, found {rows[place]} in row {start + place[0]}, "
+            f"dimension {place[-1]}"
+        )
+
+
+def _steps(ranges: NDArray[np.float32], width: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """The minimum of each dimension, and how wide one of its 256 steps is."""
+    if ranges.shape != (2, width):
+        raise ValueError(f"ranges: expected minima and maxima, shape (2, {width}), found {ranges.shape}")
     if not np.isfinite(ranges).all():
         dimension = int(np.argwhere(~np.isfinite(ranges))[0, 1])
         raise ValueError(f"ranges: expected finite minima and maxima, found {ranges[:, dimension]} in {dimension=}")
     minima, maxima = ranges
     steps = (maxima - minima) / 255
     # A dimension without a range would divide by zero; any step will do, as all its values are the minimum.
-    steps = np.where(steps == 0, np.float32(1), steps)
-    levels = np.clip(np.floor((values - minima) / steps), 0, 255)
-    quantized: NDArray[Any] = levels.astype(np.uint8) if precision == "uint8" else (levels - 128).astype(np.int8)
-    return quantized
+    return minima, np.where(steps == 0, np.float32(1), steps)
+
+
+def _in_steps(
+    values: NDArray[Any], minima: NDArray[np.float32], steps: NDArray[np.float32], precision: Precision
+) -> NDArray[Any]:
+    levels = (values - minima) / steps
+    np.floor(levels, out=levels)
+    np.clip(levels, 0, 255, out=levels)
+    if precision == "int8":
+        levels -= 128
+    return levels
 
 
 def _in_bits(values: NDArray[Any], precision: Precision) -> NDArray[Any]:

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
+from sentence_embedder.quantization import precision as precision_module
 from sentence_embedder.quantization.precision import PRECISIONS, Precision, quantize_embeddings, quantize_matrices
 
 matrices = arrays(
@@ -48,6 +49,22 @@ def test_a_value_is_its_step_to_within_one(matrix: np.ndarray[Any, Any]) -> None
     restored = matrix.min(0) + unsigned * steps
     assert (np.abs(restored - matrix) <= steps + 1e-5).all()
     assert (signed.astype(int) == unsigned.astype(int) - 128).all()
+
+
+@settings(max_examples=60, deadline=None)
+@given(matrix=tall_matrices, precision=st.sampled_from(["int8", "uint8", "binary", "ubinary"]))
+def test_blocks_make_no_difference(matrix: np.ndarray[Any, Any], precision: Precision) -> None:
+    """Embeddings that are quantised block by block are those that are quantised at once; of a number that is not
+    finite the row is told, in whichever block it is.
+    """
+    at_once = quantize_embeddings(matrix, precision)
+    matrix_with_nan = np.vstack([matrix, np.full_like(matrix[:1], np.nan)])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(precision_module, "_BLOCK", 30)
+
+        assert np.array_equal(quantize_embeddings(matrix, precision), at_once)
+        with pytest.raises(ValueError, match=f"finite numbers, found nan in row {len(matrix)}, dimension 0"):
+            quantize_embeddings(matrix_with_nan, precision)
 
 
 @pytest.mark.parametrize(("precision", "lowest", "highest"), [("uint8", 0, 255), ("int8", -128, 127)])
@@ -140,7 +157,7 @@ def test_no_embeddings() -> None:
         (np.ones((2, 2)), "int4", {}, "precision: expected one of .* found 'int4'"),
         (np.ones((2, 2), np.int8), "binary", {}, "expected floats, found int8"),
         (np.ones((2, 3)), "int8", {"ranges": np.ones((2, 2))}, r"shape \(2, 3\), found \(2, 2\)"),
-        (np.array([[1.0, 2.0], [np.nan, 1.0]]), "int8", {}, "found .nan .* in row 1"),
+        (np.array([[1.0, 2.0], [np.nan, 1.0]]), "int8", {}, "found nan in row 1, dimension 0"),
         (np.array([[np.inf, 2.0]]), "binary", {}, "in row 0"),
         (np.ones((2, 2)), "int8", {"ranges": np.array([[0, 0], [1, np.nan]])}, "ranges: .* in dimension=1"),
         (np.ones((2, 2)), "uint8", {"calibration_embeddings": np.full((3, 2), np.inf)}, "in dimension=0"),
