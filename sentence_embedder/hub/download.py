@@ -149,7 +149,7 @@ def _patiently(source: ModelSource, ask: Callable[[], _Answer]) -> _Answer:
             if status_of(error) not in _PASSING or seconds > _MOST_SECONDS:
                 raise
             logger.info("%s: the Hub answered %s: asking again in %s s", source.name, status_of(error), seconds)
-        except errors.HTTPError as error:  # type: ignore[attr-defined]  # of its HTTP client
+        except (RuntimeError, errors.HTTPError) as error:  # type: ignore[attr-defined]  # of its HTTP client
             if not was_closed_here(error):
                 raise
             seconds = at_least

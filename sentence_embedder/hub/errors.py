@@ -8,6 +8,9 @@ from contextlib import contextmanager
 
 from sentence_embedder.hub.model_source import ModelSource
 
+_CLOSED = "client has been closed"
+"""So says a client that is closed when it is asked for something."""
+
 _UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 
 
@@ -59,12 +62,14 @@ def status_of(error: BaseException) -> int | None:
 
 
 def was_closed_here(error: BaseException) -> bool:
-    """Whether a connection was closed by another thread of this process: all share the client of huggingface_hub,
-    and one that cannot connect closes it.
+    """Whether a connection, or the client, was closed by another thread of this process: all share the client of
+    huggingface_hub, and one that cannot connect closes it.
     """
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, OSError) and cause.errno == errno.EBADF:
+            return True
+        if isinstance(cause, RuntimeError) and _CLOSED in str(cause):
             return True
         cause = cause.__cause__
     return False

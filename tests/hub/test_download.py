@@ -418,12 +418,13 @@ class TestMisbehavingServer:
 
         self._assert_loads_again(load, tiny_folders)
 
+    @pytest.mark.parametrize("meanwhile", ["reading", "asking"])
     def test_closed_by_another_thread(
-        self, load: Any, tiny_folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+        self, meanwhile: str, load: Any, tiny_folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """A thread that cannot connect closes the client that all share: what the others read is read again."""
         import huggingface_hub
-        from huggingface_hub import errors
+        from huggingface_hub import errors, get_session
 
         fetch = huggingface_hub.hf_hub_download
         closed: list[str] = []
@@ -431,6 +432,10 @@ class TestMisbehavingServer:
         def fetch_at_second_try(repository: str, name: str, **place: Any) -> str:
             if name not in closed:
                 closed.append(name)
+                if meanwhile == "asking":
+                    client = type(get_session())()
+                    client.close()
+                    client.get(huggingface_hub.constants.ENDPOINT)
                 raise errors.HTTPError("closed") from OSError(errno.EBADF, "Bad file descriptor")  # type: ignore[attr-defined]
             path: str = fetch(repository, name, **place)
             return path
