@@ -40,8 +40,9 @@ check: $(VENV)/.test ## formatting, lint, types, layers of imports
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/test_imports.py
 
+# A process more than there are cores to be had: some tests wait for processes of their own.
 test: $(VENV)/.test ## run the test-suite
-	$(BIN)/python -m pytest -q --numprocesses 2 --dist loadgroup
+	$(BIN)/python -m pytest -q --numprocesses 3 --dist loadgroup
 
 .venv-reference-2.7/.installed:
 	$(PYTHON) -m venv $(@D)
