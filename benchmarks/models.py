@@ -71,8 +71,10 @@ RANDOM_MODELS: Mapping[str, RandomModel] = {
     "base-xlm-r": RandomModel("xlm-roberta", _BASE_SHAPE, max_seq_length=128),
     "base-modernbert": RandomModel("modernbert", _MODERNBERT_SHAPE, max_seq_length=128),
     "small-qwen3": RandomModel("qwen3", _QWEN3_SHAPE, pooling_mode="lasttoken", max_seq_length=128),
+    "small-electra": RandomModel("electra", {**_MINILM_SHAPE, "embedding_size": 384}, max_seq_length=128),
 }
-"""Name → shape. ``minilm`` is taken only where the real one is not at hand."""
+"""Name → shape. ``minilm`` is taken only where the real one is not at hand. The architecture of ``small-electra``
+alone keeps its own forward pass."""
 
 _SPECIAL_TOKENS = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
 _CONFIG_TOKENS = {"pad": "[PAD]", "bos": "[CLS]", "eos": "[SEP]", "cls": "[CLS]", "sep": "[SEP]"}

@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,11 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 torch.set_num_threads(1)  # a plugin of pytest may have imported it before
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that one process does in a row come first: nobody waits for them in the end."""
+    items.sort(key=lambda item: item.get_closest_marker("xdist_group") is None)
 
 
 @pytest.fixture(autouse=True)
@@ -89,6 +95,18 @@ def log_levels() -> Iterator[None]:
     logger.setLevel(before)
 
 
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    """torch with two threads, whatever the machine has."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        yield
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="session")
 def hub_server() -> Iterator[HubServer]:
     """A Hub on loopback, one for all tests of a process."""
@@ -97,7 +115,7 @@ def hub_server() -> Iterator[HubServer]:
 
 
 @pytest.fixture
-def hub(hub_server: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> HubServer:
+def hub(hub_server: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
     """The Hub on loopback, empty, and the client of this process pointed at it, with an empty cache."""
     hub_server.reset()
     template = f"{hub_server.endpoint}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
@@ -110,7 +128,12 @@ def hub(hub_server: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     }
     for name, value in settings.items():
         monkeypatch.setattr(constants, name, value)
-    return hub_server
+    yield hub_server
+    # Downloads that nobody waits for would go on, at the address of the real Hub, and disturb those of other tests.
+    hub_server.reset()
+    for thread in threading.enumerate():
+        if thread.name.startswith("download"):
+            thread.join(60)
 
 
 @pytest.fixture(scope="session")

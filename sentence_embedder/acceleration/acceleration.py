@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -19,12 +18,12 @@ from sentence_embedder.acceleration.architectures import (
 )
 from sentence_embedder.acceleration.dtypes import candidates
 from sentence_embedder.acceleration.encoder import Encoder
-from sentence_embedder.acceleration.forward import Forward, PackedForward, PlainForward
+from sentence_embedder.acceleration.forward import Forward, PackedForward, PlainForward, ShadowForward
 from sentence_embedder.acceleration.linear import can_pack
-from sentence_embedder.acceleration.shadow import shadow_of, twin_of
+from sentence_embedder.acceleration.probe import Probe
+from sentence_embedder.acceleration.shadow import Shadow
 from sentence_embedder.acceleration.snapshot import Snapshot, is_bare
 from sentence_embedder.devices import available_memory
-from sentence_embedder.features import PackedTexts
 from sentence_embedder.forks import between_forks
 from sentence_embedder.models import Dense, Dropout, LayerNorm, Normalize, Pooling, Transformer
 from sentence_embedder.models.stand_in import StandInModel
@@ -48,11 +47,19 @@ format; more is no rounding."""
 _LARGEST_ERROR_OF_AUTO = 0.014
 """How far the mean embeddings may be for a format to be chosen: the cosine similarity is then above 0.9999."""
 
+_LARGEST_CHANGE = {torch.float32: 1e-5, torch.bfloat16: 5e-4, torch.float16: 5e-4}
+"""How much padding may change of token embeddings, relative to their length, for weights in a format."""
+
+_LIBRARIES = ("transformers.", "torch.nn.")
+"""Where the modules are from that keep nothing for others."""
+
+_BY_THE_LONGEST = frozenset(
+    {("rope_type", "dynamic"), ("rope_type", "longrope"), ("attention_type", "block_sparse")}
+)
+"""Settings by which the longest text of a batch, or of those before, decides how all are computed."""
+
 _WRITES_ITS_WEIGHTS = frozenset({"rwkv"})
 """Architectures whose forward pass writes into the weights, which a shadow, and a twin to compare with, share."""
-
-_PROBE_LENGTHS = (4, 4, 4, 3, 3, 2, 1)
-"""Short enough for any model."""
 
 
 @dataclass(frozen=True)
@@ -65,13 +72,20 @@ class _Reading:
         snapshot: What it looked like; None if that cannot be told.
         encoder: What stands for it on packed texts, if it could be read.
         shadow: What stands for it on padded texts otherwise.
+        sides_to_pad: The sides on which texts can be padded to any length, in any company, before the shadow.
     """
 
     model: nn.Module
     dtype: str
     snapshot: Snapshot | None
     encoder: Encoder | None = None
-    shadow: nn.Module | None = None
+    shadow: Shadow | None = None
+    sides_to_pad: frozenset[str] = frozenset()
+
+    @property
+    def faster(self) -> Encoder | Shadow | None:
+        """What stands for the model, if anything does."""
+        return self.shadow if self.encoder is None else self.encoder
 
     def is_of(self, model: Any, dtype: str) -> bool:
         """Whether it is what was read of a model when these formats were asked for."""
@@ -142,7 +156,9 @@ class Acceleration:
             holds=lambda kept: kept.is_of(seen, self.dtype) and kept.is_current(thoroughly=thoroughly),
         )
         if reading.shadow is not None:
-            return PlainForward(_with_shadow(model, reading.shadow), device, extra)
+            is_free = _are_known(rest) and _side_to_pad(transformer) in reading.sides_to_pad
+            are_shared_out = is_free and device.type == "cpu"
+            return ShadowForward(reading.shadow, rest, output_value, device, extra, are_shared_out)
         if reading.encoder is None or output_value is None or pads_matter(transformer):
             return plain
         if not _is_enough(rest, output_value):
@@ -199,23 +215,23 @@ def _is_plain_tensor(parameter: Tensor, first: Tensor) -> bool:
 def _is_enough(rest: Sequence[nn.Module], output_value: str) -> bool:
     """Whether the modules after the Transformer need nothing but what a PackedForward makes."""
     is_pooled = len(rest) > 0 and type(rest[0]) is Pooling
-    return all(type(module) in _AFTER_POOLING and _is_as_written(module) for module in rest) and (
-        is_pooled or (output_value == "token_embeddings" and not rest)
-    )
+    return _are_known(rest) and (is_pooled or (output_value == "token_embeddings" and not rest))
+
+
+def _are_known(rest: Sequence[nn.Module]) -> bool:
+    """Whether the modules after the Transformer are such as this package wrote."""
+    return all(type(module) in _AFTER_POOLING and _is_as_written(module) for module in rest)
+
+
+def _side_to_pad(transformer: Any) -> str:
+    side: str = transformer.tokenizer_seen.padding_side
+    return side
 
 
 def pads_matter(transformer: Any) -> bool:
     """Whether a model that can be read computes something else for a text that is padded on the left."""
-    tokenizer = transformer.tokenizer_seen
-    return tokenizer.padding_side == "left" and counts_padding(transformer.model_seen, tokenizer.pad_token_id)
-
-
-def _with_shadow(model: nn.Sequential, shadow: nn.Module) -> nn.Sequential:
-    """The same modules, with a shadow in the Transformer."""
-    transformer, *rest = model
-    twin = Transformer.__new__(Transformer)
-    twin.__dict__.update({**vars(transformer), "_modules": {**transformer._modules, "auto_model": shadow}})
-    return nn.Sequential(twin, *rest)
+    pad_token_id = transformer.tokenizer_seen.pad_token_id
+    return _side_to_pad(transformer) == "left" and counts_padding(transformer.model_seen, pad_token_id)
 
 
 @between_forks()
@@ -234,18 +250,35 @@ def _read(model: Any, dtype: str) -> _Reading:
 def _first_that_keeps(model: Any, dtype: str, snapshot: Snapshot) -> _Reading:
     weights = next(model.parameters())
     formats = candidates(dtype, weights.device) if weights.dtype == torch.float32 else (weights.dtype,)
+    probe = Probe(model)
     for product_dtype in formats:
         reading = _read_in(product_dtype, model, dtype, snapshot)
-        is_chosen = product_dtype == formats[-1] or _error(reading, texts=True) <= _LARGEST_ERROR_OF_AUTO
-        if is_chosen:
+        if reading.faster is None or product_dtype == formats[-1]:
             break
-    if reading.encoder is None and reading.shadow is None:
+        if probe.error_of_texts(reading.faster) <= _LARGEST_ERROR_OF_AUTO:
+            break
+    if reading.faster is None:
         return reading  # there is nothing to compare
     # "Not at most" and not "more than": an error may be NaN.
-    if not _error(reading, texts=False) <= _LARGEST_ERROR[product_dtype]:
+    if not probe.error(reading.faster) <= _LARGEST_ERROR[product_dtype]:
         logger.warning("the faster forward pass of %s differs from its own: it is not used", type(model).__name__)
         return _Reading(model, dtype, snapshot)
-    return reading
+    if reading.shadow is None or not _takes_texts_alone(model):
+        return reading
+    return replace(reading, sides_to_pad=probe.sides_to_pad(_LARGEST_CHANGE[weights.dtype]))
+
+
+def _takes_texts_alone(model: Any) -> bool:
+    """Whether nothing is known by which a text depends on those beside it, or on those before."""
+    are_known = all(type(module).__module__.startswith(_LIBRARIES) for module in model.modules())
+    return are_known and not _looks_at_the_longest(model.config.to_dict())
+
+
+def _looks_at_the_longest(settings: Any) -> bool:
+    if isinstance(settings, Mapping):
+        is_one = any(isinstance(value, str) and (key, value) in _BY_THE_LONGEST for key, value in settings.items())
+        return is_one or any(map(_looks_at_the_longest, settings.values()))
+    return False
 
 
 def _read_in(product_dtype: torch.dtype, model: Any, dtype: str, snapshot: Snapshot) -> _Reading:
@@ -255,7 +288,7 @@ def _read_in(product_dtype: torch.dtype, model: Any, dtype: str, snapshot: Snaps
     except UnreadableError as error:
         logger.debug("%s: %s", type(model).__name__, error)
     if packed or product_dtype != next(model.parameters()).dtype:
-        return _Reading(model, dtype, snapshot, shadow=shadow_of(model, product_dtype, packed=packed))
+        return _Reading(model, dtype, snapshot, shadow=Shadow(model, product_dtype, packed=packed))
     return _Reading(model, dtype, snapshot)
 
 
@@ -266,36 +299,3 @@ def _may_pack(model: nn.Module, dtype: torch.dtype) -> bool:
         return False
     size = sum(weight.numel() for weight in linears) * dtype.itemsize
     return size <= _PACKED_FREELY or (available_memory() or 0) >= 2 * size
-
-
-@torch.no_grad()
-def _error(reading: _Reading, *, texts: bool) -> float:
-    """The largest relative difference between what was read and the model itself, over a few made-up texts.
-
-    Args:
-        reading: What was read.
-        texts: Whether the mean embeddings of texts are compared, rather than those of tokens.
-    """
-    model: Any = reading.model
-    device = next(model.parameters()).device
-    lengths = np.array(_PROBE_LENGTHS)
-    ids = np.arange(lengths.sum(), dtype=np.int64) * 7919 % model.get_input_embeddings().num_embeddings
-    packed = PackedTexts(columns={"input_ids": ids}, lengths=lengths)
-    mask = torch.from_numpy(packed.mask).to(device)
-    padded = torch.zeros(mask.shape, dtype=torch.int64, device=device)
-    padded[mask] = torch.from_numpy(ids).to(device)
-    inputs = {"input_ids": padded, "attention_mask": mask.long()}
-    expected = twin_of(model)(**inputs, return_dict=True)[0][mask]
-    if reading.encoder is not None:
-        found = reading.encoder(packed)
-    elif reading.shadow is not None:
-        found = reading.shadow(**inputs, return_dict=True)[0][mask]
-    else:
-        found = expected
-    if texts:
-        expected, found = (
-            torch.stack([text.float().mean(0) for text in rows.split(lengths.tolist())])
-            for rows in (expected, found)
-        )
-    distances = (expected.float() - found.float()).norm(dim=-1)
-    return float((distances / expected.float().norm(dim=-1).clamp(min=1e-12)).max())

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from sentence_embedder.acceleration.encoder import Encoder
+from sentence_embedder.acceleration.shadow import Shadow
 from sentence_embedder.acceleration.sizes import rounded_up
 from sentence_embedder.features import (
     BatchSource,
@@ -19,11 +20,13 @@ from sentence_embedder.features import (
     Places,
     TokenizedTexts,
     array_to_device,
+    feature_of,
     to_device,
 )
 from sentence_embedder.forks import between_forks
 from sentence_embedder.grad_mode import inference_mode
 from sentence_embedder.models import Pooling
+from sentence_embedder.models.transformer import forward_through
 
 _TOKENS_ON_CPU = 768
 """So many are enough for a product at full speed, and what is computed of them stays near; of halves, twice."""
@@ -37,9 +40,13 @@ class Forward(Protocol):
 
     @property
     def batch_tokens(self) -> int | None:
-        """How many tokens a batch should have, of any number of texts, for the processor to be at its best; several
-        threads may then compute a batch each. None if batches are padded, and have a number of texts.
+        """How many tokens a batch should have for the processor to be at its best; several threads may then compute
+        a batch each. None if batches have a number of texts.
         """
+
+    @property
+    def is_padded(self) -> bool:
+        """Whether texts are padded to the longest of a batch, which then is of ``batch_size`` texts at most."""
 
     def __call__(self, source: Any, rows: Places, least_tokens: int = 0) -> Features:
         """The Features that the modules make of some texts.
@@ -67,14 +74,63 @@ class PlainForward:
 
     @property
     def batch_tokens(self) -> int | None:
-        """None: batches are padded."""
+        """None: who knows what the modules expect."""
         return None
+
+    @property
+    def is_padded(self) -> bool:
+        """They are."""
+        return True
 
     def __call__(self, source: BatchSource, rows: Places, least_tokens: int = 0) -> Features:
         """The Features that the modules make of some texts."""
         del least_tokens
         with between_forks(), torch.no_grad():
             return self.model(to_device({**source.batch(rows), **self.extra}, self.device))
+
+
+@dataclass(frozen=True)
+class ShadowForward:
+    """Padded batches through a shadow of a model, and the modules that follow it.
+
+    Args:
+        shadow: Stands for the model of the Transformer.
+        modules: What follows the Transformer.
+        output_value: The feature that is wanted; None for all.
+        device: Where they compute.
+        extra: Features of the batch as a whole.
+        are_shared_out: Whether texts may be put together in any way, and threads compute a batch each.
+    """
+
+    shadow: Shadow
+    modules: Sequence[nn.Module]
+    output_value: str | None
+    device: torch.device
+    extra: Mapping[str, Any]
+    are_shared_out: bool
+
+    @property
+    def batch_tokens(self) -> int | None:
+        """How many tokens a batch should have, if threads may compute one each."""
+        return _tokens_on_cpu(self.shadow.dtype) if self.are_shared_out else None
+
+    @property
+    def is_padded(self) -> bool:
+        """They are."""
+        return True
+
+    def __call__(self, source: BatchSource, rows: Places, least_tokens: int = 0) -> Features:
+        """The Features that the modules make of some texts; with token embeddings which of them are tokens."""
+        del least_tokens
+        with between_forks(), torch.no_grad():
+            batch = to_device({**source.batch(rows), **self.extra}, self.device)
+            # Outside of it each product takes a detour to where gradients would be recorded.
+            with self.shadow.lent() as model, inference_mode():
+                features = forward_through(model, batch)
+            features["token_embeddings"] = features["token_embeddings"].clone()  # of no mode, as what comes below
+            for module in self.modules:
+                features = module(features)
+        return features if self.output_value is None else _wanted(features, self.output_value)
 
 
 @dataclass(frozen=True)
@@ -98,9 +154,12 @@ class PackedForward:
     @property
     def batch_tokens(self) -> int | None:
         """How many tokens a batch should have."""
-        if self.device.type != "cpu":
-            return _TOKENS_ON_GPU
-        return _TOKENS_ON_CPU if self.encoder.dtype == torch.float32 else 2 * _TOKENS_ON_CPU
+        return _tokens_on_cpu(self.encoder.dtype) if self.device.type == "cpu" else _TOKENS_ON_GPU
+
+    @property
+    def is_padded(self) -> bool:
+        """They are not."""
+        return False
 
     def __call__(self, source: TokenizedTexts, rows: Places, least_tokens: int = 0) -> Features:
         """The feature that is wanted; with token embeddings which of them are tokens: the others are zeros."""
@@ -113,11 +172,7 @@ class PackedForward:
             with inference_mode():
                 tokens = self.encoder(packed.filled_up(size))
             features = self._followed(tokens if size == real else tokens[:real], packed)
-        # Batches wait for each other: the rest is not kept until then.
-        wanted = {self.output_value: features[self.output_value]}
-        if self.output_value == "token_embeddings":
-            wanted["attention_mask"] = features["attention_mask"]
-        return wanted
+        return _wanted(features, self.output_value)
 
     def _followed(self, tokens: Tensor, packed: PackedTexts) -> Features:
         """What the modules after the Transformer make of the token embeddings of a batch."""
@@ -156,6 +211,20 @@ class PackedForward:
             "token_embeddings": tokens.view(*mask.shape, -1),
             "attention_mask": array_to_device(mask.astype(int), self.device),
         }
+
+
+def _tokens_on_cpu(dtype: torch.dtype) -> int:
+    return _TOKENS_ON_CPU if dtype == torch.float32 else 2 * _TOKENS_ON_CPU
+
+
+def _wanted(features: Features, output_value: str) -> Features:
+    """A feature, with token embeddings which of them are tokens. Batches wait for each other: the rest is not kept
+    until then.
+    """
+    wanted = {output_value: feature_of(features, output_value)}
+    if output_value == "token_embeddings":
+        wanted["attention_mask"] = feature_of(features, "attention_mask")
+    return wanted
 
 
 def _reads(module: nn.Module) -> str:

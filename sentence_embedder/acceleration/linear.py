@@ -44,7 +44,7 @@ class Linear(Protocol):
     """x → act(x Wᵀ + b)."""
 
     def __call__(self, x: Tensor) -> Tensor:
-        """(tokens, in) → (tokens, out), in the format of x."""
+        """(…, in) → (…, out), in the format of x."""
 
     def plus(self, x: Tensor, residual: Tensor) -> Tensor:
         """The same, without activation, added to a residual (tokens, out), in the format of the residual; it may be
@@ -67,7 +67,7 @@ class PlainLinear:
     activation: Activation | None = None
 
     def __call__(self, x: Tensor) -> Tensor:
-        """(tokens, in) → (tokens, out)."""
+        """(…, in) → (…, out)."""
         product = functional.linear(x, self.weight, self.bias)
         return product if self.activation is None else self.activation.function(product)
 
@@ -91,7 +91,7 @@ class PackedLinear:
     activation: Activation | None = None
 
     def __call__(self, x: Tensor) -> Tensor:
-        """(tokens, in) → (tokens, out)."""
+        """(…, in) → (…, out)."""
         name, algorithm = ("none", "") if self.activation is None else self.activation.fused
         product: Tensor = _pointwise()(x, self.weight, self.bias, name, [], algorithm)
         return product

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
@@ -12,9 +13,14 @@ from sentence_embedder.acceleration.linear import Linear, linear
 
 _Module = TypeVar("_Module", bound=nn.Module)
 
+_FEW_ROWS = 10
+"""The products of so few wait for their weights, wherever these lie, and torch's own call takes fewer steps."""
 
-def shadow_of(model: nn.Module, dtype: torch.dtype, *, packed: bool) -> nn.Module:
-    """A model that shares all with another one but its linear layers and buffers, and leaves that one as it is.
+
+class Shadow:
+    """Models that share all with another one but its linear layers and buffers, and leave that one as it is.
+
+    Whoever computes has one to himself: some forward passes keep something in their modules, or their buffers.
 
     Args:
         model: The model.
@@ -22,10 +28,28 @@ def shadow_of(model: nn.Module, dtype: torch.dtype, *, packed: bool) -> nn.Modul
         packed: Whether copies of their weights may be made.
     """
 
-    def shadowed(layer: nn.Linear) -> nn.Module:
-        return _ShadowLinear.of(layer, linear(layer.weight, layer.bias, dtype, packed=packed), dtype)
+    def __init__(self, model: nn.Module, dtype: torch.dtype, *, packed: bool) -> None:
+        def shadowed(layer: nn.Linear) -> nn.Module:
+            return _ShadowLinear.of(layer, linear(layer.weight, layer.bias, dtype, packed=packed), dtype)
 
-    return twin_of(model, shadowed)
+        self.dtype = dtype
+        self._first = twin_of(model, shadowed)
+        self._free: list[nn.Module] = []
+
+    def new(self) -> nn.Module:
+        """One that nobody else gets."""
+        return twin_of(self._first)
+
+    @contextmanager
+    def lent(self) -> Iterator[nn.Module]:
+        """One that nobody else has meanwhile. There are as many as were wanted at the same time."""
+        try:
+            model = self._free.pop()
+        except IndexError:
+            model = self.new()
+        yield model
+        # After an error it is not given back: it may have come to a halt anywhere.
+        self._free.append(model)
 
 
 def twin_of(model: nn.Module, of_linear: Callable[[nn.Linear], nn.Module] | None = None) -> nn.Module:
@@ -59,8 +83,9 @@ class _ShadowLinear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """(…, in) → (…, out)."""
-        rows = x.reshape(-1, x.shape[-1])
-        return self._product(rows.to(self._dtype)).to(x.dtype).reshape(*x.shape[:-1], self.out_features)
+        if x.dtype != self._dtype:
+            return self._product(x.to(self._dtype)).to(x.dtype)
+        return super().forward(x) if x.numel() <= _FEW_ROWS * x.shape[-1] else self._product(x)
 
 
 def _twin(model: nn.Module, twin_class: type[_Module]) -> _Module:

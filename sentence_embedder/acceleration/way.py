@@ -10,7 +10,7 @@ from torch import nn
 
 from sentence_embedder.acceleration.acceleration import Acceleration, pads_matter
 from sentence_embedder.acceleration.architectures import Products, read_encoder
-from sentence_embedder.acceleration.forward import PackedForward, PlainForward
+from sentence_embedder.acceleration.forward import PackedForward, ShadowForward
 from sentence_embedder.acceleration.linear import can_pack
 from sentence_embedder.devices import module_device
 from sentence_embedder.models import Router, Transformer
@@ -43,18 +43,22 @@ def way_of(model: nn.Sequential, dtype: str = "float32") -> Way:
     device = module_device(model)
     forward = Acceleration(dtype=dtype).forward(model, output_value="sentence_embedding", device=device, extra={})
     if isinstance(forward, PackedForward):
-        products = str(forward.encoder.dtype).removeprefix("torch.")
-        linear = _linear(forward.encoder.dtype, device)
+        linear, products = _linear(forward.encoder.dtype, device), _name(forward.encoder.dtype)
         return Way("packed", f"a lean forward pass over texts without padding, {linear}, products in {products}")
     why_not = _why_not(model, device)
-    if isinstance(forward, PlainForward) and forward.model is not model:
-        return Way("shadow", f"the model's own forward pass on {_linear(_format(model), device)}", why_not)
+    if isinstance(forward, ShadowForward):
+        linear, products = _linear(forward.shadow.dtype, device), _name(forward.shadow.dtype)
+        return Way("shadow", f"the model's own forward pass on {linear}, products in {products}", why_not)
     return Way("plain", "the modules as they are", why_not)
 
 
 def _linear(dtype: torch.dtype, device: torch.device) -> str:
     is_packed = device.type == "cpu" and can_pack(dtype)
     return "oneDNN's linear layers" if is_packed else "torch's linear layers"
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def _format(model: nn.Module) -> torch.dtype:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from sentence_embedder.acceleration.forward import Forward
 from sentence_embedder.devices import give_back_memory, is_out_of_memory
 from sentence_embedder.encoding.collector import Collector
-from sentence_embedder.encoding.planner import by_texts, by_tokens
+from sentence_embedder.encoding.planner import by_padded_tokens, by_texts, by_tokens
 from sentence_embedder.encoding.threads import single_threads, thread_count
 from sentence_embedder.encoding.token_budget import TokenBudget
 from sentence_embedder.features import BatchSource, Features, Places, TokenizedTexts
@@ -165,8 +165,12 @@ class Engine:
         if tokens is None:
             return by_texts(lengths, self.batch_size)
         most = self._most_tokens() if self.longest else self.batch_size * int(lengths.max(initial=0))
+        most //= workers
         most_padded = self.budget.most(str(self.device))
-        return by_tokens(lengths, tokens, most=most // workers, workers=workers, most_padded=most_padded)
+        if not self.forward.is_padded:
+            return by_tokens(lengths, tokens, most=most, workers=workers, most_padded=most_padded)
+        most = most if most_padded is None else min(most, most_padded)
+        return by_padded_tokens(lengths, tokens, batch_size=self.batch_size, most=most, workers=workers)
 
     def _parts(self, batch: _Batch, *, rows: NDArray[np.int64]) -> list[_Computed]:
         """What the model makes of a batch: in one part, or in several if it takes more memory than there is."""

@@ -41,6 +41,35 @@ def by_texts(lengths: NDArray[np.int64], batch_size: int) -> list[NDArray[np.int
     return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
 
 
+def by_padded_tokens(
+    lengths: NDArray[np.int64], tokens: int, *, batch_size: int, most: int, workers: int
+) -> list[NDArray[np.int64]]:
+    """Batches of texts of like length, the longest first, of about as many tokens each when they are padded.
+
+    Args:
+        lengths: How many tokens each text has, shape (texts,).
+        tokens: How many tokens a batch should have.
+        batch_size: The most texts in a batch.
+        most: How many tokens it may have; a single text may have more.
+        workers: How many batches are computed at the same time.
+
+    Returns:
+        For each batch the places of its texts. Every text is in one batch.
+
+    Example:
+        >>> by_padded_tokens(np.array([300, 500, 200, 100, 200]), 512, batch_size=32, most=1024, workers=1)
+        [array([1]), array([0]), array([2, 4]), array([3])]
+    """
+    order = np.argsort(-lengths, kind="stable")
+    size = _size(int(lengths.sum()), tokens, most, workers)
+    batches, start = [], 0
+    while start < len(order):
+        count = min(batch_size, max(1, size // max(1, int(lengths[order[start]]))))
+        batches.append(order[start : start + count])
+        start += count
+    return batches
+
+
 def by_tokens(
     lengths: NDArray[np.int64], tokens: int, *, most: int, workers: int, most_padded: int | None = None
 ) -> list[NDArray[np.int64]]:
@@ -65,7 +94,7 @@ def by_tokens(
         return [np.zeros(1, dtype=np.int64)]
     order = np.argsort(-lengths, kind="stable")
     total = int(lengths.sum())
-    size = max(1, min(tokens, most, max(_FEWEST_TOKENS, -(-total // workers))))
+    size = _size(total, tokens, most, workers)
     count = -(-total // size)
     if count > 1:
         count = -(-count // workers) * workers
@@ -73,6 +102,11 @@ def by_tokens(
     padded = _MOST_PADDED * max(size, min(tokens, most))
     padded = padded if most_padded is None else min(padded, most_padded)
     return [order[ranks] for ranks in _filled(lengths[order].tolist(), size, padded)]
+
+
+def _size(total: int, tokens: int, most: int, workers: int) -> int:
+    """How many tokens of so many a batch should have, so that no worker is idle if there are few."""
+    return max(1, min(tokens, most, max(_FEWEST_TOKENS, -(-total // workers))))
 
 
 def _filled(lengths: Sequence[int], size: int, padded: int) -> Iterator[list[int]]:

@@ -363,19 +363,7 @@ class Transformer(nn.Module):
 
     def forward(self, features: Features) -> Features:
         """Adds ``token_embeddings`` (texts, tokens, dim) and, if the model gives them, ``all_layer_embeddings``."""
-        model = self.auto_model
-        accepted = _input_names(type(model))
-        inputs = {
-            name: value
-            for name, value in features.items()
-            if name in ("input_ids", "attention_mask", "token_type_ids", "inputs_embeds", "position_ids")
-            and (accepted is None or name in accepted)
-        }
-        output = model(**inputs, return_dict=True)
-        made = {"token_embeddings": output[0]}
-        if model.config.output_hidden_states:
-            made["all_layer_embeddings"] = output.hidden_states
-        return {**features, **made}
+        return forward_through(self.auto_model, features)
 
     def __repr__(self) -> str:
         settings = ", ".join(f"{key}={value!r}" for key, value in self.get_config_dict().items())
@@ -443,6 +431,22 @@ def read_transformer_config(folder: Path) -> TransformerConfig:
         tokenizer_args=inert(config.tokenizer_args, f"{path}: tokenizer_args"),
         config_args=inert(config.config_args, f"{path}: config_args"),
     )
+
+
+def forward_through(model: Any, features: Features) -> Features:
+    """What a Transformer makes of Features when this is its model."""
+    accepted = _input_names(type(model))
+    inputs = {
+        name: value
+        for name, value in features.items()
+        if name in ("input_ids", "attention_mask", "token_type_ids", "inputs_embeds", "position_ids")
+        and (accepted is None or name in accepted)
+    }
+    output = model(**inputs, return_dict=True)
+    made = {"token_embeddings": output[0]}
+    if model.config.output_hidden_states:
+        made["all_layer_embeddings"] = output.hidden_states
+    return {**features, **made}
 
 
 _accepted_names: dict[type, frozenset[str] | None] = {}

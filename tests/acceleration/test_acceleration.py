@@ -24,8 +24,10 @@ from torch import nn
 from sentence_embedder import SentenceTransformer, models
 from sentence_embedder.acceleration import acceleration as acceleration_module
 from sentence_embedder.acceleration import dtypes, linear, snapshot
-from sentence_embedder.acceleration.forward import Forward, PackedForward, PlainForward
+from sentence_embedder.acceleration import forward as forward_module
+from sentence_embedder.acceleration.forward import Forward, PackedForward, PlainForward, ShadowForward
 from sentence_embedder.features import Features
+from sentence_embedder.models.transformer import forward_through
 from tests.tiny_models import TINY_MODELS
 
 TEXTS = ["the cat sat", "a dog", "hello world on the mat", "hello", "is the dog on the cat ?"]
@@ -39,8 +41,7 @@ def way(model: SentenceTransformer, output_value: Any = "sentence_embedding") ->
 
 def is_shadowed(model: SentenceTransformer) -> bool:
     """Whether the model's own forward pass is used, on faster linear layers."""
-    forward = way(model)
-    return isinstance(forward, PlainForward) and forward.model is not model
+    return isinstance(way(model), ShadowForward)
 
 
 def assert_like_the_plain_chain(model: SentenceTransformer) -> None:
@@ -701,6 +702,115 @@ def test_another_architecture_keeps_its_forward_pass(electra: SentenceTransforme
     assert all(type(module) is nn.Linear for module in linears)
 
 
+class _Threads:
+    """Remembers the texts of each batch that goes through a Transformer, and the thread.
+
+    Args:
+        count: So many threads are waited for.
+    """
+
+    def __init__(self, count: int) -> None:
+        self.batches: list[int] = []
+        self.threads: set[int] = set()
+        self._all_there = threading.Barrier(count)
+
+    def forward_through(self, model: nn.Module, features: Features) -> Features:
+        """What a Transformer makes."""
+        is_new = threading.get_ident() not in self.threads
+        self.batches.append(len(features["input_ids"]))
+        self.threads.add(threading.get_ident())
+        if is_new:
+            self._all_there.wait(60)
+        return forward_through(model, features)
+
+
+@pytest.mark.usefixtures("two_threads")
+@pytest.mark.parametrize("owner", ["nobody", "whose module follows", "whose layer is inside"])
+def test_threads_compute_a_shadow(
+    owner: str, electra: SentenceTransformer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Batches of at most ``batch_size`` texts, in several threads if all modules are known: else in one."""
+
+    class Own(nn.Module):
+        """Somebody may count in it, and write into what it gets."""
+
+        def forward(self, given: Any) -> Any:
+            """What it got."""
+            if isinstance(given, dict):
+                given["token_embeddings"].zero_()
+            return given
+
+    if owner == "whose module follows":
+        electra.append(Own())
+    elif owner == "whose layer is inside":
+        electra[0].auto_model.encoder.layer[0].attention.self.dropout = Own()
+    seen = _Threads(2 if owner == "nobody" else 1)
+    monkeypatch.setattr(forward_module, "forward_through", seen.forward_through)
+    texts = [f"{text} {'on the mat ' * (number % 9)}" for number, text in enumerate(TEXTS * 60)]
+
+    found = electra.encode(texts, batch_size=24)
+
+    assert is_shadowed(electra)
+    assert max(seen.batches) <= 24
+    assert len(seen.threads) == (2 if owner == "nobody" else 1)
+    np.testing.assert_allclose(found, electra.encode(texts, deterministic=True), atol=1e-5)
+
+
+@pytest.mark.parametrize("output_value", [None, "token_embeddings"])
+def test_what_a_shadow_makes_can_be_written_to(output_value: Any, electra: SentenceTransformer) -> None:
+    """No tensor of inference mode gets out."""
+    for found in electra.encode(TEXTS, output_value=output_value):
+        for tensor in found.values() if output_value is None else [found]:
+            assert not tensor.is_inference()
+            tensor.add_(1)
+
+
+def test_a_shadow_without_pooling(electra: SentenceTransformer) -> None:
+    """What is missing is told."""
+    del electra[1]
+
+    with pytest.raises(ValueError, match=r"expected sentence_embedding .* a Pooling makes one"):
+        electra.encode(TEXTS)
+
+
+def test_a_model_to_which_padding_matters(tmp_path: Path, tiny_folders: dict[str, Path]) -> None:
+    """It gets the batches that it would get without a shadow."""
+    config = transformers.FNetConfig(
+        vocab_size=120, hidden_size=32, num_hidden_layers=2, intermediate_size=64, max_position_embeddings=48
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        transformers.FNetModel(config).save_pretrained(tmp_path)
+    transformers.AutoTokenizer.from_pretrained(tiny_folders["bert"]).save_pretrained(tmp_path)
+    model = SentenceTransformer(str(tmp_path), device="cpu")
+
+    assert is_shadowed(model)
+    assert way(model).batch_tokens is None
+    assert_like_the_plain_chain(model)
+
+
+def test_a_shadow_for_each_who_computes(electra: SentenceTransformer) -> None:
+    """What a forward pass keeps in its modules, or writes into its buffers, nobody else finds there meanwhile; what
+    somebody had and gave back, the next one gets, unless it failed.
+    """
+    forward = way(electra)
+    assert isinstance(forward, ShadowForward)
+    with forward.shadow.lent() as own, forward.shadow.lent() as other:
+        pass
+    with forward.shadow.lent() as again:
+        assert again is own
+    with pytest.raises(OverflowError), forward.shadow.lent():
+        raise OverflowError
+    with forward.shadow.lent() as following:
+        assert following is other
+
+    assert not {*map(id, own.modules())} & {*map(id, other.modules())}
+    assert all(one is another for one, another in zip(own.parameters(), other.parameters(), strict=True))
+    assert all(
+        one.data_ptr() != another.data_ptr() for one, another in zip(own.buffers(), other.buffers(), strict=True)
+    )
+
+
 @pytest.mark.parametrize("change", [_in_place, _through_data, _state_dict, _layer])
 def test_a_shadow_follows_its_model(
     change: Callable[[SentenceTransformer], None], electra: SentenceTransformer
@@ -748,7 +858,7 @@ def test_a_forward_pass_that_writes_into_its_weights() -> None:
 def test_a_shadow_that_differs_is_not_used(electra: SentenceTransformer, monkeypatch: pytest.MonkeyPatch) -> None:
     """A shadow is compared with its model, too."""
     for kind in (linear.PackedLinear, linear.PlainLinear):
-        monkeypatch.setattr(kind, "__call__", lambda self, x: x.new_zeros(len(x), len(self.bias)))
+        monkeypatch.setattr(kind, "__call__", lambda self, x: x.new_zeros(*x.shape[:-1], len(self.bias)))
 
     assert way(electra) == PlainForward(electra, CPU, {})
     assert_like_the_plain_chain(electra)
@@ -768,6 +878,7 @@ def test_a_forward_pass_that_writes_into_its_buffers(tiny_folders: dict[str, Pat
     model.encode(["hello " * 60])
 
     assert is_shadowed(model)
+    assert way(model).batch_tokens is None  # what is longest, decides for all
     assert all(torch.equal(buffer, own[name]) for name, buffer in model.named_buffers())
     plain = SentenceTransformer(str(folder), device="cpu", acceleration=False)
     np.testing.assert_allclose(model.encode("hello"), plain.encode("hello"), atol=1e-5)

@@ -40,6 +40,20 @@ def test_products(weights: Any, packed: bool, activation: str | None, has_bias: 
     torch.testing.assert_close(plain.plus(x, residual.clone()), product + residual, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("packed", [True, False])
+@pytest.mark.parametrize("shape", [(48,), (3, 48), (2, 3, 48), (2, 3, 2, 48), (0, 48), (2, 0, 48)])
+def test_any_number_of_dimensions(weights: Any, packed: bool, shape: tuple[int, ...]) -> None:
+    """The last one is multiplied, however the others lie in memory."""
+    _, weight, bias, _ = weights
+    x = torch.randn(*reversed(shape), generator=torch.Generator().manual_seed(1)).permute(
+        *reversed(range(len(shape)))
+    )
+
+    found = linear(weight, bias, torch.float32, packed=packed)(x)
+
+    torch.testing.assert_close(found, functional.linear(x, weight, bias), rtol=1e-5, atol=1e-5)
+
+
 def test_a_residual_keeps_its_format(weights: Any) -> None:
     """A product in bfloat16 is added to a float32 residual in float32."""
     x, weight, bias, residual = weights

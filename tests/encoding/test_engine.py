@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -120,6 +120,7 @@ class PackingForward:
     """A way that takes batches of any number of texts, and remembers them and the threads they came on."""
 
     batch_tokens = 1024
+    is_padded = False
 
     def __init__(self, fails_on: str | None = None) -> None:
         self.batches: list[list[str]] = []
@@ -146,16 +147,6 @@ def _pack(texts: list[str], forward: PackingForward, *, batch_size: int = 32, lo
     collector = SentenceEmbeddings(DistinctTexts.every(len(texts)), EncodeOptions(container="tensor"), None, CPU)
     packing.run(texts, collector, Steps(), rows=np.arange(len(texts)))
     return collector.finish()
-
-
-@pytest.fixture
-def two_threads() -> Iterator[None]:
-    """torch with two threads, whatever the machine has."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    assert torch.get_num_threads() == 2
-    torch.set_num_threads(before)
 
 
 @pytest.mark.usefixtures("two_threads")

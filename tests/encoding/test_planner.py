@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sentence_embedder.acceleration.sizes import rounded_up
-from sentence_embedder.encoding.planner import by_texts, by_tokens
+from sentence_embedder.encoding.planner import by_padded_tokens, by_texts, by_tokens
 
 
 @given(lengths=st.lists(st.integers(0, 99)), batch_size=st.integers(1, 20))
@@ -52,6 +52,30 @@ def test_batches_of_tokens(lengths: list[int], tokens: int, most: int, workers: 
     )
     sums = [sum(in_batch) for in_batch in by_batch]
     assert all(total <= most for total, batch in zip(sums, batches, strict=True) if len(batch) > 1)
+
+
+@given(
+    lengths=st.lists(st.integers(0, 99)),
+    tokens=st.integers(1, 3000),
+    batch_size=st.integers(1, 20),
+    most=st.integers(1, 3000),
+    workers=st.integers(1, 4),
+)
+def test_batches_of_padded_tokens(
+    lengths: list[int], tokens: int, batch_size: int, most: int, workers: int
+) -> None:
+    """Each text is in exactly one batch, from long texts to short ones; no batch has more texts, nor, padded, more
+    tokens than it may, unless it is a single text.
+    """
+    batches = by_padded_tokens(
+        np.array(lengths, dtype=np.int64), tokens, batch_size=batch_size, most=most, workers=workers
+    )
+
+    places = [place for batch in batches for place in batch]
+    assert sorted(places) == list(range(len(lengths)))
+    assert [lengths[place] for place in places] == sorted(lengths, reverse=True)
+    assert all(0 < len(batch) <= batch_size for batch in batches)
+    assert all(len(batch) * lengths[batch[0]] <= min(tokens, most) for batch in batches if len(batch) > 1)
 
 
 @given(count=st.integers(1, 500), length=st.integers(1, 30), workers=st.integers(1, 4))
@@ -107,5 +131,8 @@ def test_what_fits_is_one_batch() -> None:
 
 def test_there_is_a_batch_for_each_worker() -> None:
     """Work that is worth it is shared by all."""
-    assert len(by_tokens(np.full(100, 10, dtype=np.int64), 2048, most=8192, workers=2)) == 2
+    lengths = np.full(100, 10, dtype=np.int64)
+
+    assert len(by_tokens(lengths, 2048, most=8192, workers=2)) == 2
+    assert len(by_padded_tokens(lengths, 2048, batch_size=100, most=8192, workers=2)) == 2
     assert len(by_tokens(np.full(20, 10, dtype=np.int64), 2048, most=8192, workers=2)) == 1
