@@ -100,15 +100,15 @@ def _nearest(
     if not len(queries):
         return _nothing(queries)
     is_cosine = score in (cos_sim, pytorch_cos_sim)
-    dtype = torch.promote_types(queries.dtype, as_matrix(corpus[:0]).dtype)
     if is_cosine:
-        queries, score = normalize_embeddings(queries.to(dtype)), dot_score
+        finer = torch.promote_types(queries.dtype, as_matrix(corpus[:0]).dtype)
+        queries, score = normalize_embeddings(queries.to(finer)), dot_score
     chunks = torch.split(queries, query_chunk_size)
     found = [_nothing(chunk) for chunk in chunks]
     for start in range(0, len(corpus), corpus_chunk_size):
         rows = as_matrix(corpus[start : start + corpus_chunk_size])
         if is_cosine:  # once, and not for each chunk of queries
-            rows = normalize_embeddings(rows.to(dtype))
+            rows = normalize_embeddings(rows.to(queries.dtype))
         found = [
             _nearer(so_far, score(chunk, rows).detach(), start, top_k)
             for chunk, so_far in zip(chunks, found, strict=True)
