@@ -10,6 +10,8 @@ from typing import Any
 
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 os.environ["RAY_DEDUP_LOGS"] = "0"
+# By default its workers are nice to others (15): beside the other processes of the suite they hardly got to run.
+os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112  # its name
 
 import pytest
 
