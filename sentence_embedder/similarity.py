@@ -31,9 +31,22 @@ def as_tensor(embeddings: Embeddings) -> Tensor:
     if isinstance(embeddings, np.ndarray):
         # torch warns of arrays that may not be written to; nothing here writes, but a view could outlive us.
         return torch.from_numpy(embeddings if embeddings.flags.writeable else embeddings.copy())
-    if embeddings and all(isinstance(row, (Tensor, np.ndarray)) for row in embeddings):
-        return torch.stack([as_tensor(row) for row in embeddings])
-    return torch.tensor(embeddings)
+    return _stacked(list(embeddings))
+
+
+def _stacked(rows: list[Any]) -> Tensor:
+    """A list of tensors, of arrays, or of what ``torch.tensor`` takes as one tensor."""
+    kinds = {type(row) for row in rows}
+    # numpy takes a fifth of torch's time for arrays, and a sixth for lists of numbers.
+    if kinds and all(issubclass(kind, np.ndarray) for kind in kinds):
+        return torch.from_numpy(np.array(rows))
+    if kinds == {list} and rows[0] and type(rows[0][0]) is float:
+        numbers = np.array(rows)
+        if numbers.dtype == np.float64:  # else something is no number: torch.tensor says what
+            return torch.from_numpy(numbers).to(torch.get_default_dtype())
+    if kinds and all(issubclass(kind, (Tensor, np.ndarray)) for kind in kinds):
+        return torch.stack([as_tensor(row) for row in rows])
+    return torch.tensor(rows)
 
 
 def as_matrix(embeddings: Embeddings) -> Tensor:

@@ -104,6 +104,38 @@ def test_containers(given_as: Any) -> None:
     np.testing.assert_allclose(dot_score(given_as(rows), rows), rows @ rows.T)
 
 
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [[1.5, 2], [3, 4]],
+        [[1, 2.5]],
+        [[1, 2]],
+        [[np.float64(1.5)]],
+        [np.ones(2, dtype=np.float16), np.ones(2, dtype=np.float16)],
+        [[True, False]],
+        [[]],
+        [1.5, torch.tensor(2.0)],
+    ],
+    ids=str,
+)
+def test_lists_are_read_as_torch_reads_them(rows: list[Any]) -> None:
+    """A list becomes what ``torch.tensor`` makes of it, by a shorter way where there is one."""
+    expected = torch.tensor(np.array(rows) if isinstance(rows[0], np.ndarray) else rows)
+
+    found = similarity.as_tensor(rows)
+
+    assert (found.dtype, found.shape, found.tolist()) == (expected.dtype, expected.shape, expected.tolist())
+
+
+@pytest.mark.parametrize(
+    "rows", [[[1.0, "2"]], [[1.0, None]], [[1.0, 2.0], [3.0]], [np.ones(2), np.ones(3)]], ids=str
+)
+def test_what_is_no_matrix_is_refused(rows: list[Any]) -> None:
+    """Strings are not read as numbers, and rows must be of one length."""
+    with pytest.raises((ValueError, TypeError, RuntimeError)):
+        similarity.as_tensor(rows)
+
+
 def test_one_embedding_is_a_row() -> None:
     """A vector is a matrix of one row, and an empty list one of none."""
     assert cos_sim([1.0, 0.0], [[1.0, 0.0], [0.0, 1.0]]).tolist() == [[1.0, 0.0]]
