@@ -69,5 +69,14 @@ def is_native(dtype: torch.dtype, device: torch.device) -> bool:
 
 def has_instructions(*names: str) -> bool:
     """Whether the processor has any of these instructions, as torch names them; an older torch knows of none."""
+    return any(_capabilities().get(name, False) for name in names)
+
+
+def is_made_by(maker: str) -> bool:
+    """Whether the processor's name is one of this maker's; an older torch knows no name."""
+    return maker in _capabilities().get("cpu_name", "")
+
+
+def _capabilities() -> Mapping[str, Any]:
     capabilities: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-    return any(capabilities.get(name, False) for name in names)
+    return capabilities

@@ -11,7 +11,7 @@ from torch.nn import functional
 from torch.overrides import _pop_mode
 from torch.profiler import ProfilerActivity, profile
 
-from sentence_embedder.acceleration.trained_linear import _QuickProducts, quick_products
+from sentence_embedder.acceleration.trained_linear import QuickProducts, quick_products
 
 CPU = torch.device("cpu")
 
@@ -25,14 +25,14 @@ def tensors(*shape: int, width: int = 96, bias: bool = True) -> list[Tensor]:
 
 def computed(given: list[Tensor], *, quick: bool) -> list[Tensor]:
     """The output of a linear layer, and the gradients of a function of it by all that it is given."""
-    with quick_products(CPU) if quick else nullcontext():
+    with QuickProducts() if quick else nullcontext():
         output = functional.linear(*given)
         return [output, *torch.autograd.grad(output.sin().sum(), given)]
 
 
 def uses_onednn(x: Tensor, weight: Tensor) -> bool:
     """Whether the product is one of oneDNN's."""
-    with profile(activities=[ProfilerActivity.CPU]) as events, quick_products(CPU):
+    with profile(activities=[ProfilerActivity.CPU]) as events, QuickProducts():
         functional.linear(x, weight)
     return any("mkldnn" in event.name for event in events.events() or ())
 
@@ -62,7 +62,7 @@ def test_only_what_is_asked_for_has_a_gradient() -> None:
     x, weight, bias = tensors(400)
     weight.requires_grad_(False)
 
-    with quick_products(CPU):
+    with QuickProducts():
         functional.linear(x, weight, bias).sum().backward()  # type: ignore[no-untyped-call]
 
     assert weight.grad is None
@@ -79,7 +79,7 @@ def test_biases_of_any_kind(bias: Tensor) -> None:
     """A bias that does not lie there in one piece, or is no vector, is added as torch adds it."""
     x, weight = tensors(400, bias=False)
 
-    with quick_products(CPU):
+    with QuickProducts():
         found = functional.linear(x, weight, bias)
 
     assert torch.allclose(found, functional.linear(x, weight, bias), atol=1e-4)
@@ -87,7 +87,7 @@ def test_biases_of_any_kind(bias: Tensor) -> None:
 
 def test_what_does_not_fit_is_torchs_error() -> None:
     """Shapes that do not fit are named as ever."""
-    with quick_products(CPU), pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+    with QuickProducts(), pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
         functional.linear(torch.ones(400, 63), torch.ones(96, 64))
 
 
@@ -95,7 +95,7 @@ def test_transforms_of_functions() -> None:
     """``torch.func`` works inside."""
     x, weight = (tensor.detach() for tensor in tensors(400, bias=False))
 
-    with quick_products(CPU):
+    with QuickProducts():
         found = torch.func.grad(lambda w: functional.linear(x, w).sin().sum())(weight)
 
     (expected,) = computed([x.requires_grad_(), weight.requires_grad_()], quick=False)[2:]
@@ -114,7 +114,7 @@ def test_frozen_weights_keep_no_inputs() -> None:
     weight = torch.randn(96, 64)
 
     with (
-        quick_products(CPU),
+        QuickProducts(),
         torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
     ):
         functional.linear(x, weight)
@@ -125,7 +125,7 @@ def test_frozen_weights_keep_no_inputs() -> None:
 def test_gradients_have_gradients() -> None:
     """A loss of a gradient is differentiable, too."""
     found = []
-    for context in (quick_products(CPU), nullcontext()):
+    for context in (QuickProducts(), nullcontext()):
         x, weight = tensors(400, bias=False)
         with context:
             (of_x,) = torch.autograd.grad(functional.linear(x, weight).sin().sum(), x, create_graph=True)
@@ -148,13 +148,28 @@ def test_what_is_computed_so() -> None:
     assert not uses_onednn(torch.ones(20_000), torch.ones(96, 20_000))
 
 
+@pytest.mark.parametrize(
+    ("name", "has_mkl", "is_onednn"),
+    [("AMD EPYC 9R14", True, True), ("Intel Xeon", True, False), ("Intel Xeon", False, True), ("", True, True)],
+)
+def test_where_mkl_is_quick_it_computes(
+    name: str, has_mkl: bool, is_onednn: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """oneDNN computes unless torch has MKL on a processor of Intel; on other devices nothing is changed."""
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"cpu_name": name})
+    monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: has_mkl)
+
+    assert isinstance(quick_products(CPU), QuickProducts) == is_onednn
+    assert not isinstance(quick_products(torch.device("meta")), QuickProducts)
+
+
 def test_modules_stay_as_they_are() -> None:
     """The context changes no module, and other functions compute as ever."""
     layer = nn.Linear(64, 96)
     x = torch.randn(400, 64)
     expected = layer(x)
 
-    with quick_products(CPU):
+    with QuickProducts():
         inside = layer(x)
         mean = functional.layer_norm(inside, (96,)).mean()
 
@@ -167,7 +182,7 @@ def test_ctrl_c_while_it_is_asked() -> None:
     """torch has taken it away then, and the interrupt is what is raised."""
 
     def interrupted() -> None:
-        with _QuickProducts():
+        with QuickProducts():
             _pop_mode()  # type: ignore[no-untyped-call]
             raise KeyboardInterrupt
 
