@@ -12,9 +12,16 @@ from typing import Any
 
 import pytest
 
+from benchmarks.training import cut_minilm
 from tests.minilm import minilm_folder
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+@pytest.fixture(scope="module")
+def small_model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """MiniLM with half of its layers, which is trained in less time."""
+    return str(cut_minilm(tmp_path_factory.mktemp("cut")))
 
 
 def run_example(name: str, *arguments: str) -> str:
@@ -56,16 +63,16 @@ def test_training_material() -> None:
     assert "dev: 20 pairs" in printed
 
 
-def test_training_for_similarity() -> None:
+def test_training_for_similarity(small_model: str) -> None:
     """A model comes nearer to people's scores."""
-    ((before, after),) = scores(run_example("train_similarity.py", "--small", "--model", str(minilm_folder())))
+    ((before, after),) = scores(run_example("train_similarity.py", "--small", "--model", small_model))
 
     assert after > before + 0.01
 
 
-def test_contrastive_training() -> None:
+def test_contrastive_training(small_model: str) -> None:
     """A model finds what says the same more often."""
-    ((before, after),) = scores(run_example("train_contrastive.py", "--small", "--model", str(minilm_folder())))
+    ((before, after),) = scores(run_example("train_contrastive.py", "--small", "--model", small_model))
 
     assert after > before + 0.02
 
@@ -78,9 +85,9 @@ def test_distillation() -> None:
     assert after > before + (0 if small else 0.1)
 
 
-def test_matryoshka_training() -> None:
+def test_matryoshka_training(small_model: str) -> None:
     """Embeddings that are cut mean more than before, the shortest most."""
-    found = scores(run_example("train_matryoshka.py", "--small", "--model", str(minilm_folder())))
+    found = scores(run_example("train_matryoshka.py", "--small", "--model", small_model))
 
     assert len(found) == 3
     assert all(after >= before for before, after in found)

@@ -82,5 +82,5 @@ def bert(tiny_folders: dict[str, Path]) -> SentenceTransformer:
 
 @pytest.fixture(scope="session")
 def misbehaving() -> SentenceTransformer:
-    """A model that does what its texts say."""
+    """A model that does what its texts say. Its actors do not import transformers, which takes seconds."""
     return misbehaving_model()

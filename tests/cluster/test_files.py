@@ -88,7 +88,7 @@ def test_a_hundred_thousand_rows_and_a_machine_killed(
 
 
 @pytest.mark.usefixtures("machines")
-def test_what_is_there_is_not_done_again(bert: SentenceTransformer, tmp_path: Path) -> None:
+def test_what_is_there_is_not_done_again(misbehaving: SentenceTransformer, tmp_path: Path) -> None:
     """A second run computes the blocks that are missing, and leaves the others; another model, or other arguments,
     need another folder.
     """
@@ -97,7 +97,8 @@ def test_what_is_there_is_not_done_again(bert: SentenceTransformer, tmp_path: Pa
 
     def encode(**more: Any) -> EncodedFiles:
         return within(
-            120, lambda: encode_files(str(tmp_path / "in"), str(tmp_path / "out"), bert, **{**arguments, **more})
+            120,
+            lambda: encode_files(str(tmp_path / "in"), str(tmp_path / "out"), misbehaving, **{**arguments, **more}),
         )
 
     assert encode() == EncodedFiles(blocks=5, rows=95, skipped=0)
@@ -117,45 +118,47 @@ def test_what_is_there_is_not_done_again(bert: SentenceTransformer, tmp_path: Pa
         encode(prompt_name="query")
     with pytest.raises(ValueError, match="have another size"):
         encode(block_rows=50)
-    other = SentenceTransformer(modules=[bert[0], bert[1], Normalize()], device="cpu")
+    other = SentenceTransformer(modules=[misbehaving[0], Normalize()], device="cpu")
     with pytest.raises(ValueError, match="begun with another model"):
         within(120, lambda: encode_files(str(tmp_path / "in"), str(tmp_path / "out"), other, **arguments))
 
 
 @pytest.mark.usefixtures("machines")
-def test_the_same_files_by_other_names(bert: SentenceTransformer, tmp_path: Path, monkeypatch: Any) -> None:
+def test_the_same_files_by_other_names(misbehaving: SentenceTransformer, tmp_path: Path, monkeypatch: Any) -> None:
     """However a path is written, it is the same file; one that is named twice is read once; and what a run that was
     killed left behind goes.
     """
     _write(tmp_path / "in", "texts.parquet", range(30))
     monkeypatch.chdir(tmp_path)
     out = str(tmp_path / "out")
-    first = within(120, lambda: encode_files(["in", "in/texts.parquet"], out, bert, block_rows=10))
+    first = within(120, lambda: encode_files(["in", "in/texts.parquet"], out, misbehaving, block_rows=10))
     (tmp_path / "out" / "_0123.unfinished").write_bytes(b"PAR1")
 
     again = [str(tmp_path / "in") + "/", "./in", f"file://{tmp_path}/in"]
 
     assert first == EncodedFiles(blocks=3, rows=30, skipped=0)
     for path in again:
-        assert encode_files(path, out, bert, block_rows=10) == EncodedFiles(blocks=0, rows=0, skipped=3)
+        assert encode_files(path, out, misbehaving, block_rows=10) == EncodedFiles(blocks=0, rows=0, skipped=3)
     assert not list((tmp_path / "out").glob("*.unfinished"))
 
 
 @pytest.mark.usefixtures("machines")
-def test_files_that_changed_are_noticed(bert: SentenceTransformer, tmp_path: Path) -> None:
+def test_files_that_changed_are_noticed(misbehaving: SentenceTransformer, tmp_path: Path) -> None:
     """If a file was changed after it was embedded, what was made of it is not taken for what would be made now."""
     _write(tmp_path / "in", "texts.parquet", range(10))
     out = str(tmp_path / "out")
-    within(120, lambda: encode_files(str(tmp_path / "in"), out, bert))
+    within(120, lambda: encode_files(str(tmp_path / "in"), out, misbehaving))
 
     _write(tmp_path / "in", "texts.parquet", range(10, 20))
 
     with pytest.raises(ValueError, match="changed, moved or left out"):
-        encode_files(str(tmp_path / "in"), out, bert)
+        encode_files(str(tmp_path / "in"), out, misbehaving)
 
 
 @pytest.mark.usefixtures("machines")
-def test_what_is_no_data(bert: SentenceTransformer, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_is_no_data(
+    misbehaving: SentenceTransformer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """Hidden files, those of other formats and empty ones are left out; files of one name in two folders, and names
     in capitals, are not.
     """
@@ -165,7 +168,7 @@ def test_what_is_no_data(bert: SentenceTransformer, tmp_path: Path, caplog: pyte
     for name in (".hidden.csv", "empty.csv", "notes.txt"):
         (tmp_path / "in" / name).write_text("text\nhello\n" if name == ".hidden.csv" else "", encoding="utf-8")
 
-    done = within(120, lambda: encode_files(str(tmp_path / "in"), str(tmp_path / "out"), bert))
+    done = within(120, lambda: encode_files(str(tmp_path / "in"), str(tmp_path / "out"), misbehaving))
 
     assert done.rows == 8
     assert _read(tmp_path / "out").column("number").to_pylist() == list(range(8))
@@ -173,17 +176,17 @@ def test_what_is_no_data(bert: SentenceTransformer, tmp_path: Path, caplog: pyte
 
 
 @pytest.mark.usefixtures("machines")
-def test_texts_that_look_like_numbers(bert: SentenceTransformer, tmp_path: Path) -> None:
+def test_texts_that_look_like_numbers(misbehaving: SentenceTransformer, tmp_path: Path) -> None:
     """In CSV and JSON a text is a text, even if all of them are numbers or dates."""
     (tmp_path / "one.csv").write_text("number,text\n0,007\n", encoding="utf-8")
     (tmp_path / "two.json").write_text('{"number": 1, "text": "2020-01-01"}\n', encoding="utf-8")
     paths = [str(tmp_path / "one.csv"), str(tmp_path / "two.json")]
 
-    within(120, lambda: encode_files(paths, str(tmp_path / "out"), bert))
+    within(120, lambda: encode_files(paths, str(tmp_path / "out"), misbehaving))
 
     table = _read(tmp_path / "out")
     assert table.column("text").to_pylist() == ["007", "2020-01-01"]
-    np.testing.assert_allclose(_embeddings(table), bert.encode(["007", "2020-01-01"]), atol=3e-6, rtol=0)
+    np.testing.assert_allclose(_embeddings(table), misbehaving.encode(["007", "2020-01-01"]), atol=3e-6, rtol=0)
 
 
 @pytest.mark.usefixtures("machines")
@@ -196,7 +199,7 @@ def test_a_block_that_kills_actors_is_given_up(misbehaving: SentenceTransformer,
 
 
 @pytest.mark.usefixtures("machines")
-def test_a_row_without_a_text_is_named(bert: SentenceTransformer, tmp_path: Path) -> None:
+def test_a_row_without_a_text_is_named(misbehaving: SentenceTransformer, tmp_path: Path) -> None:
     """A row that has no text ends the run with an error that names the file and the row; other blocks are there."""
     from pyarrow import parquet
 
@@ -206,7 +209,7 @@ def test_a_row_without_a_text_is_named(bert: SentenceTransformer, tmp_path: Path
     with pytest.raises(
         Exception, match=r"texts\.parquet, rows 2 to 2: column 'text': expected texts, found none in"
     ):
-        within(120, lambda: encode_files(str(tmp_path / "in"), str(tmp_path / "out"), bert, block_rows=1))
+        within(120, lambda: encode_files(str(tmp_path / "in"), str(tmp_path / "out"), misbehaving, block_rows=1))
 
 
 @pytest.mark.usefixtures("machines")
@@ -278,16 +281,18 @@ def test_tables_of_a_dataset_tell_once_of_cuts(bert: SentenceTransformer, caplog
 
 
 @pytest.mark.usefixtures("machines")
-def test_csv_and_json(bert: SentenceTransformer, tmp_path: Path) -> None:
+def test_csv_and_json(misbehaving: SentenceTransformer, tmp_path: Path) -> None:
     """CSV files, and JSON with an object a line, are read, too; the columns can have other names."""
     (tmp_path / "one.csv").write_text("number,body\n0,hello\n1,the cat\n", encoding="utf-8")
     (tmp_path / "two.jsonl").write_text('{"number": 2, "body": "hello world"}\n', encoding="utf-8")
     paths = [str(tmp_path / "one.csv"), str(tmp_path / "two.jsonl")]
 
-    done = within(120, lambda: encode_files(paths, str(tmp_path / "out"), bert, column="body", prompt_name="query"))
+    done = within(
+        120, lambda: encode_files(paths, str(tmp_path / "out"), misbehaving, column="body", prompt_name="query")
+    )
 
     assert done.rows == 3
-    expected = bert.encode(["hello", "the cat", "hello world"], prompt_name="query")
+    expected = misbehaving.encode(["hello", "the cat", "hello world"], prompt_name="query")
     np.testing.assert_allclose(_embeddings(_read(tmp_path / "out")), expected, atol=3e-6, rtol=0)
 
 

@@ -112,4 +112,4 @@ class Unloadable(nn.Module):
 
 def misbehaving_model() -> SentenceTransformer:
     """The model."""
-    return SentenceTransformer(modules=[Misbehaving()], device="cpu")
+    return SentenceTransformer(modules=[Misbehaving()], device="cpu", prompts={"query": "find the "})
