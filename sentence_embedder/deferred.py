@@ -145,6 +145,20 @@ def modules_seen(module: nn.Module) -> Iterator[nn.Module]:
     return map(seen, _held_by(module))
 
 
+def state_seen(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """What ``state_dict`` of a module holds, in its order, with what stand-ins have of those that are deferred."""
+    shown = seen(module)
+    if not any(type(part) is Deferred for part in _held_by(shown)):
+        yield from shown.state_dict(prefix=prefix).items()
+        return
+    own = chain(shown._parameters.items(), shown._buffers.items())
+    passing = shown._non_persistent_buffers_set
+    yield from ((prefix + name, value) for name, value in own if value is not None and name not in passing)
+    for name, part in shown._modules.items():
+        if part is not None:
+            yield from state_seen(part, f"{prefix}{name}.")
+
+
 def is_deferred_inside(module: nn.Module) -> bool:
     """Whether a module inside a module is deferred."""
     return any(type(part) is Deferred for part in _held_by(module))

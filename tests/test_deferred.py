@@ -23,6 +23,7 @@ from sentence_embedder.deferred import (
     modules_seen,
     pending_of,
     seen,
+    state_seen,
 )
 
 
@@ -127,6 +128,28 @@ def test_modules_of_others() -> None:
     assert seen(other) is other
     assert len(list(modules_seen(holder))) == 4
     assert not is_deferred_inside(holder)
+
+
+def test_its_state_is_seen() -> None:
+    """The state of what holds it is that of ``state_dict``, with what its stand-in has; nothing is loaded."""
+    holder, part = nn.Module(), nn.BatchNorm1d(3)
+    loads = Loads()
+    holder.scale = nn.Parameter(torch.ones(2))
+    holder.register_buffer("kept", torch.ones(1))
+    holder.register_buffer("passing", torch.ones(1), persistent=False)
+    holder.register_buffer("none", None)
+    holder._modules["part"] = Deferred(Pending(part, loads))
+    holder.rest = nn.Sequential(nn.Linear(2, 3))
+    known = copy.copy(holder)
+    known._modules = {**holder._modules, "part": part}
+    expected = known.state_dict(prefix="model.")
+
+    found = dict(state_seen(holder, "model."))
+
+    assert list(found) == list(expected)
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
+    assert loads.count == 0
+    assert dict(state_seen(known)).keys() == known.state_dict().keys()
 
 
 def test_what_does_not_load_it() -> None:

@@ -212,6 +212,9 @@ class StandInModel(nn.Module):
         config: Its configuration.
     """
 
+    architecture = "BertModel"
+    """Its class in transformers."""
+
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
         width, wider = config.hidden_size, config.intermediate_size

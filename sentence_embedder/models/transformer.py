@@ -21,6 +21,7 @@ from sentence_embedder.formats import TRANSFORMER_CONFIG_NAMES, TransformerConfi
 from sentence_embedder.models.checkpoint import inert, save_model, save_tokenizer
 from sentence_embedder.models.deferred_checkpoint import DeferredTokenizer, load_checkpoint
 from sentence_embedder.models.positions import Positions
+from sentence_embedder.models.stand_in import StandInModel
 from sentence_embedder.models.token_ids import UNLIMITED, TokenIds, Tokenized, encodable, limit_of
 from sentence_embedder.record import FormatError
 from sentence_embedder.whole_number import whole_or_none
@@ -367,7 +368,9 @@ class Transformer(nn.Module):
 
     def __repr__(self) -> str:
         settings = ", ".join(f"{key}={value!r}" for key, value in self.get_config_dict().items())
-        return f"Transformer({settings}, architecture={type(self.auto_model).__name__!r})"
+        model = self.model_seen
+        architecture = model.architecture if isinstance(model, StandInModel) else type(model).__name__
+        return f"Transformer({settings}, architecture={architecture!r})"
 
     def _cleaned(self, texts: Sequence[str]) -> list[str]:
         stripped = [encodable(text.strip()) for text in texts]

@@ -25,6 +25,7 @@ from safetensors.torch import load_file, save_file
 from sentence_embedder import SentenceTransformer
 from sentence_embedder.deferred import seen
 from sentence_embedder.files import WeightsError
+from sentence_embedder.fingerprint import fingerprint_of
 from sentence_embedder.models import Transformer, deferred_checkpoint
 from sentence_embedder.models.checkpoint import load_model, load_tokenizer
 from sentence_embedder.models.stand_in import StandInModel, StandInTokenizer, read_stand_in
@@ -88,11 +89,25 @@ class TestTheSame:
             "import sys\nfrom sentence_embedder import SentenceTransformer\n"
             f"model = SentenceTransformer({str(minilm_folder())!r}, device='cpu')\n"
             "model.eval().to('cpu').encode(['a text', 'another'], prompt='query: ')\n"
+            "assert 'BertModel' in repr(model)\n"
             "print('transformers' in sys.modules, type(model[0].auto_model).__name__)"
         )
         done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
 
         assert done.stdout.split() == ["False", "BertModel"]
+
+    def test_fingerprint(self, folder: Path) -> None:
+        """What is told of it is the same before and after it is loaded, and nothing is loaded for that."""
+        model = SentenceTransformer(str(folder), device="cpu")
+        before = fingerprint_of(model), repr(model)
+
+        assert _is_deferred(model[0])
+        assert model.tokenizer.is_fast
+        assert "BertModel" in repr(model[0].auto_model)
+        assert (fingerprint_of(model), repr(model)) == before
+        with torch.no_grad():
+            next(model.parameters()).view(-1)[0] += 1
+        assert fingerprint_of(model) != before[0]
 
     @pytest.mark.parametrize("place", ["its own", "removed", "changed", "added to"])
     def test_the_model_and_tokenizer_of_transformers(self, place: str, folder: Path) -> None:
