@@ -146,9 +146,12 @@ def modules_seen(module: nn.Module) -> Iterator[nn.Module]:
 
 
 def state_seen(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """What ``state_dict`` of a module holds, in its order, with what stand-ins have of those that are deferred."""
+    """What ``state_dict`` of a module holds, in its order, with what stand-ins have of those that are deferred.
+
+    They are loaded only for a module that says itself what its state is.
+    """
     shown = seen(module)
-    if not any(type(part) is Deferred for part in _held_by(shown)):
+    if _says_its_state(shown) or not any(type(part) is Deferred for part in _held_by(shown)):
         yield from shown.state_dict(prefix=prefix).items()
         return
     own = chain(shown._parameters.items(), shown._buffers.items())
@@ -157,6 +160,13 @@ def state_seen(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, Any]]
     for name, part in shown._modules.items():
         if part is not None:
             yield from state_seen(part, f"{prefix}{name}.")
+
+
+def _says_its_state(module: nn.Module) -> bool:
+    """Whether a module's state may be something else than its parameters, its buffers and its parts'."""
+    ways = ("state_dict", "_save_to_state_dict", "get_extra_state")
+    is_another = any(getattr(type(module), name) is not getattr(nn.Module, name) for name in ways)
+    return is_another or bool(module._state_dict_hooks or module._state_dict_pre_hooks)
 
 
 def is_deferred_inside(module: nn.Module) -> bool:

@@ -26,8 +26,5 @@ def fingerprint_of(model: nn.Module) -> str:
 
 def _tokenizer_seen(model: nn.Module) -> Any:
     """The tokenizer of a model, or what stands in for it."""
-    for first in model.children():
-        if hasattr(first, "tokenizer_seen"):
-            return first.tokenizer_seen
-        break
-    return getattr(model, "tokenizer", None)
+    first: Any = next(model.children(), None)
+    return first.tokenizer_seen if hasattr(first, "tokenizer_seen") else getattr(model, "tokenizer", None)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from enum import Enum
+from itertools import chain
 from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
@@ -31,22 +32,25 @@ def as_tensor(embeddings: Embeddings) -> Tensor:
     if isinstance(embeddings, np.ndarray):
         # torch warns of arrays that may not be written to; nothing here writes, but a view could outlive us.
         return torch.from_numpy(embeddings if embeddings.flags.writeable else embeddings.copy())
-    return _stacked(list(embeddings))
+    array = _stacked(embeddings) if isinstance(embeddings, list) else None
+    if array is not None:
+        return array
+    if embeddings and all(isinstance(row, (Tensor, np.ndarray)) for row in embeddings):
+        return torch.stack([as_tensor(row) for row in embeddings])
+    return torch.tensor(embeddings)
 
 
-def _stacked(rows: list[Any]) -> Tensor:
-    """A list of tensors, of arrays, or of what ``torch.tensor`` takes as one tensor."""
-    kinds = {type(row) for row in rows}
-    # numpy takes a fifth of torch's time for arrays, and a sixth for lists of numbers.
-    if kinds and all(issubclass(kind, np.ndarray) for kind in kinds):
+def _stacked(rows: list[Any]) -> Tensor | None:
+    """Rows as one tensor by way of numpy, in a third of torch's time or less, where it makes the same of them."""
+    kinds = set(map(type, rows))
+    if kinds == {np.ndarray} and len({(row.dtype, row.shape) for row in rows}) == 1:
         return torch.from_numpy(np.array(rows))
-    if kinds == {list} and rows[0] and type(rows[0][0]) is float:
-        numbers = np.array(rows)
-        if numbers.dtype == np.float64:  # else something is no number: torch.tensor says what
-            return torch.from_numpy(numbers).to(torch.get_default_dtype())
-    if kinds and all(issubclass(kind, (Tensor, np.ndarray)) for kind in kinds):
-        return torch.stack([as_tensor(row) for row in rows])
-    return torch.tensor(rows)
+    if kinds and kinds <= {list, tuple} and len(set(map(len, rows))) == 1:
+        numbers = set(map(type, chain.from_iterable(rows)))
+        if float in numbers and numbers <= {float, int}:
+            floats = torch.from_numpy(np.array(rows, dtype=np.float64))
+            return floats.to(torch.get_default_device(), torch.get_default_dtype())
+    return None
 
 
 def as_matrix(embeddings: Embeddings) -> Tensor:

@@ -152,6 +152,29 @@ def test_its_state_is_seen() -> None:
     assert dict(state_seen(known)).keys() == known.state_dict().keys()
 
 
+def _without_bias(_: nn.Module, state: dict[str, Any], prefix: str, __: object) -> None:
+    del state[f"{prefix}part.0.bias"]
+
+
+@pytest.mark.parametrize("way", ["extra state", "hook"])
+def test_a_state_of_somebodys_own(way: str) -> None:
+    """What says itself what its state is, is asked, for which what is deferred is loaded."""
+
+    class Extra(nn.Module):
+        def get_extra_state(self) -> Any:
+            return {"version": 1}
+
+    holder, (module, loads) = Extra() if way == "extra state" else nn.Module(), _deferred()
+    holder._modules["part"] = module
+    if way == "hook":
+        holder.register_state_dict_post_hook(_without_bias)  # type: ignore[no-untyped-call]
+
+    found = list(state_seen(holder))
+
+    assert [name for name, _ in found] == list(holder.state_dict())
+    assert loads.count == 1
+
+
 def test_what_does_not_load_it() -> None:
     """It is in evaluation mode already; and what can be seen of it, in what holds it too, is its stand-in."""
     holder, (module, loads) = nn.Module(), _deferred()

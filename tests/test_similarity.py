@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given, settings
@@ -109,6 +110,10 @@ def test_containers(given_as: Any) -> None:
     [
         [[1.5, 2], [3, 4]],
         [[1, 2.5]],
+        [(0, 2.5), [3, 4.5]],
+        [[1.5, np.float32(2)]],
+        [[1.5, torch.tensor(2.0, dtype=torch.bfloat16)]],
+        [[[1.5, 2.0]]],
         [[1, 2]],
         [[np.float64(1.5)]],
         [np.ones(2, dtype=np.float16), np.ones(2, dtype=np.float16)],
@@ -127,11 +132,34 @@ def test_lists_are_read_as_torch_reads_them(rows: list[Any]) -> None:
     assert (found.dtype, found.shape, found.tolist()) == (expected.dtype, expected.shape, expected.tolist())
 
 
+def test_lists_of_numbers_lie_where_torch_puts_them() -> None:
+    """Lists of floats are read onto the device that is set, as those of others are, and in its format."""
+    with torch.device("meta"):
+        assert similarity.as_tensor([[1.5, 2.0]]).device == torch.tensor([[1.5, 2.0]]).device
+    assert similarity.as_tensor([[1.5, 2.0]]).device == torch.device("cpu")
+
+
+def test_arrays_of_two_formats() -> None:
+    """A list of arrays of two formats has the one that torch has for both."""
+    rows = [np.ones(2, dtype=np.int64), np.ones(2, dtype=np.float32)]
+
+    assert cos_sim(rows, rows).dtype == torch.float32
+
+
 @pytest.mark.parametrize(
-    "rows", [[[1.0, "2"]], [[1.0, None]], [[1.0, 2.0], [3.0]], [np.ones(2), np.ones(3)]], ids=str
+    "rows",
+    [
+        [[1.0, "2"]],
+        [[1.0, None]],
+        [[1.0, 2.0], [3.0]],
+        [np.ones(2), np.ones(3)],
+        pd.DataFrame([[1.0, 2.0], [3.0, 4.0]]),
+        {0: [1.0, 2.0], 1: [3.0, 4.0]},
+    ],
+    ids=lambda rows: type(rows).__name__,
 )
-def test_what_is_no_matrix_is_refused(rows: list[Any]) -> None:
-    """Strings are not read as numbers, and rows must be of one length."""
+def test_what_is_no_matrix_is_refused(rows: Any) -> None:
+    """Strings are not read as numbers, nor tables as their columns, and rows must be of one length."""
     with pytest.raises((ValueError, TypeError, RuntimeError)):
         similarity.as_tensor(rows)
 

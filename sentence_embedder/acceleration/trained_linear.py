@@ -24,9 +24,9 @@ _LEAST = 2**20
 def quick_products(device: torch.device) -> AbstractContextManager[Any]:
     """Within this context linear layers in float32, and their gradients, are computed in a device's quickest way.
 
-    On a CPU that is oneDNN, unless torch's own are MKL's on a processor of Intel. On others MKL holds back, and has
-    half the speed of oneDNN; there it has the better one, by a quarter of a step, as it takes batches and weights
-    however they come. Weights stay as they are, and what is not such a layer is computed as ever.
+    On a CPU that is oneDNN, unless torch has MKL and knows the processor for one of Intel. On those MKL is quicker
+    by a quarter of a step, as it takes batches and weights however they come; on others it holds back, and has half
+    the speed of oneDNN. Weights stay as they are, and what is not such a layer is computed as ever.
     """
     is_quick_already = torch.backends.mkl.is_available() and is_made_by("Intel")  # type: ignore[no-untyped-call]
     if device.type != "cpu" or is_quick_already or not (can_pack(torch.float32) and _works()):

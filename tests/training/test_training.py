@@ -587,10 +587,13 @@ def test_activations_are_computed_twice(joined: int | None, make: Make) -> None:
 
 
 @pytest.mark.parametrize("joined", [None, 8])
-def test_large_products_are_quick_and_the_same(joined: int | None, minilm: SentenceTransformer) -> None:
+def test_large_products_are_quick_and_the_same(
+    joined: int | None, minilm: SentenceTransformer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With a model whose products are worth it, steps are those of torch's own, also when activations are computed
     twice, and when batches are joined.
     """
+    monkeypatch.setattr("sentence_embedder.training.objective.quick_products", lambda _: QuickProducts())
     found = []
     for arguments in ({}, {"gradient_checkpointing": True}):
         model = copy.deepcopy(minilm)
