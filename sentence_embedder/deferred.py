@@ -151,7 +151,7 @@ def state_seen(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, Any]]
     They are loaded only for a module that says itself what its state is.
     """
     shown = seen(module)
-    if _says_its_state(shown) or not any(type(part) is Deferred for part in _held_by(shown)):
+    if _says_its_state(shown) or not is_deferred_inside(shown):
         yield from shown.state_dict(prefix=prefix).items()
         return
     own = chain(shown._parameters.items(), shown._buffers.items())

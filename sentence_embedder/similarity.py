@@ -32,9 +32,9 @@ def as_tensor(embeddings: Embeddings) -> Tensor:
     if isinstance(embeddings, np.ndarray):
         # torch warns of arrays that may not be written to; nothing here writes, but a view could outlive us.
         return torch.from_numpy(embeddings if embeddings.flags.writeable else embeddings.copy())
-    array = _stacked(embeddings) if isinstance(embeddings, list) else None
-    if array is not None:
-        return array
+    stacked = _stacked(embeddings) if isinstance(embeddings, list) else None
+    if stacked is not None:
+        return stacked
     if embeddings and all(isinstance(row, (Tensor, np.ndarray)) for row in embeddings):
         return torch.stack([as_tensor(row) for row in embeddings])
     return torch.tensor(embeddings)

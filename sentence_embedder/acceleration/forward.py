@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -68,6 +68,8 @@ class PlainForward:
         extra: Features of the batch as a whole.
     """
 
+    is_padded: ClassVar[bool] = True
+
     model: Callable[[Features], Features]
     device: torch.device
     extra: Mapping[str, Any]
@@ -76,11 +78,6 @@ class PlainForward:
     def batch_tokens(self) -> int | None:
         """None: who knows what the modules expect."""
         return None
-
-    @property
-    def is_padded(self) -> bool:
-        """They are."""
-        return True
 
     def __call__(self, source: BatchSource, rows: Places, least_tokens: int = 0) -> Features:
         """The Features that the modules make of some texts."""
@@ -102,6 +99,8 @@ class ShadowForward:
         are_shared_out: Whether texts may be put together in any way, and threads compute a batch each.
     """
 
+    is_padded: ClassVar[bool] = True
+
     shadow: Shadow
     modules: Sequence[nn.Module]
     output_value: str | None
@@ -113,11 +112,6 @@ class ShadowForward:
     def batch_tokens(self) -> int | None:
         """How many tokens a batch should have, if threads may compute one each."""
         return _tokens_on_cpu(self.shadow.dtype) if self.are_shared_out else None
-
-    @property
-    def is_padded(self) -> bool:
-        """They are."""
-        return True
 
     def __call__(self, source: BatchSource, rows: Places, least_tokens: int = 0) -> Features:
         """The Features that the modules make of some texts; with token embeddings which of them are tokens."""
@@ -145,6 +139,8 @@ class PackedForward:
         extra: Features of the batch as a whole.
     """
 
+    is_padded: ClassVar[bool] = False
+
     encoder: Encoder
     modules: Sequence[nn.Module]
     output_value: str
@@ -155,11 +151,6 @@ class PackedForward:
     def batch_tokens(self) -> int | None:
         """How many tokens a batch should have."""
         return _tokens_on_cpu(self.encoder.dtype) if self.device.type == "cpu" else _TOKENS_ON_GPU
-
-    @property
-    def is_padded(self) -> bool:
-        """They are not."""
-        return False
 
     def __call__(self, source: TokenizedTexts, rows: Places, least_tokens: int = 0) -> Features:
         """The feature that is wanted; with token embeddings which of them are tokens: the others are zeros."""
