@@ -10,16 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sentence_embedder.acceleration.architectures import (
-    Products,
-    UnreadableError,
-    counts_padding,
-    read_encoder,
-)
+from sentence_embedder.acceleration.architectures import counts_padding, read_encoder
 from sentence_embedder.acceleration.dtypes import candidates
 from sentence_embedder.acceleration.encoder import Encoder
+from sentence_embedder.acceleration.families.parts import UnreadableError
 from sentence_embedder.acceleration.forward import Forward, PackedForward, PlainForward, ShadowForward
-from sentence_embedder.acceleration.linear import can_pack
+from sentence_embedder.acceleration.linear import Products, can_pack
 from sentence_embedder.acceleration.probe import Probe
 from sentence_embedder.acceleration.shadow import Shadow
 from sentence_embedder.acceleration.snapshot import Snapshot, is_bare

@@ -51,16 +51,24 @@ class RMSNorm:
     Args:
         weight: Shape (dim,).
         eps: What is added to the mean square.
+        offset: What is added to the weight.
     """
 
     weight: Tensor
     eps: float
+    offset: float = 0.0
 
     def __call__(self, x: Tensor) -> Tensor:
         """(…, dim) → the same shape."""
-        # In float32 at least: the squares of halves lose digits.
-        normed = functional.rms_norm(x.to(self.weight.dtype), self.weight.shape, self.weight, self.eps)
-        return normed.to(x.dtype)
+        weight = self.weight.float() + self.offset if self.offset else self.weight
+        if x.device.type != "cpu":
+            # In float32 at least: the squares of halves lose digits.
+            return functional.rms_norm(x.to(weight.dtype), weight.shape, weight, self.eps).to(x.dtype)
+        # torch's own norm takes twice as many passes over the memory here.
+        wide = x.float()
+        squares: Tensor = torch.linalg.vector_norm(wide, dim=-1, keepdim=True).square_()
+        factors = squares.mul_(1 / x.shape[-1]).add_(self.eps).rsqrt_()
+        return (wide * factors).mul_(weight.float()).to(x.dtype)
 
 
 def identity(x: Tensor) -> Tensor:
@@ -106,10 +114,17 @@ class GatedMLP:
     down: Linear
     activation: Activation
 
+    def __call__(self, x: Tensor) -> Tensor:
+        """(tokens, dim) → (tokens, dim)."""
+        return self.down(self._gated(x))
+
     def plus(self, x: Tensor, residual: Tensor) -> Tensor:
         """The same, added to the residual."""
+        return self.down.plus(self._gated(x), residual)
+
+    def _gated(self, x: Tensor) -> Tensor:
         activated, gate = self.up(x).chunk(2, dim=-1)
-        return self.down.plus(self.activation.function(activated).mul_(gate), residual)
+        return self.activation.function(activated).mul_(gate)
 
 
 @dataclass(frozen=True)
@@ -181,8 +196,16 @@ class SelfAttention:
     key_norm: Norm | None = None
     rotary: RotaryEmbedding | None = None
 
+    def __call__(self, x: Tensor, batch: Batch) -> Tensor:
+        """(tokens, dim) → (tokens, dim)."""
+        return self.out(self._attended(x, batch))
+
     def plus(self, x: Tensor, residual: Tensor, batch: Batch) -> Tensor:
-        """(tokens, dim) → (tokens, dim), in the format of the residual, to which it may be added in place."""
+        """The same, in the format of the residual, to which it may be added in place."""
+        return self.out.plus(self._attended(x, batch), residual)
+
+    def _attended(self, x: Tensor, batch: Batch) -> Tensor:
+        """The values, (tokens, heads × head_dim)."""
         joined = self.qkv(x).view(1, x.shape[0], -1, self.head_dim).transpose(1, 2)
         query, key, value = torch.split_with_sizes(joined, [self.heads, self.key_heads, self.key_heads], dim=1)
         if self.query_norm is not None and self.key_norm is not None:
@@ -190,7 +213,7 @@ class SelfAttention:
         if self.rotary is not None:
             rotate = batch.rotation(self.rotary)
             query, key = rotate(query), rotate(key)
-        return self.out.plus(batch.attention(query, key, value, self.mask, self.scale), residual)
+        return batch.attention(query, key, value, self.mask, self.scale)
 
 
 def _in(dtype: torch.dtype, x: Tensor) -> Tensor:
@@ -251,6 +274,36 @@ class PreNormLayer:
         """(tokens, dim) → (tokens, dim)."""
         x = self.attention.plus(_in(self.dtype, self.attention_norm(x)), x, batch)
         return self.feed_forward.plus(_in(self.dtype, self.feed_forward_norm(x)), x)
+
+
+@dataclass(frozen=True)
+class SandwichNormLayer:
+    """A layer that normalises what goes into each part and what comes out of it (Gemma).
+
+    Args:
+        attention_norm: Goes before the attention.
+        attention: The first part.
+        attended_norm: Follows it.
+        feed_forward_norm: Goes before the second part.
+        feed_forward: The second part.
+        output_norm: Follows it.
+        dtype: The format of the products; the residual and the norms keep their own.
+    """
+
+    attention_norm: Norm
+    attention: SelfAttention
+    attended_norm: Norm
+    feed_forward_norm: Norm
+    feed_forward: GatedMLP
+    output_norm: Norm
+    dtype: torch.dtype
+
+    def __call__(self, x: Tensor, batch: Batch) -> Tensor:
+        """(tokens, dim) → (tokens, dim)."""
+        attended = self.attention(_in(self.dtype, self.attention_norm(x)), batch)
+        x = self.attended_norm(_in(x.dtype, attended)).add_(x)
+        output = self.feed_forward(_in(self.dtype, self.feed_forward_norm(x)))
+        return self.output_norm(_in(x.dtype, output)).add_(x)
 
 
 class Embedding(Protocol):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 
@@ -124,6 +124,31 @@ def linear(
         bias = None if bias is None else bias.contiguous()
         return PackedLinear(torch.ops.mkldnn._reorder_linear_weight(weight, None), bias, activation)
     return PlainLinear(weight, bias, activation)
+
+
+@dataclass(frozen=True)
+class Products:
+    """How the linear layers of an encoder are made.
+
+    Args:
+        dtype: The format of the products.
+        packed: Whether copies of the weights may be made.
+    """
+
+    dtype: torch.dtype
+    packed: bool
+
+    def linear(self, modules: Sequence[nn.Linear], activation: Activation | None = None) -> Linear:
+        """One linear layer in place of several that have the same input, their outputs side by side."""
+        weights: list[Tensor] = [module.weight for module in modules]
+        biases: list[Tensor | None] = [module.bias for module in modules]
+        weight, bias = weights[0], biases[0]
+        if len(modules) > 1:
+            weight = torch.cat(weights)
+            # Of several, some may lack a bias.
+            parts = [w.new_zeros(len(w)) if b is None else b for w, b in zip(weights, biases, strict=True)]
+            bias = None if all(b is None for b in biases) else torch.cat(parts)
+        return linear(weight, bias, self.dtype, activation=activation, packed=self.packed)
 
 
 @cache

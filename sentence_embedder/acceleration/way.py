@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from sentence_embedder.acceleration.acceleration import Acceleration, pads_matter
-from sentence_embedder.acceleration.architectures import Products, read_encoder
+from sentence_embedder.acceleration.architectures import read_encoder
 from sentence_embedder.acceleration.forward import PackedForward, ShadowForward
-from sentence_embedder.acceleration.linear import can_pack
+from sentence_embedder.acceleration.linear import Products, can_pack
 from sentence_embedder.devices import module_device
 from sentence_embedder.models import Router, Transformer
 

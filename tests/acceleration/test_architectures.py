@@ -13,10 +13,19 @@ from hypothesis import strategies as st
 from torch import nn
 
 from sentence_embedder.acceleration import encoder as encoder_module
-from sentence_embedder.acceleration.architectures import READERS, Products, UnreadableError, read_encoder
+from sentence_embedder.acceleration.architectures import READERS, counts_padding, read_encoder
 from sentence_embedder.acceleration.attention import PaddedAttention
+from sentence_embedder.acceleration.families.parts import UnreadableError
+from sentence_embedder.acceleration.linear import Products
 from sentence_embedder.features import PackedTexts
-from tests.acceleration.tiny_transformers import CONFIGS, RAGGED, own_forward, ragged_texts, tiny_transformer
+from tests.acceleration.tiny_transformers import (
+    CONFIGS,
+    RAGGED,
+    VOCABULARY,
+    own_forward,
+    ragged_texts,
+    tiny_transformer,
+)
 
 PACKED = Products(torch.float32, packed=True)
 PLAIN = Products(torch.float32, packed=False)
@@ -81,17 +90,34 @@ def test_filling_changes_nothing(name: str) -> None:
     torch.testing.assert_close(filled[:10], expected, rtol=1e-5, atol=1e-5)
 
 
-def test_token_types() -> None:
+@pytest.mark.parametrize("name", CONFIGS)
+def test_whether_padding_is_counted(name: str) -> None:
+    """Padding on the left changes what a model computes if it is counted among the positions, and only then."""
+    model: Any = tiny_transformer(name)
+    padding_id = model.config.pad_token_id or 0
+    ids = torch.arange(3, 9)[None]
+    padded = torch.cat([torch.full((1, 4), padding_id), ids], dim=1)
+
+    with torch.no_grad():
+        expected = model(input_ids=ids, attention_mask=torch.ones_like(ids))[0]
+        found = model(input_ids=padded, attention_mask=(torch.arange(10) >= 4)[None].long())[0][:, 4:]
+
+    is_changed = not torch.allclose(found, expected, atol=1e-4)
+    assert counts_padding(model, padding_id) == is_changed
+
+
+@pytest.mark.parametrize("name", ["bert", "albert", "nomic"])
+def test_token_types(name: str) -> None:
     """The second text of a pair has token type 1."""
     texts = ragged_texts()
     types = np.random.default_rng(0).integers(0, 2, sum(RAGGED))
     typed = PackedTexts(columns={**texts.columns, "token_type_ids": types}, lengths=texts.lengths)
 
-    _assert_same(tiny_transformer("bert"), typed)
+    _assert_same(tiny_transformer(name), typed)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("name", ["bert", "mpnet", "modernbert", "qwen3"])
+@pytest.mark.parametrize("name", ["bert", "mpnet", "modernbert", "qwen3", "nomic", "gemma-embedding"])
 def test_products_in_half_precision(name: str, dtype: torch.dtype) -> None:
     """Products in half precision change little; residuals and the result stay float32."""
     texts = ragged_texts((70, 12, 12, 12, 12, 12, 12, 3))
@@ -168,15 +194,6 @@ def test_rotary_embeddings_that_depend_on_the_text() -> None:
         read_encoder(model, PACKED)
 
 
-def test_a_decoder_that_looks_ahead() -> None:
-    """A decoder that somebody made bidirectional is left to itself."""
-    model: Any = tiny_transformer("qwen2")
-    model.layers[1].self_attn.is_causal = False
-
-    with pytest.raises(UnreadableError, match="ahead"):
-        read_encoder(model, PACKED)
-
-
 @pytest.mark.parametrize("name", ["llama", "qwen3"])
 def test_windows_that_a_model_does_not_look_at(name: str) -> None:
     """A Llama ignores a window, and a Qwen one that no layer has."""
@@ -186,9 +203,11 @@ def test_windows_that_a_model_does_not_look_at(name: str) -> None:
     _assert_same(model, ragged_texts((20, 9)))
 
 
-@pytest.mark.parametrize("name", ["qwen3-window", "mistral-window", "llama"])
+@pytest.mark.parametrize(
+    "name", ["qwen3-window", "mistral-window", "llama", "eurobert", "gemma-embedding", "nomic"]
+)
 @pytest.mark.parametrize("is_cut", [True, False])
-def test_a_decoder_with_fewer_layers(name: str, is_cut: bool) -> None:
+def test_a_model_with_fewer_layers(name: str, is_cut: bool) -> None:
     """Layers that are cut off, or that the configuration leaves out, are not computed."""
     model: Any = tiny_transformer(name)
     if is_cut:
@@ -197,6 +216,79 @@ def test_a_decoder_with_fewer_layers(name: str, is_cut: bool) -> None:
         model.config.num_hidden_layers = 1
 
     _assert_same(model, ragged_texts((20, 9)))
+
+
+def _looking_ahead(model: Any) -> None:
+    model.layers[1].self_attn.is_causal = False
+
+
+def _looking_back(model: Any) -> None:
+    model.layers[1].self_attn.is_causal = True
+
+
+def _set_to_look_back(model: Any) -> None:
+    model.config.use_bidirectional_attention = False
+
+
+def _with_other_words(model: Any) -> None:
+    model.embed_tokens = nn.Embedding(VOCABULARY, 32)
+
+
+def _with_norm_of_scaled_words(model: Any) -> None:
+    model.embed_tokens.max_norm = 1.0
+
+
+def _with_a_bias_of_its_own(model: Any) -> None:
+    attention = model.encoder.block[1].layer[0].SelfAttention
+    attention.relative_attention_bias = nn.Embedding(32, 4)
+
+
+def _with_other_groups(model: Any) -> None:
+    model.encoder.albert_layer_groups[1].albert_layers[0].ffn = nn.Bilinear(32, 32, 48)
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        *(("llama", _looking_ahead), ("gemma-embedding", _set_to_look_back), ("gemma", _looking_ahead)),
+        *(("nomic", _looking_back), ("eurobert", _looking_back)),
+        *(("gemma", _with_other_words), ("gemma", _with_norm_of_scaled_words)),
+        *(("t5", _as_decoder), ("mt5", _with_a_bias_of_its_own), ("albert", _with_other_groups)),
+    ],
+)
+def test_what_is_not_known_of_other_families(name: str, change: Any) -> None:
+    """Nor are models of the younger families read that somebody has changed in what their readers rely on."""
+    model = tiny_transformer(name)
+    change(model)
+
+    with pytest.raises(UnreadableError):
+        read_encoder(model, PACKED)
+
+
+def test_a_t5_in_float16() -> None:
+    """In float16 numbers of a T5 overflow, unless its own forward pass looks after them."""
+    with pytest.raises(UnreadableError, match="float16"):
+        read_encoder(tiny_transformer("t5"), Products(torch.float16, packed=False))
+
+
+def test_layers_that_share_their_weights() -> None:
+    """Of the layers of an ALBERT that share weights, one copy of these is made."""
+    encoder = read_encoder(tiny_transformer("albert"), PACKED)
+
+    assert (len(encoder.layers), len(set(map(id, encoder.layers)))) == (6, 4)
+
+
+@pytest.mark.parametrize("name", ["gemma", "qwen3"])
+def test_norms_are_read_where_they_are(name: str) -> None:
+    """The weight of a norm is not copied: what is written to it counts."""
+    model, texts = tiny_transformer(name), ragged_texts()
+    encoder = read_encoder(model, PACKED)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim == 1:
+                parameter.data.mul_(1.1)
+
+        torch.testing.assert_close(encoder(texts), own_forward(model, texts), rtol=1e-5, atol=1e-5)
 
 
 def test_an_architecture_that_nobody_knows() -> None:

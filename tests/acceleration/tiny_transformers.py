@@ -50,6 +50,17 @@ def _modernbert(**options: Any) -> Any:
     )
 
 
+def _t5(config_class: type[Any]) -> Any:
+    return config_class(vocab_size=VOCABULARY, d_model=32, d_kv=12, d_ff=48, num_layers=3, num_heads=4)
+
+
+def _gemma(**options: Any) -> Any:
+    return _llama(
+        transformers.Gemma3TextConfig,
+        **{"num_key_value_heads": 1, "head_dim": 12, "query_pre_attn_scalar": 10, "sliding_window": 12, **options},
+    )
+
+
 def _distilbert(**options: Any) -> Any:
     return transformers.DistilBertConfig(
         vocab_size=VOCABULARY, dim=32, n_layers=3, n_heads=4, hidden_dim=48, max_position_embeddings=64, **options
@@ -73,19 +84,35 @@ CONFIGS: Mapping[str, Callable[[], Any]] = {
     ),
     "qwen2": lambda: _llama(transformers.Qwen2Config),
     "llama": lambda: _llama(transformers.LlamaConfig),
+    "albert": lambda: _bert(
+        transformers.AlbertConfig, embedding_size=20, num_hidden_layers=3, num_hidden_groups=2, inner_group_num=2
+    ),
+    "t5": lambda: _t5(transformers.T5Config),
+    "mt5": lambda: _t5(transformers.MT5Config),
+    "eurobert": lambda: _llama(transformers.EuroBertConfig, pad_token_id=0),
+    "nomic": lambda: _bert(transformers.NomicBertConfig),
+    "gte": lambda: _bert(transformers.GteConfig),
+    "gte-untyped": lambda: _bert(transformers.GteConfig, type_vocab_size=0),
+    "jina-v3": lambda: _bert(transformers.JinaEmbeddingsV3Config),
+    "gemma": _gemma,
+    "gemma-embedding": lambda: _gemma(use_bidirectional_attention=True, sliding_window_pattern=2),
     "mistral-window": lambda: _llama(transformers.MistralConfig, sliding_window=5),
 }
 
 
 def tiny_transformer(name: str, *, seed: int = 0) -> nn.Module:
-    """A model of this architecture, in evaluation mode; its weights are large enough to tell mistakes."""
+    """A model of this architecture, in evaluation mode; its texts differ enough to tell mistakes."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        auto_model: Any = transformers.AutoModel
-        model: nn.Module = auto_model.from_config(CONFIGS[name]())
+        config = CONFIGS[name]()
+        auto_model: Any = transformers.AutoModelForTextEncoding if "t5" in name else transformers.AutoModel
+        model: nn.Module = auto_model.from_config(config)
         with torch.no_grad():
-            for parameter in model.parameters():
-                parameter.copy_(torch.randn_like(parameter) * (0.2 if parameter.ndim > 1 else 0.5))
+            for its_name, parameter in model.named_parameters():
+                parameter.copy_(torch.randn_like(parameter) * 0.2)
+                # A Gemma adds the 1 itself.
+                if "norm" in its_name.lower() and its_name.endswith("weight") and "gemma" not in name:
+                    parameter.add_(1)
     return model.eval()
 
 

@@ -1,0 +1,105 @@
+"""Gemma 3, and EmbeddingGemma (Vera et al. 2025, https://arxiv.org/abs/2509.20354), which looks everywhere."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from sentence_embedder.acceleration.attention import Mask
+from sentence_embedder.acceleration.encoder import (
+    Encoder,
+    Layer,
+    Norm,
+    RMSNorm,
+    RotaryEmbedding,
+    SandwichNormLayer,
+    TableEmbedding,
+)
+from sentence_embedder.acceleration.families.parts import (
+    GATED_MLP,
+    PROJECTIONS,
+    UnreadableError,
+    check_parameters,
+    gated_mlp_of,
+    layers_at,
+    rotaries_at,
+    self_attention_of,
+)
+from sentence_embedder.acceleration.linear import Products
+
+_HEAD_NORMS = ("self_attn.q_norm", "self_attn.k_norm")
+_NORMS = (
+    "input_layernorm",
+    "post_attention_layernorm",
+    "pre_feedforward_layernorm",
+    "post_feedforward_layernorm",
+)
+
+
+@dataclass(frozen=True)
+class _Scaling:
+    """What Gemma does to its embeddings in place of a norm.
+
+    Args:
+        factor: Of all values, shape ().
+    """
+
+    factor: Tensor
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """(…, dim) → the same shape."""
+        return x * self.factor.to(x.dtype)
+
+
+def read_gemma(model: nn.Module, config: Any, products: Products) -> Encoder:
+    """A Gemma 3 for texts."""
+    looks_back = not config.use_bidirectional_attention
+    # A window of n tokens reaches to the n-1st from this one.
+    masks = {
+        "full_attention": Mask(causal=looks_back),
+        "sliding_attention": Mask(causal=looks_back, window=config.sliding_window - 1),
+    }
+    rotaries = rotaries_at(model)
+    its_layers = layers_at(model, "layers")[: config.num_hidden_layers]
+    kinds = config.layer_types[: len(its_layers)]
+    layers = [
+        _layer(layer, config, products, masks[kind], rotaries[kind])
+        for layer, kind in zip(its_layers, kinds, strict=True)
+    ]
+    words: Any = model.get_submodule("embed_tokens")
+    if words.max_norm is not None:
+        raise UnreadableError(f"embed_tokens: expected an Embedding without max_norm, found {words}")
+    return Encoder(
+        embedding=TableEmbedding([("input_ids", words.weight.detach())], _Scaling(words.embed_scale)),
+        layers=layers,
+        norm=_norm_at(model, "norm"),
+        dtype=products.dtype,
+        device=words.weight.device,
+    )
+
+
+def _layer(layer: nn.Module, config: Any, products: Products, mask: Mask, rotary: RotaryEmbedding) -> Layer:
+    attention: Any = layer.get_submodule("self_attn")
+    if attention.is_causal != mask.causal:
+        raise UnreadableError("a Gemma that does not look where its configuration says")
+    check_parameters(layer, (*PROJECTIONS, *_HEAD_NORMS, *GATED_MLP, *_NORMS))
+    query_norm, key_norm = (_norm_at(layer, name) for name in _HEAD_NORMS)
+    before_attention, after_attention, before_mlp, after_mlp = (_norm_at(layer, name) for name in _NORMS)
+    return SandwichNormLayer(
+        attention_norm=before_attention,
+        attention=self_attention_of(
+            layer, products, mask=mask, rotary=rotary, query_norm=query_norm, key_norm=key_norm
+        ),
+        attended_norm=after_attention,
+        feed_forward_norm=before_mlp,
+        feed_forward=gated_mlp_of(layer, products, config.hidden_activation),
+        output_norm=after_mlp,
+        dtype=products.dtype,
+    )
+
+
+def _norm_at(module: nn.Module, name: str) -> Norm:
+    found: Any = module.get_submodule(name)
+    return RMSNorm(found.weight.detach(), found.eps, offset=1.0)

@@ -1,0 +1,156 @@
+"""Parts of a model of Hugging Face transformers, read by name, and refused if they are not what is expected."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sentence_embedder.acceleration.attention import Mask
+from sentence_embedder.acceleration.encoder import (
+    GatedMLP,
+    LayerNorm,
+    Norm,
+    RMSNorm,
+    RotaryEmbedding,
+    SelfAttention,
+)
+from sentence_embedder.acceleration.linear import ACTIVATIONS, Activation, Products
+
+_STATIC_ROPE = frozenset({"default", "linear", "llama3", "yarn"})
+"""Kinds of rotary embedding whose frequencies do not depend on the length of the text."""
+
+PROJECTIONS = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj")
+"""Where most architectures that are younger than BERT keep the linear layers of their attention."""
+
+GATED_MLP = ("mlp.gate_proj", "mlp.up_proj", "mlp.down_proj")
+"""Likewise, those of their feed-forward part."""
+
+
+class UnreadableError(Exception):
+    """The model is not built as the reader expects: its own forward pass must do."""
+
+
+def layers_at(model: nn.Module, name: str) -> list[nn.Module]:
+    """The layers of a model."""
+    return list(model.get_submodule(name).children())
+
+
+def check_parameters(layer: nn.Module, names: Sequence[str]) -> None:
+    """Raise unless a layer has these parts with parameters, and no others."""
+    found = {name.rpartition(".")[0] for name, _ in layer.named_parameters()}
+    if found != set(names):
+        raise UnreadableError(f"expected a layer with {sorted(names)}, found {sorted(found)}")
+
+
+def linear_at(module: nn.Module, name: str) -> nn.Linear:
+    """A linear layer."""
+    found = module.get_submodule(name)
+    if type(found) is not nn.Linear:
+        raise UnreadableError(f"{name}: expected a Linear, found {type(found).__name__}")
+    return found
+
+
+def layer_norm_at(module: nn.Module, name: str) -> Norm:
+    """A LayerNorm."""
+    found = module.get_submodule(name)
+    if type(found) is not nn.LayerNorm or not found.elementwise_affine:
+        raise UnreadableError(f"{name}: expected a LayerNorm with a weight, found {found}")
+    bias: Tensor | None = found.bias
+    return LayerNorm(found.weight.detach(), None if bias is None else bias.detach(), found.eps)
+
+
+def rms_norm_at(module: nn.Module, name: str) -> Norm:
+    """An RMSNorm as Llama has it."""
+    found: Any = module.get_submodule(name)
+    return RMSNorm(found.weight.detach(), found.variance_epsilon)
+
+
+def table_at(module: nn.Module, name: str) -> Tensor:
+    """The table of an embedding, shape (rows, dim)."""
+    found = module.get_submodule(name)
+    if type(found) is not nn.Embedding or found.max_norm is not None:
+        raise UnreadableError(f"{name}: expected a plain Embedding, found {found}")
+    return found.weight.detach()
+
+
+def activation_at(layer: nn.Module, name: str, setting: Any) -> Activation:
+    """The activation that is set, if it is also the one in a layer; a stand-in has none."""
+    if setting not in ACTIVATIONS:
+        raise UnreadableError(f"the activation {setting!r}")
+    activation = ACTIVATIONS[setting]
+    owner: Any = layer.get_submodule(name.rpartition(".")[0])
+    found = getattr(owner, name.rpartition(".")[2], None)
+    values = torch.linspace(-4, 4, 65)
+    if found is not None and not torch.allclose(found(values), activation.function(values), atol=1e-6):
+        raise UnreadableError(f"{name}: expected {setting}, found {found}")
+    return activation
+
+
+def rotary_at(model: nn.Module) -> RotaryEmbedding:
+    """The one rotary embedding of a model."""
+    module: Any = model.get_submodule("rotary_emb")
+    return _rotary(module, "", module.rope_type)
+
+
+def rotaries_at(model: nn.Module) -> dict[str, RotaryEmbedding]:
+    """Kind of layer → rotary embedding, of a model that has one for each."""
+    module: Any = model.get_submodule("rotary_emb")
+    return {kind: _rotary(module, f"{kind}_", rope_type) for kind, rope_type in module.rope_type.items()}
+
+
+def _rotary(module: Any, prefix: str, kind: str) -> RotaryEmbedding:
+    if kind not in _STATIC_ROPE:
+        raise UnreadableError(f"the rotary embedding {kind!r}")
+    return RotaryEmbedding(getattr(module, f"{prefix}inv_freq"), getattr(module, f"{prefix}attention_scaling"))
+
+
+def self_attention_of(
+    layer: nn.Module,
+    products: Products,
+    *,
+    mask: Mask,
+    rotary: RotaryEmbedding,
+    query_norm: Norm | None = None,
+    key_norm: Norm | None = None,
+) -> SelfAttention:
+    """The attention of a layer with ``PROJECTIONS``.
+
+    Args:
+        layer: The layer.
+        products: How its linear layers are made.
+        mask: Which tokens look at which.
+        rotary: The position embedding of queries and keys.
+        query_norm: What happens to each head of the queries.
+        key_norm: What happens to each head of the keys.
+    """
+    attention: Any = layer.get_submodule("self_attn")
+    query, key, value, out = (linear_at(layer, name) for name in PROJECTIONS)
+    return SelfAttention(
+        qkv=products.linear([query, key, value]),
+        out=products.linear([out]),
+        heads=query.out_features // attention.head_dim,
+        key_heads=key.out_features // attention.head_dim,
+        head_dim=attention.head_dim,
+        scale=attention.scaling,
+        mask=mask,
+        query_norm=query_norm,
+        key_norm=key_norm,
+        rotary=rotary,
+    )
+
+
+def gated_mlp_of(layer: nn.Module, products: Products, setting: Any) -> GatedMLP:
+    """The feed-forward part of a layer with ``GATED_MLP``.
+
+    Args:
+        layer: The layer.
+        products: How its linear layers are made.
+        setting: The name of its activation.
+    """
+    gate, up, down = (linear_at(layer, name) for name in GATED_MLP)
+    return GatedMLP(
+        products.linear([gate, up]), products.linear([down]), activation_at(layer, "mlp.act_fn", setting)
+    )
