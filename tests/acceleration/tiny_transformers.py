@@ -109,7 +109,7 @@ def tiny_transformer(name: str, *, seed: int = 0) -> nn.Module:
         model: nn.Module = auto_model.from_config(config)
         with torch.no_grad():
             for its_name, parameter in model.named_parameters():
-                parameter.copy_(torch.randn_like(parameter) * 0.2)
+                parameter.copy_(torch.randn_like(parameter) * 0.12)
                 # A Gemma adds the 1 itself.
                 if "norm" in its_name.lower() and its_name.endswith("weight") and "gemma" not in name:
                     parameter.add_(1)
