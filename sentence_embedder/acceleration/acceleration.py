@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sentence_embedder.acceleration.architectures import counts_padding, read_encoder
+from sentence_embedder.acceleration.architectures import read_encoder
 from sentence_embedder.acceleration.dtypes import candidates
 from sentence_embedder.acceleration.encoder import Encoder
 from sentence_embedder.acceleration.families.parts import UnreadableError
@@ -53,6 +53,9 @@ _BY_THE_LONGEST = frozenset(
     {("rope_type", "dynamic"), ("rope_type", "longrope"), ("attention_type", "block_sparse")}
 )
 """Settings by which the longest text of a batch, or of those before, decides how all are computed."""
+
+_OVERFLOWS = frozenset({"gemma2", "gemma3_text", "longt5", "mt5", "t5", "umt5"})
+"""Architectures known for numbers that float16 does not hold: it is chosen for them by nobody but their owner."""
 
 _WRITES_ITS_WEIGHTS = frozenset({"rwkv"})
 """Architectures whose forward pass writes into the weights, which a shadow, and a twin to compare with, share."""
@@ -155,7 +158,7 @@ class Acceleration:
             is_free = _are_known(rest) and _side_to_pad(transformer) in reading.sides_to_pad
             are_shared_out = is_free and device.type == "cpu"
             return ShadowForward(reading.shadow, rest, output_value, device, extra, are_shared_out)
-        if reading.encoder is None or output_value is None or pads_matter(transformer):
+        if reading.encoder is None or output_value is None or pads_matter(transformer, reading.encoder):
             return plain
         if not _is_enough(rest, output_value):
             return plain
@@ -224,10 +227,10 @@ def _side_to_pad(transformer: Any) -> str:
     return side
 
 
-def pads_matter(transformer: Any) -> bool:
-    """Whether a model that can be read computes something else for a text that is padded on the left."""
-    pad_token_id = transformer.tokenizer_seen.pad_token_id
-    return _side_to_pad(transformer) == "left" and counts_padding(transformer.model_seen, pad_token_id)
+def pads_matter(transformer: Any, encoder: Encoder) -> bool:
+    """Whether a model pads texts on the left, and computes something else for them than what was read of it."""
+    tokenizer = transformer.tokenizer_seen
+    return _side_to_pad(transformer) == "left" and encoder.embedding.counts_padding(tokenizer.pad_token_id)
 
 
 @between_forks()
@@ -246,6 +249,8 @@ def _read(model: Any, dtype: str) -> _Reading:
 def _first_that_keeps(model: Any, dtype: str, snapshot: Snapshot) -> _Reading:
     weights = next(model.parameters())
     formats = candidates(dtype, weights.device) if weights.dtype == torch.float32 else (weights.dtype,)
+    if dtype == "auto" and model.config.model_type in _OVERFLOWS:
+        formats = tuple(one for one in formats if one != torch.float16)
     probe = Probe(model)
     for product_dtype in formats:
         reading = _read_in(product_dtype, model, dtype, snapshot)

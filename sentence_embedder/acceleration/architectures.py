@@ -68,19 +68,5 @@ def read_encoder(model: nn.Module, products: Products) -> Encoder:
     try:
         with torch.no_grad():
             return reader(model, config, products)
-    except (AttributeError, KeyError) as error:
-        raise UnreadableError(f"{config.model_type}: expected more than there is: {error}") from error
-
-
-def counts_padding(model: nn.Module, pad_token_id: int | None) -> bool:
-    """Whether a model counts padding among the positions of a text, so that padding on the left shifts the text.
-
-    Args:
-        model: A model that can be read.
-        pad_token_id: The token that it is padded with.
-    """
-    config: Any = model.config
-    if config.model_type in ("albert", "bert", "distilbert"):
-        return True
-    left_out = getattr(getattr(model, "embeddings", None), "padding_idx", pad_token_id)
-    return left_out != pad_token_id
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        raise UnreadableError(f"{config.model_type}: expected something else: {error!r}") from error

@@ -27,7 +27,8 @@ class Mask:
     Args:
         causal: Only those before it and itself.
         window: Only those at most so many places away.
-        bias: Tokens of the longest text → what is added to the scores, shape (heads, tokens, tokens).
+        bias: Tokens of a text → what is added to the scores, shape (heads, tokens, tokens). That of a shorter text
+            is the upper left corner of that of a longer one.
     """
 
     causal: bool = False
@@ -38,7 +39,7 @@ class Mask:
         """What is added to the scores of texts of so many tokens, broadcast to (heads, tokens, tokens); None for
         nothing.
         """
-        bias = None if self.bias is None else self.bias(width).to(like.dtype)
+        bias = None if self.bias is None else self.bias(width).to(like.dtype).contiguous()
         window = self.window if self.window is not None and self.window < width - 1 else None
         if not self.causal and window is None:
             return bias
@@ -82,6 +83,7 @@ class GroupedAttention:
         texts, tokens = self._groups[0] if len(self._groups) == 1 else (0, 0)
         # How many tokens the text has, if there is but one, and few of them; or else -1.
         self._lone = tokens if texts == 1 and tokens < _FEW_TOKENS else -1
+        self._longest = max((tokens for _, tokens in self._groups), default=0)
         self._masks: dict[tuple[Mask, int], Tensor | None] = {}
 
     def __call__(self, query: Tensor, key: Tensor, value: Tensor, mask: Mask, scale: float) -> Tensor:
@@ -98,10 +100,12 @@ class GroupedAttention:
         return attended.flatten(1)
 
     def _mask(self, mask: Mask, tokens: int, like: Tensor) -> Tensor | None:
-        """The mask's tensor, which all layers share."""
-        if (mask, tokens) not in self._masks:
-            self._masks[mask, tokens] = mask.tensor(tokens, like)
-        return self._masks[mask, tokens]
+        """The mask's tensor, which all layers share, and texts of all lengths if there is a bias."""
+        width = tokens if mask.bias is None else self._longest
+        if (mask, width) not in self._masks:
+            self._masks[mask, width] = mask.tensor(width, like)
+        whole = self._masks[mask, width]
+        return whole if whole is None or width == tokens else whole[:, :tokens, :tokens]
 
 
 @dataclass(frozen=True)
@@ -142,8 +146,12 @@ class PaddedAttention:
         """The attended values."""
         if not self.lengths.any():  # all that there is is filling
             return query.new_zeros(query.shape[2], query.shape[1] * query.shape[3])
+        tensor = self._mask(mask, query)
+        if tensor is not None and key.shape[1] != query.shape[1]:
+            # Beside a mask no kernel of CUDA but the slowest takes fewer heads of keys than of queries.
+            key, value = (part.repeat_interleave(query.shape[1] // part.shape[1], dim=1) for part in (key, value))
         split = [self._padded(part) for part in (query, key, value)]
-        rows = _by_token(_fused(*split, mask=self._mask(mask, query), scale=scale))
+        rows = _by_token(_fused(*split, mask=tensor, scale=scale))
         return rows[self._places] if self._is_ragged else rows
 
     def _padded(self, part: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -61,14 +61,21 @@ class RMSNorm:
     def __call__(self, x: Tensor) -> Tensor:
         """(…, dim) → the same shape."""
         weight = self.weight.float() + self.offset if self.offset else self.weight
-        if x.device.type != "cpu":
-            # In float32 at least: the squares of halves lose digits.
-            return functional.rms_norm(x.to(weight.dtype), weight.shape, weight, self.eps).to(x.dtype)
-        # torch's own norm takes twice as many passes over the memory here.
-        wide = x.float()
-        squares: Tensor = torch.linalg.vector_norm(wide, dim=-1, keepdim=True).square_()
-        factors = squares.mul_(1 / x.shape[-1]).add_(self.eps).rsqrt_()
-        return (wide * factors).mul_(weight.float()).to(x.dtype)
+        return (_rms_normed if x.device.type == "cpu" else _rms_normed_at_once)(x, weight, self.eps)
+
+
+def _rms_normed(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """In half as many passes over the memory as torch's own norm makes on the CPU."""
+    wide = x.float()
+    squares: Tensor = torch.linalg.vector_norm(wide, dim=-1, keepdim=True).square_()
+    factors = squares.mul_(1 / x.shape[-1]).add_(eps).rsqrt_()
+    return (wide * factors).mul_(weight.float()).to(x.dtype)
+
+
+def _rms_normed_at_once(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """By torch's own norm, which squares in float32, whatever the format."""
+    wide = x.to(torch.promote_types(x.dtype, weight.dtype))
+    return functional.rms_norm(wide, weight.shape, weight, eps).to(x.dtype)
 
 
 def identity(x: Tensor) -> Tensor:
@@ -312,25 +319,37 @@ class Embedding(Protocol):
     def __call__(self, texts: PackedTexts, device: torch.device) -> Tensor:
         """The embeddings of all tokens, float32, shape (tokens, dim), in memory that nobody else has."""
 
+    def counts_padding(self, pad_token_id: int | None) -> bool:
+        """Whether padding is counted among the positions of a text, so that padding on the left shifts the text.
+
+        Args:
+            pad_token_id: The token that texts are padded with.
+        """
+
 
 @dataclass(frozen=True)
 class TableEmbedding:
-    """The sum of one row of each table, normalised.
+    """The sum of one row of each table, and what follows it.
 
     Args:
         tables: Name of a column, or ``positions`` → its table, shape (rows, dim).
-        norm: Follows the sum.
+        after: What happens to the sum; a norm, as a rule.
         padding_id: If there is one, positions are counted from the next number on, as RoBERTa does, and
             tokens with this id have it for a position.
     """
 
     tables: Sequence[tuple[str, Tensor]]
-    norm: Norm
+    after: Callable[[Tensor], Tensor]
     padding_id: int | None = None
 
     def __call__(self, texts: PackedTexts, device: torch.device) -> Tensor:
         """The embeddings of all tokens."""
-        return self.norm(functools.reduce(torch.add, (self._rows(*table, texts, device) for table in self.tables)))
+        return self.after(functools.reduce(torch.add, (self._rows(*table, texts, device) for table in self.tables)))
+
+    def counts_padding(self, pad_token_id: int | None) -> bool:
+        """Whether padding is counted among the positions of a text."""
+        has_positions = any(name == "positions" for name, _ in self.tables)
+        return has_positions and (self.padding_id is None or self.padding_id != pad_token_id)
 
     def _rows(self, name: str, table: Tensor, texts: PackedTexts, device: torch.device) -> Tensor:
         if name == "positions":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import operator
 from collections.abc import Callable
@@ -44,12 +45,17 @@ class Snapshot:
         self.is_bare = all(map(is_bare, self._modules))
         """Whether nobody had put anything around the forward passes."""
         # Whoever listens may keep something with each call; nothing is read of such a model, or copied.
-        self._holders = [*self._attributes, *_configurations(self._modules)] if self.is_bare else []
+        configurations = _configurations(self._modules) if self.is_bare else []
+        self._holders = [*self._attributes, *configurations] if self.is_bare else []
         self._counts = list(map(len, self._holders))
         settings = [(holder, name) for holder in self._holders for name in holder if name not in _PARTS]
         self._setting_holders = [holder for holder, _ in settings]
         self._setting_names = [name for _, name in settings]
         self._settings = self._set()
+        # A list stays the same when something is put into it.
+        values = chain.from_iterable(map(dict.values, configurations))
+        self._collections = [value for value in values if isinstance(value, list | dict) and _is_plain(value)]
+        self._copies = copy.deepcopy(self._collections)
         self._contents = self._contained()
         tensors = [part for part in self._contents if isinstance(part, Tensor)]
         self._tensors = tensors
@@ -72,6 +78,7 @@ class Snapshot:
             and list(map(_forward_pass_of, self._distinct_classes)) == self._forward_passes
             and list(map(len, self._holders)) == self._counts
             and _are_same(self._set(), self._settings)
+            and self._collections == self._copies
             and _are_same(self._contained(), self._contents)
             and self._marked() == self._marks
             and self._sampled() == self._values
@@ -116,6 +123,15 @@ def _configurations(modules: list[nn.Module]) -> list[dict[str, Any]]:
     """The attributes of the configurations that modules look into."""
     found = {id(module.config): module.config for module in modules if hasattr(module, "config")}
     return [vars(config) for config in found.values() if hasattr(config, "__dict__")]
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a value is as JSON has them: what can be compared with what it was."""
+    if isinstance(value, dict):
+        return all(map(_is_plain, value.values()))
+    if isinstance(value, list | tuple):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, str | int | float)
 
 
 def _are_same(found: list[Any], known: list[Any]) -> bool:

@@ -70,10 +70,10 @@ def _why_not(model: nn.Sequential, device: torch.device) -> str:
     if type(first) is not Transformer:
         return f"the first module is no Transformer but {type(first).__name__}"
     try:
-        read_encoder(first.model_seen, Products(_format(first.model_seen), packed=False))
+        encoder = read_encoder(first.model_seen, Products(_format(first.model_seen), packed=False))
     except Exception as error:  # noqa: BLE001  # whatever it is, it is the reason
         return str(error) or repr(error)
-    if pads_matter(first):
+    if pads_matter(first, encoder):
         return "the tokenizer pads on the left, which changes what this architecture computes"
     rest = ", ".join(type(module).__name__ for module in list(model)[1:]) or "nothing"
     return (

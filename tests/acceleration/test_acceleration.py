@@ -28,6 +28,7 @@ from sentence_embedder.acceleration import forward as forward_module
 from sentence_embedder.acceleration.forward import Forward, PackedForward, PlainForward, ShadowForward
 from sentence_embedder.features import Features
 from sentence_embedder.models.transformer import forward_through
+from tests.acceleration.tiny_transformers import tiny_transformer
 from tests.tiny_models import TINY_MODELS
 
 TEXTS = ["the cat sat", "a dog", "hello world on the mat", "hello", "is the dog on the cat ?"]
@@ -999,6 +1000,18 @@ def test_auto_keeps_the_embeddings(
     assert forward.encoder.dtype == expected
 
 
+@pytest.mark.parametrize(("name", "expected"), [("nomic", torch.float16), ("t5", torch.float32)])
+def test_auto_and_numbers_that_overflow(name: str, expected: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``"auto"`` takes no float16 for an architecture whose numbers are known to be too large for it."""
+    monkeypatch.setattr(acceleration_module, "_LARGEST_ERROR_OF_AUTO", 1.0)
+    monkeypatch.setattr(acceleration_module, "candidates", lambda *_: (torch.float16, torch.float32))
+
+    reading = acceleration_module._read(tiny_transformer(name), "auto")
+
+    assert reading.encoder is not None
+    assert reading.encoder.dtype == expected
+
+
 def test_auto_with_the_real_model(minilm: SentenceTransformer) -> None:
     """Whatever format ``"auto"`` takes here, the real model's vectors keep a cosine similarity of 0.9999."""
     texts = [*TEXTS, "How do I bake bread?", "A long text about nothing in particular. " * 30]
@@ -1008,6 +1021,17 @@ def test_auto_with_the_real_model(minilm: SentenceTransformer) -> None:
     cosines = (model.encode(texts) * minilm.encode(texts)).sum(axis=1)
 
     assert cosines.min() >= 0.9999
+
+
+def test_a_list_that_is_written_to_is_noticed() -> None:
+    """So is a list of the configuration into which something else is put."""
+    model: Any = tiny_transformer("qwen3-window")
+    taken = snapshot.Snapshot(model)
+    assert taken.is_current()
+
+    model.config.layer_types[2] = "full_attention"
+
+    assert not taken.is_current()
 
 
 def test_a_replaced_dictionary_is_noticed(model: SentenceTransformer) -> None:

@@ -94,7 +94,13 @@ CONFIGS: Mapping[str, Callable[[], Any]] = {
     "gte": lambda: _bert(transformers.GteConfig),
     "gte-untyped": lambda: _bert(transformers.GteConfig, type_vocab_size=0),
     "jina-v3": lambda: _bert(transformers.JinaEmbeddingsV3Config),
-    "gemma": _gemma,
+    "gemma": lambda: _gemma(
+        sliding_window_pattern=2,
+        rope_parameters={
+            "full_attention": {"rope_type": "linear", "factor": 4.0, "rope_theta": 1e6},
+            "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
+        },
+    ),
     "gemma-embedding": lambda: _gemma(use_bidirectional_attention=True, sliding_window_pattern=2),
     "mistral-window": lambda: _llama(transformers.MistralConfig, sliding_window=5),
 }

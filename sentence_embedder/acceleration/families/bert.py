@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -172,7 +172,7 @@ def read_albert(model: nn.Module, config: Any, products: Products) -> Encoder:
     layers = [layer for i in range(count) for layer in made[int(i / (count / config.num_hidden_groups))]]
     widening = linear_at(model, "encoder.embedding_hidden_mapping_in")
     widen = replace(products, dtype=widening.weight.dtype).linear([widening])  # the residual begins with it
-    return _encoder(model, products, _ALBERT, layers, norm=_Widened(_norm_of_embeddings(model), widen))
+    return _encoder(model, products, _ALBERT, layers, after=_Widened(_norm_of_embeddings(model), widen))
 
 
 def _read_post_norm(
@@ -186,7 +186,7 @@ def _read_post_norm(
 ) -> Encoder:
     mask = mask or Mask()
     layers = [_post_norm_layer(layer, config, products, names, mask) for layer in layers_at(model, names.layers)]
-    return _encoder(model, products, names, layers, norm=_norm_of_embeddings(model), padding_id=padding_id)
+    return _encoder(model, products, names, layers, after=_norm_of_embeddings(model), padding_id=padding_id)
 
 
 def _encoder(
@@ -195,13 +195,13 @@ def _encoder(
     names: _Names,
     layers: Sequence[Layer],
     *,
-    norm: Norm,
+    after: Callable[[Tensor], Tensor],
     padding_id: Any = None,
 ) -> Encoder:
     _check_positions(model.get_submodule("embeddings"))
     tables = [(column, table_at(model, name)) for column, name in names.tables]
     return Encoder(
-        embedding=TableEmbedding(tables, norm, padding_id),
+        embedding=TableEmbedding(tables, after, padding_id),
         layers=layers,
         norm=identity,
         dtype=products.dtype,

@@ -21,14 +21,17 @@ from sentence_embedder.acceleration.families.parts import (
     GATED_MLP,
     PROJECTIONS,
     UnreadableError,
+    check_looks_back,
     check_parameters,
     gated_mlp_of,
-    layers_at,
+    layers_of,
     rotaries_at,
     self_attention_of,
+    table_at,
 )
 from sentence_embedder.acceleration.linear import Products
 
+_SCALED_EMBEDDING = "transformers.models.gemma3.modeling_gemma3.Gemma3TextScaledWordEmbedding"
 _HEAD_NORMS = ("self_attn.q_norm", "self_attn.k_norm")
 _NORMS = (
     "input_layernorm",
@@ -40,7 +43,7 @@ _NORMS = (
 
 @dataclass(frozen=True)
 class _Scaling:
-    """What Gemma does to its embeddings in place of a norm.
+    """What Gemma does to its embeddings.
 
     Args:
         factor: Of all values, shape ().
@@ -55,6 +58,7 @@ class _Scaling:
 
 def read_gemma(model: nn.Module, config: Any, products: Products) -> Encoder:
     """A Gemma 3 for texts."""
+    check_looks_back(config)
     looks_back = not config.use_bidirectional_attention
     # A window of n tokens reaches to the n-1st from this one.
     masks = {
@@ -62,21 +66,20 @@ def read_gemma(model: nn.Module, config: Any, products: Products) -> Encoder:
         "sliding_attention": Mask(causal=looks_back, window=config.sliding_window - 1),
     }
     rotaries = rotaries_at(model)
-    its_layers = layers_at(model, "layers")[: config.num_hidden_layers]
+    its_layers = layers_of(model, config)
     kinds = config.layer_types[: len(its_layers)]
     layers = [
         _layer(layer, config, products, masks[kind], rotaries[kind])
         for layer, kind in zip(its_layers, kinds, strict=True)
     ]
-    words: Any = model.get_submodule("embed_tokens")
-    if words.max_norm is not None:
-        raise UnreadableError(f"embed_tokens: expected an Embedding without max_norm, found {words}")
+    words = table_at(model, "embed_tokens", _SCALED_EMBEDDING)
+    factor: Any = model.get_submodule("embed_tokens").embed_scale
     return Encoder(
-        embedding=TableEmbedding([("input_ids", words.weight.detach())], _Scaling(words.embed_scale)),
+        embedding=TableEmbedding([("input_ids", words)], _Scaling(factor)),
         layers=layers,
         norm=_norm_at(model, "norm"),
         dtype=products.dtype,
-        device=words.weight.device,
+        device=words.device,
     )
 
 

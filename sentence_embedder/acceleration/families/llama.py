@@ -20,9 +20,10 @@ from sentence_embedder.acceleration.families.parts import (
     GATED_MLP,
     PROJECTIONS,
     UnreadableError,
+    check_looks_back,
     check_parameters,
     gated_mlp_of,
-    layers_at,
+    layers_of,
     rms_norm_at,
     rotary_at,
     self_attention_of,
@@ -33,13 +34,14 @@ from sentence_embedder.acceleration.linear import Products
 
 def read_llama(model: nn.Module, config: Any, products: Products) -> Encoder:
     """A Llama, Mistral, Qwen2 or Qwen3, whose tokens look back."""
-    layers = layers_at(model, "layers")[: config.num_hidden_layers]
+    check_looks_back(config)
+    layers = layers_of(model, config)
     return _read_decoder(model, config, products, layers, _masks_of_decoder(config, len(layers)))
 
 
 def read_eurobert(model: nn.Module, config: Any, products: Products) -> Encoder:
     """A EuroBERT, which is a Llama whose tokens look everywhere."""
-    layers = layers_at(model, "layers")[: config.num_hidden_layers]
+    layers = layers_of(model, config)
     return _read_decoder(model, config, products, layers, [Mask()] * len(layers))
 
 

@@ -34,8 +34,19 @@ class UnreadableError(Exception):
 
 
 def layers_at(model: nn.Module, name: str) -> list[nn.Module]:
-    """The layers of a model."""
+    """All layers of a model."""
     return list(model.get_submodule(name).children())
+
+
+def layers_of(model: nn.Module, config: Any) -> list[nn.Module]:
+    """The layers that a younger model computes, of those that it has."""
+    return layers_at(model, "layers")[: config.num_hidden_layers]
+
+
+def check_looks_back(config: Any) -> None:
+    """Raise if the configuration makes an encoder of a decoder."""
+    if not getattr(config, "is_causal", True):
+        raise UnreadableError("a decoder whose configuration lets it look ahead")
 
 
 def check_parameters(layer: nn.Module, names: Sequence[str]) -> None:
@@ -68,12 +79,19 @@ def rms_norm_at(module: nn.Module, name: str) -> Norm:
     return RMSNorm(found.weight.detach(), found.variance_epsilon)
 
 
-def table_at(module: nn.Module, name: str) -> Tensor:
-    """The table of an embedding, shape (rows, dim)."""
-    found = module.get_submodule(name)
-    if type(found) is not nn.Embedding or found.max_norm is not None:
-        raise UnreadableError(f"{name}: expected a plain Embedding, found {found}")
-    return found.weight.detach()
+def table_at(module: nn.Module, name: str, class_name: str = "torch.nn.modules.sparse.Embedding") -> Tensor:
+    """The table of an embedding, shape (rows, dim).
+
+    Args:
+        module: What has it.
+        name: Its name there.
+        class_name: The dotted name of its class.
+    """
+    found: Any = module.get_submodule(name)
+    if f"{type(found).__module__}.{type(found).__qualname__}" != class_name or found.max_norm is not None:
+        raise UnreadableError(f"{name}: expected {class_name} without max_norm, found {found}")
+    table: Tensor = found.weight.detach()
+    return table
 
 
 def activation_at(layer: nn.Module, name: str, setting: Any) -> Activation:

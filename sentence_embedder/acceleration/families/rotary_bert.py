@@ -24,7 +24,7 @@ from sentence_embedder.acceleration.families.parts import (
     check_parameters,
     gated_mlp_of,
     layer_norm_at,
-    layers_at,
+    layers_of,
     linear_at,
     rotary_at,
     self_attention_of,
@@ -42,18 +42,17 @@ def read_rotary_bert(model: nn.Module, config: Any, products: Products) -> Encod
     tables = [("input_ids", table_at(embeddings, "word_embeddings"))]
     if embeddings.token_type_embeddings is not None:  # as in some GTEs
         tables.append(("token_type_ids", table_at(embeddings, "token_type_embeddings")))
-    rotary = rotary_at(model)
-    layers = layers_at(model, "layers")[: config.num_hidden_layers]
+    rotary, mask = rotary_at(model), Mask()
     return Encoder(
         embedding=TableEmbedding(tables, layer_norm_at(embeddings, "LayerNorm")),
-        layers=[_layer(layer, config, products, rotary) for layer in layers],
+        layers=[_layer(layer, config, products, mask, rotary) for layer in layers_of(model, config)],
         norm=identity,
         dtype=products.dtype,
         device=tables[0][1].device,
     )
 
 
-def _layer(layer: nn.Module, config: Any, products: Products, rotary: RotaryEmbedding) -> Layer:
+def _layer(layer: nn.Module, config: Any, products: Products, mask: Mask, rotary: RotaryEmbedding) -> Layer:
     attention: Any = layer.get_submodule("self_attn")
     if attention.is_causal:
         raise UnreadableError("a BERT that is a decoder")
@@ -61,7 +60,7 @@ def _layer(layer: nn.Module, config: Any, products: Products, rotary: RotaryEmbe
     check_parameters(layer, (*PROJECTIONS, *(GATED_MLP if is_gated else _MLP), *_NORMS))
     after_attention, after_mlp = (layer_norm_at(layer, name) for name in _NORMS)
     return PostNormLayer(
-        attention=self_attention_of(layer, products, mask=Mask(), rotary=rotary),
+        attention=self_attention_of(layer, products, mask=mask, rotary=rotary),
         attention_norm=after_attention,
         feed_forward=(gated_mlp_of if is_gated else _mlp_of)(layer, products, config.hidden_act),
         output_norm=after_mlp,

@@ -39,7 +39,8 @@ def read_t5(model: nn.Module, config: Any, products: Products) -> Encoder:
     """The encoder of a T5 or mT5, whose scores depend on how far tokens are apart."""
     if config.is_decoder:
         raise UnreadableError("a T5 that is a decoder")
-    if products.dtype == torch.float16:
+    words = table_at(model, "encoder.embed_tokens")
+    if words.dtype == torch.float16:
         raise UnreadableError("a T5 in float16, in which its own forward pass keeps numbers from overflowing")
     blocks = layers_at(model, "encoder.block")
     first: Any = blocks[0].get_submodule(_ATTENTION)  # which all others take theirs from
@@ -49,7 +50,6 @@ def read_t5(model: nn.Module, config: Any, products: Products) -> Encoder:
         return biases[0]
 
     mask = Mask(bias=bias)
-    words = table_at(model, "encoder.embed_tokens")
     return Encoder(
         embedding=TableEmbedding([("input_ids", words)], identity),
         layers=[_layer(block, config, products, mask, is_first=block is blocks[0]) for block in blocks],
