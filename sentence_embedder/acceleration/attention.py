@@ -100,12 +100,17 @@ class GroupedAttention:
         return attended.flatten(1)
 
     def _mask(self, mask: Mask, tokens: int, like: Tensor) -> Tensor | None:
-        """The mask's tensor, which all layers share, and texts of all lengths if there is a bias."""
-        width = tokens if mask.bias is None else self._longest
-        if (mask, width) not in self._masks:
-            self._masks[mask, width] = mask.tensor(width, like)
-        whole = self._masks[mask, width]
-        return whole if whole is None or width == tokens else whole[:, :tokens, :tokens]
+        """The mask's tensor, which all layers share."""
+        if (mask, tokens) not in self._masks:
+            self._masks[mask, tokens] = self._tensor(mask, tokens, like)
+        return self._masks[mask, tokens]
+
+    def _tensor(self, mask: Mask, tokens: int, like: Tensor) -> Tensor | None:
+        """The same, made: with a bias, which takes longer, of that of the longest text."""
+        if mask.bias is None or tokens == self._longest:
+            return mask.tensor(tokens, like)
+        longest = self._mask(mask, self._longest, like)
+        return None if longest is None else longest[:, :tokens, :tokens]
 
 
 @dataclass(frozen=True)

@@ -95,8 +95,6 @@ _DISTILBERT = _Names(
     setting="activation",
     tables=(_WORDS, _POSITIONS),
 )
-
-
 _ALBERT = replace(
     _BERT,
     layers="encoder.albert_layer_groups",

@@ -19,6 +19,7 @@ from sentence_embedder.acceleration.encoder import (
 )
 from sentence_embedder.acceleration.families.parts import (
     GATED_MLP,
+    HEAD_NORMS,
     PROJECTIONS,
     UnreadableError,
     check_looks_back,
@@ -32,7 +33,6 @@ from sentence_embedder.acceleration.families.parts import (
 from sentence_embedder.acceleration.linear import Products
 
 _SCALED_EMBEDDING = "transformers.models.gemma3.modeling_gemma3.Gemma3TextScaledWordEmbedding"
-_HEAD_NORMS = ("self_attn.q_norm", "self_attn.k_norm")
 _NORMS = (
     "input_layernorm",
     "post_attention_layernorm",
@@ -87,14 +87,12 @@ def _layer(layer: nn.Module, config: Any, products: Products, mask: Mask, rotary
     attention: Any = layer.get_submodule("self_attn")
     if attention.is_causal != mask.causal:
         raise UnreadableError("a Gemma that does not look where its configuration says")
-    check_parameters(layer, (*PROJECTIONS, *_HEAD_NORMS, *GATED_MLP, *_NORMS))
-    query_norm, key_norm = (_norm_at(layer, name) for name in _HEAD_NORMS)
+    check_parameters(layer, (*PROJECTIONS, *HEAD_NORMS, *GATED_MLP, *_NORMS))
+    head_norms = [_norm_at(layer, name) for name in HEAD_NORMS]
     before_attention, after_attention, before_mlp, after_mlp = (_norm_at(layer, name) for name in _NORMS)
     return SandwichNormLayer(
         attention_norm=before_attention,
-        attention=self_attention_of(
-            layer, products, mask=mask, rotary=rotary, query_norm=query_norm, key_norm=key_norm
-        ),
+        attention=self_attention_of(layer, products, mask=mask, rotary=rotary, head_norms=head_norms),
         attended_norm=after_attention,
         feed_forward_norm=before_mlp,
         feed_forward=gated_mlp_of(layer, products, config.hidden_activation),

@@ -18,6 +18,7 @@ from sentence_embedder.acceleration.encoder import (
 )
 from sentence_embedder.acceleration.families.parts import (
     GATED_MLP,
+    HEAD_NORMS,
     PROJECTIONS,
     UnreadableError,
     check_looks_back,
@@ -63,14 +64,17 @@ def _layer(layer: nn.Module, config: Any, products: Products, mask: Mask, rotary
     attention: Any = layer.get_submodule("self_attn")
     if attention.is_causal != mask.causal:
         raise UnreadableError("a decoder that looks ahead" if mask.causal else "an encoder that looks back alone")
-    head_norms = ("self_attn.q_norm", "self_attn.k_norm") if hasattr(attention, "q_norm") else ()
+    head_norms = HEAD_NORMS if hasattr(attention, "q_norm") else ()
     norms = ("input_layernorm", "post_attention_layernorm")
     check_parameters(layer, (*PROJECTIONS, *head_norms, *GATED_MLP, *norms))
-    query_norm, key_norm = [rms_norm_at(layer, name) for name in head_norms] or (None, None)
     return PreNormLayer(
         attention_norm=rms_norm_at(layer, norms[0]),
         attention=self_attention_of(
-            layer, products, mask=mask, rotary=rotary, query_norm=query_norm, key_norm=key_norm
+            layer,
+            products,
+            mask=mask,
+            rotary=rotary,
+            head_norms=[rms_norm_at(layer, name) for name in head_norms],
         ),
         feed_forward_norm=rms_norm_at(layer, norms[1]),
         feed_forward=gated_mlp_of(layer, products, config.hidden_act),

@@ -25,8 +25,11 @@ _STATIC_ROPE = frozenset({"default", "linear", "llama3", "yarn"})
 PROJECTIONS = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj")
 """Where most architectures that are younger than BERT keep the linear layers of their attention."""
 
+HEAD_NORMS = ("self_attn.q_norm", "self_attn.k_norm")
+"""Likewise, the norms of its heads, where there are such."""
+
 GATED_MLP = ("mlp.gate_proj", "mlp.up_proj", "mlp.down_proj")
-"""Likewise, those of their feed-forward part."""
+"""Likewise, the linear layers of their feed-forward part."""
 
 
 class UnreadableError(Exception):
@@ -131,8 +134,7 @@ def self_attention_of(
     *,
     mask: Mask,
     rotary: RotaryEmbedding,
-    query_norm: Norm | None = None,
-    key_norm: Norm | None = None,
+    head_norms: Sequence[Norm] = (),
 ) -> SelfAttention:
     """The attention of a layer with ``PROJECTIONS``.
 
@@ -141,9 +143,9 @@ def self_attention_of(
         products: How its linear layers are made.
         mask: Which tokens look at which.
         rotary: The position embedding of queries and keys.
-        query_norm: What happens to each head of the queries.
-        key_norm: What happens to each head of the keys.
+        head_norms: What happens to each head of the queries, and of the keys, if anything does.
     """
+    query_norm, key_norm = head_norms or (None, None)
     attention: Any = layer.get_submodule("self_attn")
     query, key, value, out = (linear_at(layer, name) for name in PROJECTIONS)
     return SelfAttention(
