@@ -67,6 +67,9 @@ def read_encoder(model: nn.Module, products: Products) -> Encoder:
         raise UnreadableError(f"there is no lean forward pass for {config.model_type}")
     try:
         with torch.no_grad():
-            return reader(model, config, products)
+            encoder = reader(model, config, products)
     except (AttributeError, LookupError, TypeError, ValueError) as error:
         raise UnreadableError(f"{config.model_type}: expected something else: {error!r}") from error
+    if not encoder.layers:
+        raise UnreadableError("a model without layers")
+    return encoder

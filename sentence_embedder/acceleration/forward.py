@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from sentence_embedder.acceleration.encoder import Encoder
@@ -156,33 +157,49 @@ class PackedForward:
         """The feature that is wanted; with token embeddings which of them are tokens: the others are zeros."""
         with between_forks(), torch.no_grad():
             packed = source.packed(rows)
-            real = packed.tokens
-            # Only products on the CPU are made for a size; elsewhere only what has no tokens at all is filled up.
-            size = rounded_up(max(real, least_tokens)) if self.device.type == "cpu" else max(real, 1)
-            # No longer than that: who listens to a module that follows may keep what it sees for gradients.
-            with inference_mode():
-                tokens = self.encoder(packed.filled_up(size))
-            features = self._followed(tokens if size == real else tokens[:real], packed)
+            pooling = self._packed_pooling if packed.lengths.all() else None
+            if pooling is None:
+                made, following = self._padded(self._tokens(packed, least_tokens), packed), self.modules
+            else:
+                made, following = self._pooled(pooling, packed, least_tokens), self.modules[1:]
+            features = {**self.extra, **made}
+            for module in following:
+                features = module(features)
         return _wanted(features, self.output_value)
 
-    def _followed(self, tokens: Tensor, packed: PackedTexts) -> Features:
-        """What the modules after the Transformer make of the token embeddings of a batch."""
-        pooling = self._packed_pooling
-        if pooling is None or np.count_nonzero(packed.lengths) < len(packed.lengths):
-            made, following = self._padded(tokens, packed), self.modules
+    def _tokens(self, packed: PackedTexts, least_tokens: int, places: NDArray[np.int64] | None = None) -> Tensor:
+        """The token embeddings of a batch, or those at some places."""
+        real = packed.tokens if places is None else len(places)
+        packed = packed.filled_up(self._size(packed.tokens, least_tokens))
+        if places is not None:
+            places = np.concatenate((places, np.zeros(self._size(real) - real, dtype=np.int64)))
+        # No longer than that: who listens to a module that follows may keep what it sees for gradients.
+        with inference_mode():
+            tokens = self.encoder(packed, places)
+        return tokens if len(tokens) == real else tokens[:real]
+
+    def _size(self, tokens: int, least: int = 0) -> int:
+        """The size to which a batch is filled up. Only products on the CPU are made for a size; elsewhere only what
+        has no tokens at all is filled up.
+        """
+        return rounded_up(max(tokens, least)) if self.device.type == "cpu" else max(tokens, 1)
+
+    def _pooled(self, pooling: Pooling, packed: PackedTexts, least_tokens: int) -> Features:
+        """What a Transformer and a Pooling make of a batch."""
+        if pooling.takes_one_token:
+            pooled = self._tokens(packed, least_tokens, pooling.places(packed.lengths)).clone()  # of no mode
         else:
-            made, following = {"sentence_embedding": pooling.packed(tokens, packed.lengths)}, self.modules[1:]
-        features = {**self.extra, **made}
-        for module in following:
-            features = module(features)
-        return features
+            pooled = pooling.packed(self._tokens(packed, least_tokens), packed.lengths)
+        return {"sentence_embedding": pooled}
 
     @property
     def _packed_pooling(self) -> Pooling | None:
         """The Pooling, if it takes packed texts, and nobody else needs their token embeddings."""
         pooling = self.modules[0] if self.modules else None
+        if type(pooling) is not Pooling or not pooling.takes_packed:
+            return None
         # Elsewhere than on the CPU a sum of packed texts would be made in any order.
-        if type(pooling) is not Pooling or not pooling.takes_packed or self.device.type != "cpu":
+        if self.device.type != "cpu" and not pooling.takes_one_token:
             return None
         is_wanted = self.output_value == "sentence_embedding" and all(
             _reads(module) == "sentence_embedding" for module in self.modules[1:]

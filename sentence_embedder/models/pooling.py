@@ -93,8 +93,16 @@ def _first(mask: Tensor) -> Tensor:
     return mask.int().argmax(dim=1)
 
 
+def _firsts(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+    return np.cumsum(lengths) - lengths
+
+
+def _lasts(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+    return np.cumsum(lengths) - 1
+
+
 def _packed_cls(tokens: Tensor, lengths: NDArray[np.int64]) -> Tensor:
-    return tokens[torch.from_numpy(np.cumsum(lengths) - lengths)]
+    return tokens[torch.from_numpy(_firsts(lengths))]
 
 
 def _packed_mean(tokens: Tensor, lengths: NDArray[np.int64]) -> Tensor:
@@ -106,7 +114,7 @@ def _packed_mean(tokens: Tensor, lengths: NDArray[np.int64]) -> Tensor:
 
 
 def _packed_last_token(tokens: Tensor, lengths: NDArray[np.int64]) -> Tensor:
-    return tokens[torch.from_numpy(np.cumsum(lengths) - 1)]
+    return tokens[torch.from_numpy(_lasts(lengths))]
 
 
 _PACKED_MODES: Mapping[PoolingMode, Callable[[Tensor, NDArray[np.int64]], Tensor]] = {
@@ -115,6 +123,12 @@ _PACKED_MODES: Mapping[PoolingMode, Callable[[Tensor, NDArray[np.int64]], Tensor
     "lasttoken": _packed_last_token,
 }
 """Those of the modes that are made of packed texts, too, each of which has tokens."""
+
+_ONE_TOKEN: Mapping[PoolingMode, Callable[[NDArray[np.int64]], NDArray[np.int64]]] = {
+    "cls": _firsts,
+    "lasttoken": _lasts,
+}
+"""Those for which one token of a text is enough: how many tokens each packed text has → where that token lies."""
 
 _MODES: Mapping[PoolingMode, Callable[[_Tokens], Tensor]] = {
     "cls": _cls,
@@ -291,6 +305,23 @@ class Pooling(Module):
         """Whether all of the modes are made of packed texts, too."""
         modes = set(self.config.pooling_modes)
         return bool(modes) and modes <= _PACKED_MODES.keys()
+
+    @property
+    def takes_one_token(self) -> bool:
+        """Whether the embedding of a text is that of one of its tokens."""
+        modes = self.config.pooling_modes
+        return len(modes) == 1 and modes[0] in _ONE_TOKEN
+
+    def places(self, lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Where those tokens lie, if it takes one of each text, among packed texts all of whose tokens count.
+
+        Args:
+            lengths: How many tokens each text has, at least one, shape (texts,).
+
+        Returns:
+            Shape (texts,).
+        """
+        return _ONE_TOKEN[self.config.pooling_modes[0]](lengths)
 
     def packed(self, tokens: Tensor, lengths: NDArray[np.int64]) -> Tensor:
         """The embeddings of texts that lie end to end on the CPU, all of whose tokens count.

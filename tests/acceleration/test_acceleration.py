@@ -26,6 +26,7 @@ from sentence_embedder.acceleration import acceleration as acceleration_module
 from sentence_embedder.acceleration import dtypes, linear, snapshot
 from sentence_embedder.acceleration import forward as forward_module
 from sentence_embedder.acceleration.forward import Forward, PackedForward, PlainForward, ShadowForward
+from sentence_embedder.acceleration.sizes import rounded_up
 from sentence_embedder.features import Features
 from sentence_embedder.models.transformer import forward_through
 from tests.acceleration.tiny_transformers import tiny_transformer
@@ -78,6 +79,8 @@ _AFTER_THE_TRANSFORMER: dict[str, tuple[bool, Callable[[], list[nn.Module]]]] = 
             models.Normalize(),
         ],
     ),
+    "first tokens": (True, lambda: [models.Pooling(32, "cls")]),
+    "last tokens": (True, lambda: [models.Pooling(32, "lasttoken")]),
     "a mode that pads": (False, lambda: [models.Pooling(32, ["mean", "max"])]),
     "a pooling again": (False, lambda: [models.Pooling(32, "mean"), models.Pooling(32, "mean")]),
     "token embeddings are read": (
@@ -117,11 +120,49 @@ def test_whoever_follows_gets_what_it_reads(
         np.testing.assert_allclose(found, expected, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("mode", ["mean", "cls", "lasttoken"])
+def test_tokens_that_nobody_reads(
+    mode: str, tiny_folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pooling that reads one token of each text has most of the last layer computed for no others."""
+    widths = _recorded_rows(monkeypatch)
+    transformer = models.Transformer(str(tiny_folders["bert"]))
+    model = SentenceTransformer(modules=[transformer, models.Pooling(32, mode)], device="cpu")
+    texts = [*TEXTS, *TEXTS[:1], "the dog", "a", "the mat", "on the mat"]
+    model.encode(texts)
+    widths.clear()
+
+    model.encode(texts)
+
+    layers: Any = way(model)
+    count, rows = len(layers.encoder.layers), set(widths[-2:])
+    assert len(widths) == 2 * count
+    tokens = rounded_up(sum(len(model.tokenizer(text)["input_ids"]) for text in set(texts)))
+    assert set(widths[:-2]) == {tokens}
+    assert rows == {tokens if mode == "mean" else rounded_up(len(set(texts)))}
+
+
+def _recorded_rows(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many rows each product has that is added to a residual, two in a layer, from here on."""
+    rows: list[int] = []
+    for kind in (linear.PackedLinear, linear.PlainLinear):
+        plus = kind.plus
+
+        def recording(self: Any, x: torch.Tensor, residual: torch.Tensor, plus: Any = plus) -> torch.Tensor:
+            rows.append(len(x))
+            total: torch.Tensor = plus(self, x, residual)
+            return total
+
+        monkeypatch.setattr(kind, "plus", recording)
+    return rows
+
+
+@pytest.mark.parametrize("mode", ["mean", "cls"])
 @pytest.mark.parametrize("feature", ["sentence_embedding", "token_embeddings"])
-def test_who_listens_to_what_follows_may_keep_it(feature: str, tiny_folders: dict[str, Path]) -> None:
+def test_who_listens_to_what_follows_may_keep_it(feature: str, mode: str, tiny_folders: dict[str, Path]) -> None:
     """A hook inside a module after the Transformer sees tensors of no mode, of which there can be gradients."""
     dense = models.Dense(32, 32, module_input_name=feature, module_output_name=feature)
-    pooling = models.Pooling(32)
+    pooling = models.Pooling(32, mode)
     rest = [pooling, dense] if feature == "sentence_embedding" else [pooling, dense, models.Pooling(32)]
     model = SentenceTransformer(modules=[models.Transformer(str(tiny_folders["bert"])), *rest], device="cpu")
     seen: list[torch.Tensor] = []

@@ -91,6 +91,20 @@ def test_filling_changes_nothing(name: str) -> None:
     torch.testing.assert_close(filled[:10], expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("name", CONFIGS)
+def test_the_embeddings_of_some_tokens(name: str, dtype: torch.dtype) -> None:
+    """Those of some tokens alone, in any order, are those that they have among the embeddings of all."""
+    texts, rows = ragged_texts(), np.array([40, 0, 81, 9, 19, 0])
+    encoder = read_encoder(tiny_transformer(name), Products(dtype, packed=True))
+
+    with torch.no_grad():
+        expected, found = encoder(texts)[rows], encoder(texts, rows)
+
+    error = (1e-5 if dtype == torch.float32 else 1e-2) * float(expected.abs().max())
+    torch.testing.assert_close(found, expected, rtol=0, atol=error)
+
+
 @pytest.mark.parametrize("name", CONFIGS)
 def test_whether_padding_is_counted(name: str) -> None:
     """Padding on the left changes what a model computes if it is counted among the positions, and only then."""
@@ -337,6 +351,14 @@ def test_norms_are_read_where_they_are(name: str) -> None:
                 parameter.data.mul_(1.1)
 
         torch.testing.assert_close(encoder(texts), own_forward(model, texts), rtol=1e-5, atol=1e-5)
+
+
+def test_a_model_without_layers() -> None:
+    """There is nothing to be read of it."""
+    config = transformers.BertConfig(vocab_size=9, hidden_size=8, num_hidden_layers=0, num_attention_heads=1)
+
+    with pytest.raises(UnreadableError, match="without layers"):
+        read_encoder(transformers.BertModel(config), PACKED)
 
 
 def test_an_architecture_that_nobody_knows() -> None:

@@ -105,6 +105,18 @@ def test_who_takes_packed_texts(mode: PoolingMode) -> None:
     assert Pooling(DIM, ["mean", mode]).takes_packed == (mode in _PACKED)
 
 
+@pytest.mark.parametrize("mode", POOLING_MODES)
+def test_who_takes_one_token(mode: PoolingMode) -> None:
+    """Alone, the modes of the first and the last token do; where it lies, the packed embeddings are the pooled."""
+    pooling, lengths = Pooling(DIM, mode), np.array([3, 1, 2])
+    tokens = torch.arange(6.0 * DIM).view(6, DIM)
+
+    assert pooling.takes_one_token == (mode in {"cls", "lasttoken"})
+    assert not Pooling(DIM, ["mean", mode]).takes_one_token
+    if pooling.takes_one_token:
+        assert torch.equal(tokens[pooling.places(lengths)], pooling.packed(tokens, lengths))
+
+
 _FLAGS: dict[PoolingMode, str] = {
     "cls": "pooling_mode_cls_token",
     "max": "pooling_mode_max_tokens",
