@@ -22,7 +22,7 @@ from sentence_embedder.acceleration.snapshot import Snapshot, is_bare
 from sentence_embedder.devices import available_memory
 from sentence_embedder.forks import between_forks
 from sentence_embedder.models import Dense, Dropout, LayerNorm, Normalize, Pooling, Transformer
-from sentence_embedder.models.stand_in import StandInModel
+from sentence_embedder.models.stand_ins.model import StandInModel
 from sentence_embedder.transient import Transient
 
 logger = logging.getLogger(__name__)
@@ -99,7 +99,7 @@ class _Reading:
         """
         if self.snapshot is None:
             return True  # it computes in its own way, whatever it looks like
-        is_left_alone = type(self.model) is StandInModel and not self.snapshot.is_shared
+        is_left_alone = isinstance(self.model, StandInModel) and not self.snapshot.is_shared
         return is_left_alone or self.snapshot.is_current(thoroughly=thoroughly)
 
 
@@ -190,7 +190,7 @@ def _is_readable(model: Any, snapshot: Snapshot) -> bool:
     """Whether nothing but what transformers wrote decides what a model computes."""
     parameters = list(model.parameters())
     return (
-        (type(model) is StandInModel or type(model).__module__.startswith("transformers.models."))
+        (isinstance(model, StandInModel) or type(model).__module__.startswith("transformers.models."))
         and getattr(model.config, "quantization_config", None) is None
         and model.config.model_type not in _WRITES_ITS_WEIGHTS
         and snapshot.is_bare

@@ -30,7 +30,7 @@ from sentence_embedder.files import (
 from sentence_embedder.forks import ProcessLock
 from sentence_embedder.formats import AdapterConfig, CheckpointConfig, WeightsIndex
 from sentence_embedder.loading import loads_alone, one_at_a_time
-from sentence_embedder.models.stand_in import StandInTokenizer
+from sentence_embedder.models.stand_ins.tokenizer import StandInTokenizer
 from sentence_embedder.record import FormatError, Record
 
 logger = logging.getLogger(__name__)

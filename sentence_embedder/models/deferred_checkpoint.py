@@ -13,7 +13,9 @@ from typing import Any
 from sentence_embedder.deferred import Deferred, Pending
 from sentence_embedder.loading import alone, loads_alone
 from sentence_embedder.models.checkpoint import PLACE_ARGUMENTS, check_settings, load_model, load_tokenizer
-from sentence_embedder.models.stand_in import StandInModel, StandInTokenizer, read_stand_in, settings_in
+from sentence_embedder.models.stand_ins.model import StandInModel
+from sentence_embedder.models.stand_ins.stand_in import read_stand_in, settings_in
+from sentence_embedder.models.stand_ins.tokenizer import StandInTokenizer
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sentence_embedder.models.checkpoint import has_plain_backend, one_call_at_a_time
-from sentence_embedder.models.stand_in import StandInTokenizer
+from sentence_embedder.models.stand_ins.tokenizer import StandInTokenizer
 from sentence_embedder.transient import Transient
 
 _NO_LIMIT = int(1e20)

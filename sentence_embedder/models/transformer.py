@@ -21,7 +21,7 @@ from sentence_embedder.formats import TRANSFORMER_CONFIG_NAMES, TransformerConfi
 from sentence_embedder.models.checkpoint import inert, save_model, save_tokenizer
 from sentence_embedder.models.deferred_checkpoint import DeferredTokenizer, load_checkpoint
 from sentence_embedder.models.positions import Positions
-from sentence_embedder.models.stand_in import StandInModel
+from sentence_embedder.models.stand_ins.model import StandInModel
 from sentence_embedder.models.token_ids import UNLIMITED, TokenIds, Tokenized, encodable, limit_of
 from sentence_embedder.record import FormatError
 from sentence_embedder.whole_number import whole_or_none

@@ -12,15 +12,18 @@ import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import transformers
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
+from tokenizers import processors
 
 from sentence_embedder import SentenceTransformer
 from sentence_embedder.deferred import seen
@@ -28,29 +31,80 @@ from sentence_embedder.files import WeightsError
 from sentence_embedder.fingerprint import fingerprint_of
 from sentence_embedder.models import Transformer, deferred_checkpoint
 from sentence_embedder.models.checkpoint import load_model, load_tokenizer
-from sentence_embedder.models.stand_in import StandInModel, StandInTokenizer, read_stand_in
+from sentence_embedder.models.stand_ins.model import StandInModel
+from sentence_embedder.models.stand_ins.mpnet import MPNetConfig, MPNetStandIn
+from sentence_embedder.models.stand_ins.stand_in import ARCHITECTURES, read_stand_in
+from sentence_embedder.models.stand_ins.tokenizer import StandInTokenizer
 from tests.minilm import minilm_folder
+from tests.tiny_models import TINY_MODELS, write_transformer
 
 NULL = "null"
-TEXTS = ["the cat sat", "The quick red dog runs, in London!", "", "a [SEP] b", "naïve 東京 world"]
+TEXTS = ["the cat sat", "The quick red dog runs, in London!", "", "a [SEP] b <mask> </s>c", "naïve 東京 world"]
+
+
+_MPNET_TOKENS = ("<s>", "<pad>", "</s>", "<unk>", "[UNK]", "<mask>")
+
+
+def _mpnet_tokenizer() -> tuple[Any, Any]:
+    """As microsoft/mpnet-base has it: pieces of words as in BERT, special tokens as in RoBERTa."""
+    tokenizer, _ = TINY_MODELS["bert"].tokenizer()
+    words = [word for word in tokenizer["model"]["vocab"] if not word.startswith("[")]
+    vocabulary = {word: place for place, word in enumerate([*_MPNET_TOKENS[:-1], *words, _MPNET_TOKENS[-1]])}
+    marks = {"single_word": False, "rstrip": False, "normalized": False, "special": True}
+    tokenizer["model"]["vocab"] = vocabulary
+    tokenizer["added_tokens"] = [
+        {"id": vocabulary[name], "content": name, "lstrip": name == "<mask>", **marks} for name in _MPNET_TOKENS
+    ]
+    tokenizer["post_processor"] = json.loads(
+        processors.TemplateProcessing(
+            single="<s>:0 $A:0 </s>:0",
+            pair="<s>:0 $A:0 </s>:0 </s>:0 $B:1 </s>:1",
+            special_tokens=[("<s>", 0), ("</s>", 2)],
+        ).__getstate__()
+    )
+    roles = {"bos": "<s>", "cls": "<s>", "eos": "</s>", "sep": "</s>", "pad": "<pad>", "mask": "<mask>"}
+    settings = {f"{role}_token": token for role, token in {**roles, "unk": "[UNK]"}.items()}
+    known = {"do_lower_case": True, "strip_accents": None, "tokenize_chinese_chars": True, "name_or_path": "x"}
+    return tokenizer, {**settings, **known, "model_max_length": 48, "tokenizer_class": "MPNetTokenizer"}
+
+
+@pytest.fixture(scope="module")
+def checkpoints(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
+    """Architecture → a tiny checkpoint of it."""
+    mpnet = tmp_path_factory.mktemp("checkpoint") / "mpnet"
+    write_transformer(mpnet, replace(TINY_MODELS["mpnet"], tokenizer=_mpnet_tokenizer))
+    return {"bert": checkpoint, "mpnet": mpnet}
+
+
+@pytest.fixture(params=sorted(ARCHITECTURES))
+def folder(request: pytest.FixtureRequest, checkpoints: Mapping[str, Path], tmp_path: Path) -> Path:
+    """A tiny model of each architecture, a test's own."""
+    return Path(shutil.copytree(checkpoints[request.param], tmp_path / request.param))
 
 
 @pytest.fixture
-def folder(checkpoint: Path, tmp_path: Path) -> Path:
+def bert(checkpoint: Path, tmp_path: Path) -> Path:
     """A tiny BERT, a test's own."""
     return Path(shutil.copytree(checkpoint, tmp_path / "bert"))
 
 
-@pytest.fixture(scope="module")
-def both(checkpoint: Path) -> tuple[Transformer, Transformer]:
-    """A tiny BERT, deferred and loaded."""
-    at_once = Transformer(str(checkpoint), max_seq_length=12)
+@pytest.fixture
+def mpnet(checkpoints: Mapping[str, Path], tmp_path: Path) -> Path:
+    """A tiny MPNet, a test's own."""
+    return Path(shutil.copytree(checkpoints["mpnet"], tmp_path / "mpnet"))
+
+
+@pytest.fixture(scope="module", params=sorted(ARCHITECTURES))
+def both(request: pytest.FixtureRequest, checkpoints: Mapping[str, Path]) -> tuple[Transformer, Transformer]:
+    """A tiny model of each architecture, deferred and loaded."""
+    name = str(checkpoints[request.param])
+    at_once = Transformer(name, max_seq_length=12)
     assert at_once.tokenizer.is_fast
-    return Transformer(str(checkpoint), max_seq_length=12), at_once
+    return Transformer(name, max_seq_length=12), at_once
 
 
 def _is_deferred(transformer: Transformer) -> bool:
-    return type(transformer.model_seen) is StandInModel and type(transformer.tokenizer_seen) is StandInTokenizer
+    return isinstance(transformer.model_seen, StandInModel) and type(transformer.tokenizer_seen) is StandInTokenizer
 
 
 def _filed(model: Any) -> Any:
@@ -83,18 +137,23 @@ def _change(path: Path, changes: Mapping[str, Any]) -> None:
 class TestTheSame:
     """What is computed is what transformers computes, and what is loaded is what transformers loads."""
 
-    def test_encode_needs_no_transformers(self) -> None:
+    @pytest.mark.parametrize("name", ["minilm", "mpnet"])
+    def test_encode_needs_no_transformers(self, name: str, checkpoints: Mapping[str, Path]) -> None:
         """A process that loads a model and encodes does not import transformers, until it asks for the model."""
+        folder, architecture = {
+            "minilm": (minilm_folder(), "BertModel"),
+            "mpnet": (checkpoints["mpnet"], "MPNetModel"),
+        }[name]
         program = (
             "import sys\nfrom sentence_embedder import SentenceTransformer\n"
-            f"model = SentenceTransformer({str(minilm_folder())!r}, device='cpu')\n"
+            f"model = SentenceTransformer({str(folder)!r}, device='cpu')\n"
             "model.eval().to('cpu').encode(['a text', 'another'], prompt='query: ')\n"
-            "assert 'BertModel' in repr(model)\n"
+            f"assert {architecture!r} in repr(model)\n"
             "print('transformers' in sys.modules, type(model[0].auto_model).__name__)"
         )
         done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
 
-        assert done.stdout.split() == ["False", "BertModel"]
+        assert done.stdout.split() == ["False", architecture]
 
     def test_fingerprint(self, folder: Path) -> None:
         """What is told of it is the same before and after it is loaded, and nothing is loaded for that."""
@@ -103,7 +162,7 @@ class TestTheSame:
 
         assert _is_deferred(model[0])
         assert model.tokenizer.is_fast
-        assert "BertModel" in repr(model[0].auto_model)
+        assert model[0].model_seen.architecture in repr(model[0].auto_model)
         assert (fingerprint_of(model), repr(model)) == before
         with torch.no_grad():
             next(model.parameters()).view(-1)[0] += 1
@@ -248,16 +307,18 @@ class TestTheSame:
         (child,) = Transformer(str(folder)).children()
         ((name, named),) = Transformer(str(folder)).named_children()
 
-        assert type(child).__name__ == type(named).__name__ == "BertModel"
+        assert type(child) is type(named)
+        assert type(child).__module__.startswith("transformers.models.")
         assert name == "auto_model"
 
     def test_its_name_is_as_it_was_given(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """Spelt as the caller spelt it."""
         monkeypatch.chdir(folder.parent)
-        transformer = Transformer("./bert/")
+        name = f"./{folder.name}/"
+        transformer = Transformer(name)
 
-        assert transformer.auto_model.name_or_path == transformer.tokenizer.name_or_path == "./bert/"
-        assert transformer.auto_model.config.name_or_path == "./bert/"
+        assert transformer.auto_model.name_or_path == transformer.tokenizer.name_or_path == name
+        assert transformer.auto_model.config.name_or_path == name
 
     def test_an_error_while_it_is_loaded_is_told(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """What goes wrong inside transformers is not taken for an attribute that is not there."""
@@ -304,7 +365,7 @@ class TestTheSame:
         expected = SentenceTransformer(str(folder), device="cpu").encode(TEXTS)
         plain: Any = SentenceTransformer(str(folder), device="cpu", acceleration=False)
         assert np.allclose(plain.encode(TEXTS), expected, atol=1e-5)
-        assert type(seen(plain[0]._modules["auto_model"])).__name__ == "BertModel"
+        assert not isinstance(seen(plain[0]._modules["auto_model"]), StandInModel)
         called: list[int] = []
         model: Any = SentenceTransformer(str(folder), device="cpu")
         model[0].auto_model.register_forward_hook(lambda *_: called.append(1))
@@ -408,18 +469,84 @@ UNKNOWN: dict[str, tuple[str, Mapping[str, Any]]] = {
 }
 
 
+_MARKS = {"single_word": False, "rstrip": False, "normalized": False}
+_AS_IN_ROBERTA = {
+    "type": "RobertaProcessing",
+    "sep": ["</s>", 2],
+    "cls": ["<s>", 0],
+    "trim_offsets": True,
+    "add_prefix_space": False,
+}
+UNKNOWN_OF_MPNET: dict[str, tuple[str, Mapping[str, Any]]] = {
+    "other buckets": ("config.json", {"relative_attention_num_buckets": 16}),
+    "no row for padding": ("config.json", {"vocab_size": 1}),
+    "types": ("config.json", {"type_vocab_size": 1}),
+    "a BERT": ("config.json", {"model_type": "bert"}),
+    "another class of tokenizer": ("tokenizer_config.json", {"tokenizer_class": "BertTokenizer"}),
+    "inputs": ("tokenizer_config.json", {"model_input_names": ["input_ids", "token_type_ids", "attention_mask"]}),
+    "another first token": ("tokenizer_config.json", {"cls_token": "[CLS]"}),
+    "a narrow mask": ("special_tokens_map.json", {"mask_token": {"content": "<mask>", "lstrip": False, **_MARKS}}),
+    "trimmed": ("tokenizer.json", {"post_processor": {**_AS_IN_ROBERTA, "trim_offsets": False}}),
+    "another padding": (
+        "tokenizer.json",
+        {
+            "padding": {
+                "strategy": "BatchLongest",
+                "direction": "Right",
+                "pad_to_multiple_of": None,
+                "pad_id": 0,
+                "pad_type_id": 0,
+                "pad_token": "[PAD]",
+            }
+        },
+    ),
+    "another token than in the vocabulary": (
+        "tokenizer_config.json",
+        {"added_tokens_decoder": {"3": {"content": "<unk>", "lstrip": False, **_MARKS, "special": False}}},
+    ),
+}
+
+
 class TestUnknown:
     """What is not known is loaded by transformers at once."""
 
+    @pytest.mark.parametrize("change", UNKNOWN_OF_MPNET)
+    def test_there_is_no_stand_in_for_an_mpnet(self, change: str, mpnet: Path) -> None:
+        """Nor has one an MPNet with anything that is not known."""
+        assert read_stand_in(mpnet) is not None
+        name, changes = UNKNOWN_OF_MPNET[change]
+
+        _change(mpnet / name, changes)
+
+        assert read_stand_in(mpnet) is None
+
+    @pytest.mark.parametrize("place", range(len(_MPNET_TOKENS)))
+    @pytest.mark.parametrize("key", ["lstrip", "rstrip", "normalized", "single_word", "special", "id", None])
+    def test_special_tokens_of_another_kind(self, place: int, key: str | None, mpnet: Path) -> None:
+        """A special token that is missing, or is looked for in another way, is not known; whether a normaliser sees
+        one that nothing uses does not matter, nor whether it is there.
+        """
+        path = mpnet / "tokenizer.json"
+        content = json.loads(path.read_text(encoding="utf-8"))
+        token = content["added_tokens"][place]
+        if key is None:
+            del content["added_tokens"][place]
+        else:
+            token[key] = token[key] + 100 if key == "id" else not token[key]
+        path.write_text(json.dumps(content), encoding="utf-8")
+
+        is_known = token["content"] == "<unk>" and key in (None, "normalized")
+        assert (read_stand_in(mpnet) is not None) is is_known
+
     @pytest.mark.parametrize("change", UNKNOWN)
-    def test_there_is_no_stand_in(self, change: str, folder: Path) -> None:
+    def test_there_is_no_stand_in(self, change: str, bert: Path) -> None:
         """A checkpoint with anything that is not known, or files that contradict each other, has no stand-in."""
-        assert read_stand_in(folder) is not None
+        assert read_stand_in(bert) is not None
         name, changes = UNKNOWN[change]
 
-        _change(folder / name, changes)
+        _change(bert / name, changes)
 
-        assert read_stand_in(folder) is None
+        assert read_stand_in(bert) is None
 
     @pytest.mark.parametrize(
         ("name", "key", "others"),
@@ -429,15 +556,15 @@ class TestUnknown:
             ("tokenizer_config.json", "model_input_names", {"tokenizer_class": "PreTrainedTokenizerFast"}),
         ],
     )
-    def test_what_must_be_said(self, name: str, key: str, others: Mapping[str, Any], folder: Path) -> None:
+    def test_what_must_be_said(self, name: str, key: str, others: Mapping[str, Any], bert: Path) -> None:
         """Where transformers has no default, or another one than BERT, there is no stand-in without a key."""
-        settings = {**json.loads((folder / name).read_text()), **others}
+        settings = {**json.loads((bert / name).read_text()), **others}
         for content, is_known in (({**settings, key: KNOWN[key]}, True), (settings, False)):
             if not is_known:
                 content.pop(key, None)
-            (folder / name).write_text(json.dumps(content))
+            (bert / name).write_text(json.dumps(content))
 
-            assert (read_stand_in(folder) is not None) is is_known
+            assert (read_stand_in(bert) is not None) is is_known
 
     def test_arguments(self, folder: Path) -> None:
         """Arguments for transformers are for transformers."""
@@ -451,9 +578,9 @@ class TestUnknown:
         assert _is_deferred(Transformer(str(folder), model_args={"trust_remote_code": False}))
 
     @pytest.mark.parametrize("damage", ["cut", "missing", "extra", "shape", "whole numbers"])
-    def test_weights_that_do_not_fit(self, damage: str, folder: Path) -> None:
+    def test_weights_that_do_not_fit(self, damage: str, bert: Path) -> None:
         """They are an error when the model is made, as ever, not when somebody looks at it."""
-        path = folder / "model.safetensors"
+        path = bert / "model.safetensors"
         weights = load_file(path)
         name = "encoder.layer.0.output.dense.weight"
         if damage == "missing":
@@ -469,10 +596,10 @@ class TestUnknown:
         if damage == "cut":
             path.write_bytes(path.read_bytes()[:-100])
 
-        assert read_stand_in(folder) is None
+        assert read_stand_in(bert) is None
         if damage != "whole numbers":
             with pytest.raises(WeightsError):
-                Transformer(str(folder))
+                Transformer(str(bert))
 
 
 ALIKE: dict[str, tuple[str, Mapping[str, Any]]] = {
@@ -506,13 +633,59 @@ ALIKE: dict[str, tuple[str, Mapping[str, Any]]] = {
 }
 
 
+ALIKE_OF_MPNET: dict[str, tuple[str, Mapping[str, Any]]] = {
+    "as transformers 5 saves it": (
+        "tokenizer_config.json",
+        {
+            "backend": "tokenizers",
+            "is_local": False,
+            "max_length": 128,
+            "model_max_length": 9,
+            "name_or_path": None,
+            "pad_to_multiple_of": NULL,
+            "pad_token_type_id": 0,
+            "padding_side": "right",
+            "stride": 0,
+            "truncation_side": "right",
+            "truncation_strategy": "longest_first",
+        },
+    ),
+    "around texts": ("tokenizer.json", {"post_processor": _AS_IN_ROBERTA}),
+    "a broad mask": ("special_tokens_map.json", {"mask_token": {"content": "<mask>", "lstrip": True, **_MARKS}}),
+    "a mask": ("special_tokens_map.json", {"mask_token": "<mask>", "bos_token": "<s>"}),
+    "tokens": (
+        "tokenizer_config.json",
+        {"added_tokens_decoder": {"3": {"content": "<unk>", "lstrip": False, **_MARKS, "special": True}}},
+    ),
+    "its older class": ("tokenizer_config.json", {"tokenizer_class": "MPNetTokenizerFast"}),
+    "no class": (
+        "tokenizer_config.json",
+        {"tokenizer_class": "TokenizersBackend", "model_input_names": ["input_ids", "attention_mask"]},
+    ),
+    "cut": (
+        "tokenizer.json",
+        {"truncation": {"max_length": 5, "strategy": "LongestFirst", "stride": 0, "direction": "Right"}},
+    ),
+}
+
+
+@pytest.mark.parametrize("change", ALIKE_OF_MPNET)
+def test_known_settings_of_an_mpnet(change: str, mpnet: Path) -> None:
+    """So do those of an MPNet."""
+    _assert_alike(mpnet, *ALIKE_OF_MPNET[change])
+
+
 @pytest.mark.parametrize("change", ALIKE)
-def test_known_settings(change: str, folder: Path) -> None:
+def test_known_settings(change: str, bert: Path) -> None:
     """Settings that are known mean what they mean to transformers."""
-    name, changes = ALIKE[change]
+    _assert_alike(bert, *ALIKE[change])
+
+
+def _assert_alike(folder: Path, name: str, changes: Mapping[str, Any]) -> None:
     _change(folder / name, changes)
     transformer = Transformer(str(folder))
     assert _is_deferred(transformer)
+    stand_in = transformer.tokenizer_seen
     before = [transformer.tokenize(TEXTS), transformer.count_tokens(TEXTS), transformer.max_seq_length]
 
     transformer.tokenizer  # noqa: B018  # it is loaded
@@ -520,7 +693,8 @@ def test_known_settings(change: str, folder: Path) -> None:
 
     assert not _is_deferred(transformer)
     assert str(after) == str(before)
-    assert transformer.tokenizer_seen.model_max_length == read_stand_in(folder).tokenizer.model_max_length  # type: ignore[union-attr]
+    assert transformer.tokenizer_seen.model_max_length == stand_in.model_max_length
+    assert transformer.tokenizer_seen.backend_tokenizer.to_str() == stand_in.backend_tokenizer.to_str()
 
 
 @pytest.mark.parametrize(
@@ -531,7 +705,7 @@ def test_known_settings(change: str, folder: Path) -> None:
         {"lowercase": False, "strip_accents": True, "handle_chinese_chars": True},
     ],
 )
-def test_other_tokenizers_of_bert(settings: Mapping[str, Any], folder: Path) -> None:
+def test_other_normalizers(settings: Mapping[str, Any], folder: Path) -> None:
     """With and without case, accents and Chinese words, where all files agree on it."""
     _change(
         folder / "tokenizer.json",
@@ -545,3 +719,19 @@ def test_other_tokenizers_of_bert(settings: Mapping[str, Any], folder: Path) -> 
 
     assert transformer.tokenizer.backend_tokenizer.normalizer is not None
     assert torch.equal(transformer.tokenize(TEXTS)["input_ids"], before)
+
+
+def test_distances() -> None:
+    """An MPNet adds to scores what transformers adds, however far tokens are apart."""
+    config = transformers.MPNetConfig(vocab_size=9, hidden_size=8, num_hidden_layers=1, num_attention_heads=2)
+    model = transformers.MPNetModel(config)
+    encoder = MPNetStandIn(
+        MPNetConfig(**{field.name: getattr(config, field.name) for field in fields(MPNetConfig)})
+    )
+    encoder.load_state_dict(model.state_dict())
+    texts = torch.empty(1, 600, 0)
+
+    with torch.no_grad():
+        found, expected = (one.encoder.compute_position_bias(texts) for one in (encoder, model))
+
+    assert torch.equal(found, expected)

@@ -1,0 +1,145 @@
+"""MPNet as its checkpoints are known (Song et al. 2020, https://arxiv.org/abs/2004.09297)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sentence_embedder.models.stand_ins.architecture import SETTINGS, Architecture
+from sentence_embedder.models.stand_ins.known_values import exactly, whole
+from sentence_embedder.models.stand_ins.model import StandInConfig, StandInModel, parts, table
+from sentence_embedder.models.stand_ins.word_pieces import WordPieces, template
+
+_BUCKETS = 32
+"""Distances with a bias of their own; half of them are for tokens that come later."""
+
+_FARTHEST = 128
+"""From this distance on, all are in one."""
+
+_PADDING_ID = 1
+"""The id of padding, which is not counted among the positions, whatever the configuration says."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MPNetConfig(StandInConfig):
+    """``config.json`` of an MPNet."""
+
+    relative_attention_num_buckets: int = _BUCKETS
+    pad_token_id: int | None = _PADDING_ID
+    model_type: str = "mpnet"
+
+
+class _Encoder(nn.Module):
+    """The layers, and what they add to scores by distance.
+
+    Args:
+        layers: The layers.
+        heads: How many heads they have.
+    """
+
+    def __init__(self, layers: Sequence[nn.Module], heads: int) -> None:
+        super().__init__()
+        self.layer = nn.ModuleList(layers)
+        self.relative_attention_bias = table(_BUCKETS, heads)
+
+    def compute_position_bias(self, x: Tensor) -> Tensor:
+        """What is added to the scores of texts: (texts, tokens, …) → (1, heads, tokens, tokens)."""
+        places = torch.arange(x.shape[1], device=x.device)
+        biases: Tensor = self.relative_attention_bias(_bucket(places[None] - places[:, None]))
+        return biases.permute(2, 0, 1)[None]
+
+
+def _bucket(ahead: Tensor) -> Tensor:
+    """The bucket of a distance: one for each near one, then ever more in one, as in T5."""
+    half, distance = _BUCKETS // 2, ahead.abs()
+    near = half // 2
+    # In the order of transformers: a rounding decides what lies on a border.
+    far = near + (torch.log(distance.float() / near) / math.log(_FARTHEST / near) * (half - near)).long()
+    return (ahead > 0) * half + distance.where(distance < near, far.clamp(max=half - 1))
+
+
+class MPNetStandIn(StandInModel):
+    """An MPNet.
+
+    Args:
+        config: Its configuration.
+    """
+
+    architecture = "MPNetModel"
+    config: MPNetConfig
+
+    def __init__(self, config: MPNetConfig) -> None:
+        super().__init__(config)
+        self.embeddings.padding_idx = _PADDING_ID
+
+    def _tables(self) -> Mapping[str, int]:
+        return {
+            "word_embeddings": self.config.vocab_size,
+            "position_embeddings": self.config.max_position_embeddings,
+        }
+
+    def _encoder(self, layers: Sequence[nn.Module]) -> Any:
+        return _Encoder(layers, self.config.num_attention_heads)
+
+    def _attention(self) -> Any:
+        width = self.config.hidden_size
+        heads = parts(**{name: nn.Linear(width, width) for name in ("q", "k", "v", "o")})
+        return parts(attn=heads, LayerNorm=self._norm())
+
+    def _parts_of(self, attention: Any) -> Sequence[nn.Module]:
+        heads = attention.attn
+        return (heads.q, heads.k, heads.v, heads.o, attention.LayerNorm)
+
+    def _places(self, input_ids: Tensor) -> Tensor:
+        is_token = input_ids != _PADDING_ID
+        places: Tensor = self.embeddings.position_embeddings(is_token.cumsum(dim=1) * is_token + _PADDING_ID)
+        return places
+
+    def _seen(self, tokens: Tensor) -> Tensor:
+        bias: Tensor = self.encoder.compute_position_bias(tokens[:, 0, 0])
+        return bias.masked_fill(~tokens, -math.inf)
+
+
+def _around(special: Mapping[str, int]) -> Sequence[Mapping[str, Any]]:
+    """What puts a token before texts, one behind, and two between them, as versions of transformers write it."""
+    first, last = "<s>", "</s>"
+    as_in_roberta = {
+        "type": "RobertaProcessing",
+        "sep": [last, special[last]],
+        "cls": [first, special[first]],
+        "trim_offsets": True,
+        "add_prefix_space": False,
+    }
+    return [as_in_roberta, template(special, first=first, last=last, between=2)]
+
+
+MPNET = Architecture(
+    settings={
+        **SETTINGS,
+        "model_type": exactly("mpnet"),
+        "relative_attention_num_buckets": exactly(_BUCKETS),
+        # Both tables have a row for padding.
+        **dict.fromkeys(("vocab_size", "max_position_embeddings"), whole(_PADDING_ID + 1)),
+    },
+    config_class=MPNetConfig,
+    model_class=MPNetStandIn,
+    tokenizer=WordPieces(
+        name="MPNet",
+        roles={
+            **dict.fromkeys(("bos_token", "cls_token"), "<s>"),
+            **dict.fromkeys(("eos_token", "sep_token"), "</s>"),
+            "pad_token": "<pad>",
+            "unk_token": "[UNK]",
+            "mask_token": "<mask>",
+        },
+        inputs=["input_ids", "attention_mask"],
+        post_processors=_around,
+        spaced=frozenset({"<mask>"}),
+        unused=frozenset({"<unk>"}),
+    ),
+)
