@@ -203,16 +203,16 @@ class SelfAttention:
     key_norm: Norm | None = None
     rotary: RotaryEmbedding | None = None
 
-    def __call__(self, x: Tensor, batch: Batch, rows: Tensor | None) -> Tensor:
-        """(tokens, dim) → (rows, dim)."""
-        return self.out(self._attended(x, batch, rows))
+    def __call__(self, x: Tensor, batch: Batch, places: Tensor | None) -> Tensor:
+        """(tokens, dim) → (places, dim)."""
+        return self.out(self._attended(x, batch, places))
 
-    def plus(self, x: Tensor, residual: Tensor, batch: Batch, rows: Tensor | None) -> Tensor:
-        """The same, in the format of the residual (rows, dim), to which it may be added in place."""
-        return self.out.plus(self._attended(x, batch, rows), residual)
+    def plus(self, x: Tensor, residual: Tensor, batch: Batch, places: Tensor | None) -> Tensor:
+        """The same, in the format of the residual (places, dim), to which it may be added in place."""
+        return self.out.plus(self._attended(x, batch, places), residual)
 
-    def _attended(self, x: Tensor, batch: Batch, rows: Tensor | None) -> Tensor:
-        """The values, (rows, heads × head_dim)."""
+    def _attended(self, x: Tensor, batch: Batch, places: Tensor | None) -> Tensor:
+        """The values, (places, heads × head_dim)."""
         joined = self.qkv(x).view(1, x.shape[0], -1, self.head_dim).transpose(1, 2)
         query, key, value = torch.split_with_sizes(joined, [self.heads, self.key_heads, self.key_heads], dim=1)
         if self.query_norm is not None and self.key_norm is not None:
@@ -220,12 +220,12 @@ class SelfAttention:
         if self.rotary is not None:
             rotate = batch.rotation(self.rotary)
             query, key = rotate(query), rotate(key)
-        return _at(rows, batch.attention(query, key, value, self.mask, self.scale))
+        return _at(places, batch.attention(query, key, value, self.mask, self.scale))
 
 
-def _at(rows: Tensor | None, x: Tensor) -> Tensor:
-    """These rows of a tensor, in memory of their own; None for all, where they are."""
-    return x if rows is None else x.index_select(0, rows)
+def _at(places: Tensor | None, x: Tensor) -> Tensor:
+    """The rows at these places, in memory of their own; None for all, where they are."""
+    return x if places is None else x.index_select(0, places)
 
 
 def _in(dtype: torch.dtype, x: Tensor) -> Tensor:
@@ -236,16 +236,16 @@ def _in(dtype: torch.dtype, x: Tensor) -> Tensor:
 class Layer(Protocol):
     """One layer of an encoder."""
 
-    def __call__(self, x: Tensor, batch: Batch, rows: Tensor | None = None) -> Tensor:
+    def __call__(self, x: Tensor, batch: Batch, places: Tensor | None = None) -> Tensor:
         """What follows of each token's embedding, and of those that it looks at.
 
         Args:
             x: Shape (tokens, dim); its memory may be written to.
             batch: What the tokens are.
-            rows: The tokens of which it is wanted; None for all.
+            places: Those of the tokens of which it is wanted; None for all.
 
         Returns:
-            Shape (rows, dim).
+            Shape (places, dim).
         """
 
 
@@ -267,9 +267,9 @@ class PostNormLayer:
     output_norm: Norm
     dtype: torch.dtype
 
-    def __call__(self, x: Tensor, batch: Batch, rows: Tensor | None = None) -> Tensor:
-        """(tokens, dim) → (rows, dim)."""
-        x = self.attention_norm(self.attention.plus(_in(self.dtype, x), _at(rows, x), batch, rows))
+    def __call__(self, x: Tensor, batch: Batch, places: Tensor | None = None) -> Tensor:
+        """(tokens, dim) → (places, dim)."""
+        x = self.attention_norm(self.attention.plus(_in(self.dtype, x), _at(places, x), batch, places))
         return self.output_norm(self.feed_forward.plus(_in(self.dtype, x), x))
 
 
@@ -291,9 +291,9 @@ class PreNormLayer:
     feed_forward: FeedForward
     dtype: torch.dtype
 
-    def __call__(self, x: Tensor, batch: Batch, rows: Tensor | None = None) -> Tensor:
-        """(tokens, dim) → (rows, dim)."""
-        x = self.attention.plus(_in(self.dtype, self.attention_norm(x)), _at(rows, x), batch, rows)
+    def __call__(self, x: Tensor, batch: Batch, places: Tensor | None = None) -> Tensor:
+        """(tokens, dim) → (places, dim)."""
+        x = self.attention.plus(_in(self.dtype, self.attention_norm(x)), _at(places, x), batch, places)
         return self.feed_forward.plus(_in(self.dtype, self.feed_forward_norm(x)), x)
 
 
@@ -319,10 +319,10 @@ class SandwichNormLayer:
     output_norm: Norm
     dtype: torch.dtype
 
-    def __call__(self, x: Tensor, batch: Batch, rows: Tensor | None = None) -> Tensor:
-        """(tokens, dim) → (rows, dim)."""
-        attended = self.attention(_in(self.dtype, self.attention_norm(x)), batch, rows)
-        x = self.attended_norm(_in(x.dtype, attended)).add_(_at(rows, x))
+    def __call__(self, x: Tensor, batch: Batch, places: Tensor | None = None) -> Tensor:
+        """(tokens, dim) → (places, dim)."""
+        attended = self.attention(_in(self.dtype, self.attention_norm(x)), batch, places)
+        x = self.attended_norm(_in(x.dtype, attended)).add_(_at(places, x))
         output = self.feed_forward(_in(self.dtype, self.feed_forward_norm(x)))
         return self.output_norm(_in(x.dtype, output)).add_(x)
 
@@ -429,20 +429,20 @@ class Encoder:
     dtype: torch.dtype
     device: torch.device
 
-    def __call__(self, texts: PackedTexts, rows: NDArray[np.int64] | None = None) -> Tensor:
+    def __call__(self, texts: PackedTexts, places: NDArray[np.int64] | None = None) -> Tensor:
         """The token embeddings of a batch; those of filling mean nothing.
 
         Args:
             texts: The batch.
-            rows: The tokens of which they are wanted: most of the last layer is computed for no others. None for
-                all.
+            places: Those of the tokens of which they are wanted: most of the last layer is computed for no others.
+                None for all.
 
         Returns:
-            Shape (rows, dim).
+            Shape (places, dim).
         """
         batch = Batch(texts, self.device)
         x = self.embedding(texts, self.device)
         for layer in self.layers[:-1]:
             x = layer(x, batch)
-        wanted = None if rows is None else array_to_device(rows, self.device)
+        wanted = None if places is None else array_to_device(places, self.device)
         return self.norm(self.layers[-1](x, batch, wanted))

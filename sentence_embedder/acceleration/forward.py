@@ -171,7 +171,7 @@ class PackedForward:
         """The token embeddings of a batch, or those at some places."""
         real = packed.tokens if places is None else len(places)
         packed = packed.filled_up(self._size(packed.tokens, least_tokens))
-        if places is not None:
+        if places is not None and self._size(real) > real:
             places = np.concatenate((places, np.zeros(self._size(real) - real, dtype=np.int64)))
         # No longer than that: who listens to a module that follows may keep what it sees for gradients.
         with inference_mode():

@@ -101,8 +101,11 @@ def _lasts(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.cumsum(lengths) - 1
 
 
-def _packed_cls(tokens: Tensor, lengths: NDArray[np.int64]) -> Tensor:
-    return tokens[torch.from_numpy(_firsts(lengths))]
+def _packed(tokens: Tensor, lengths: NDArray[np.int64], mode: PoolingMode) -> Tensor:
+    """What a mode makes of packed texts."""
+    if mode == "mean":
+        return _packed_mean(tokens, lengths)
+    return tokens[torch.from_numpy(_ONE_TOKEN[mode](lengths))]
 
 
 def _packed_mean(tokens: Tensor, lengths: NDArray[np.int64]) -> Tensor:
@@ -113,22 +116,14 @@ def _packed_mean(tokens: Tensor, lengths: NDArray[np.int64]) -> Tensor:
     return sums.div_(torch.from_numpy(lengths).unsqueeze(-1))
 
 
-def _packed_last_token(tokens: Tensor, lengths: NDArray[np.int64]) -> Tensor:
-    return tokens[torch.from_numpy(_lasts(lengths))]
-
-
-_PACKED_MODES: Mapping[PoolingMode, Callable[[Tensor, NDArray[np.int64]], Tensor]] = {
-    "cls": _packed_cls,
-    "mean": _packed_mean,
-    "lasttoken": _packed_last_token,
-}
-"""Those of the modes that are made of packed texts, too, each of which has tokens."""
-
 _ONE_TOKEN: Mapping[PoolingMode, Callable[[NDArray[np.int64]], NDArray[np.int64]]] = {
     "cls": _firsts,
     "lasttoken": _lasts,
 }
 """Those for which one token of a text is enough: how many tokens each packed text has → where that token lies."""
+
+_PACKED_MODES = frozenset({"mean", *_ONE_TOKEN})
+"""Those of the modes that are made of packed texts, too, each of which has tokens."""
 
 _MODES: Mapping[PoolingMode, Callable[[_Tokens], Tensor]] = {
     "cls": _cls,
@@ -304,7 +299,7 @@ class Pooling(Module):
     def takes_packed(self) -> bool:
         """Whether all of the modes are made of packed texts, too."""
         modes = set(self.config.pooling_modes)
-        return bool(modes) and modes <= _PACKED_MODES.keys()
+        return bool(modes) and modes <= _PACKED_MODES
 
     @property
     def takes_one_token(self) -> bool:
@@ -334,7 +329,7 @@ class Pooling(Module):
             Shape (texts, dim of the embedding), in the format of the tokens.
         """
         wide = tokens if tokens.dtype in (torch.float32, torch.float64) else tokens.float()
-        pooled = [_PACKED_MODES[mode](wide, lengths) for mode in self.config.pooling_modes]
+        pooled = [_packed(wide, lengths, mode) for mode in self.config.pooling_modes]
         joined = pooled[0] if len(pooled) == 1 else torch.cat(pooled, dim=-1)
         return joined if joined.dtype == tokens.dtype else joined.to(tokens.dtype)
 

@@ -11,6 +11,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from typing import Any
@@ -125,21 +126,34 @@ def test_tokens_that_nobody_reads(
     mode: str, tiny_folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A pooling that reads one token of each text has most of the last layer computed for no others."""
-    widths = _recorded_rows(monkeypatch)
+    counts = _recorded_rows(monkeypatch)
     transformer = models.Transformer(str(tiny_folders["bert"]))
     model = SentenceTransformer(modules=[transformer, models.Pooling(32, mode)], device="cpu")
     texts = [*TEXTS, *TEXTS[:1], "the dog", "a", "the mat", "on the mat"]
     model.encode(texts)
-    widths.clear()
+    counts.clear()
 
     model.encode(texts)
 
-    layers: Any = way(model)
-    count, rows = len(layers.encoder.layers), set(widths[-2:])
-    assert len(widths) == 2 * count
+    forward: Any = way(model)
     tokens = rounded_up(sum(len(model.tokenizer(text)["input_ids"]) for text in set(texts)))
-    assert set(widths[:-2]) == {tokens}
-    assert rows == {tokens if mode == "mean" else rounded_up(len(set(texts)))}
+    last = tokens if mode == "mean" else rounded_up(len(set(texts)))
+    assert counts == [tokens] * (2 * len(forward.encoder.layers) - 2) + [last] * 2
+
+
+@pytest.mark.parametrize("mode", ["mean", "cls", "lasttoken"])
+def test_who_takes_packed_texts_on_a_gpu(mode: str, tiny_folders: dict[str, Path]) -> None:
+    """There texts are pooled as they lie where one token of each is enough: sums would be made in any order."""
+    transformer = models.Transformer(str(tiny_folders["bert"]))
+    model = SentenceTransformer(modules=[transformer, models.Pooling(32, mode)], device="cpu").eval()
+    forward: Any = way(model)
+
+    on_gpu = replace(forward, device=torch.device("cuda"))
+
+    assert (on_gpu._packed_pooling is None) == (mode == "mean")
+    if mode != "mean":
+        found = on_gpu(transformer.tokenize_ahead(TEXTS), np.arange(len(TEXTS)))["sentence_embedding"]
+        np.testing.assert_allclose(found.numpy(), model.encode(TEXTS), atol=1e-6)
 
 
 def _recorded_rows(monkeypatch: pytest.MonkeyPatch) -> list[int]:

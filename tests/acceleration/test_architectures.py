@@ -14,7 +14,7 @@ from torch import nn
 
 from sentence_embedder.acceleration import encoder as encoder_module
 from sentence_embedder.acceleration.architectures import READERS, read_encoder
-from sentence_embedder.acceleration.attention import PaddedAttention
+from sentence_embedder.acceleration.attention import PaddedAttention, attention_over
 from sentence_embedder.acceleration.encoder import RMSNorm, _rms_normed, _rms_normed_at_once
 from sentence_embedder.acceleration.families.parts import UnreadableError
 from sentence_embedder.acceleration.linear import Products
@@ -91,15 +91,19 @@ def test_filling_changes_nothing(name: str) -> None:
     torch.testing.assert_close(filled[:10], expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("attention", [attention_over, PaddedAttention], ids=["cpu", "gpu"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("name", CONFIGS)
-def test_the_embeddings_of_some_tokens(name: str, dtype: torch.dtype) -> None:
+def test_the_embeddings_of_some_tokens(
+    name: str, dtype: torch.dtype, attention: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Those of some tokens alone, in any order, are those that they have among the embeddings of all."""
-    texts, rows = ragged_texts(), np.array([40, 0, 81, 9, 19, 0])
+    monkeypatch.setattr(encoder_module, "attention_over", attention)
+    texts, places = ragged_texts(), np.array([40, 0, 81, 9, 19, 0])
     encoder = read_encoder(tiny_transformer(name), Products(dtype, packed=True))
 
     with torch.no_grad():
-        expected, found = encoder(texts)[rows], encoder(texts, rows)
+        expected, found = encoder(texts)[places], encoder(texts, places)
 
     error = (1e-5 if dtype == torch.float32 else 1e-2) * float(expected.abs().max())
     torch.testing.assert_close(found, expected, rtol=0, atol=error)

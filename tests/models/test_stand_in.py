@@ -40,7 +40,13 @@ from tests.minilm import minilm_folder
 from tests.tiny_models import TINY_MODELS, write_transformer
 
 NULL = "null"
-TEXTS = ["the cat sat", "The quick red dog runs, in London!", "", "a [SEP] b <mask> </s>c", "naïve 東京 world"]
+TEXTS = [
+    "the cat sat",
+    "The red dog runs, in London!",
+    "",
+    "a [SEP] b <mask> </s>c",
+    "naïve 東京 <unk> <UNK>",
+]
 
 
 _MPNET_TOKENS = ("<s>", "<pad>", "</s>", "<unk>", "[UNK]", "<mask>")
@@ -124,15 +130,21 @@ def _change(path: Path, changes: Mapping[str, Any]) -> None:
     """Give keys of a JSON file other values: None for none at all, NULL for null."""
     content = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     for dotted, value in changes.items():
-        *parents, key = dotted.split("/")
+        *parents, last = dotted.split("/")
         place = content
         for parent in parents:
-            place = place[parent]
+            place = place[_key(place, parent)]
+        key = _key(place, last)
         if value is None:
-            place.pop(key, None)
+            if isinstance(place, list) or key in place:
+                del place[key]
         else:
             place[key] = None if value == NULL else value
     path.write_text(json.dumps(content), encoding="utf-8")
+
+
+def _key(place: Any, name: str) -> Any:
+    return int(name) if isinstance(place, list) else name
 
 
 class TestTheSame:
@@ -491,11 +503,10 @@ _AS_IN_ROBERTA = {
     "trim_offsets": True,
     "add_prefix_space": False,
 }
+_UNUSED = {"content": "<unk>", "lstrip": False, **_MARKS, "special": True}
 UNKNOWN_OF_MPNET: dict[str, tuple[str, Mapping[str, Any]]] = {
     "other buckets": ("config.json", {"relative_attention_num_buckets": 16}),
-    "no row for padding": ("config.json", {"vocab_size": 1}),
     "types": ("config.json", {"type_vocab_size": 1}),
-    "a BERT": ("config.json", {"model_type": "bert"}),
     "another class of tokenizer": ("tokenizer_config.json", {"tokenizer_class": "BertTokenizer"}),
     "inputs": ("tokenizer_config.json", {"model_input_names": ["input_ids", "token_type_ids", "attention_mask"]}),
     "another first token": ("tokenizer_config.json", {"cls_token": "[CLS]"}),
@@ -514,9 +525,23 @@ UNKNOWN_OF_MPNET: dict[str, tuple[str, Mapping[str, Any]]] = {
             }
         },
     ),
-    "another token than in the vocabulary": (
+    "a token that is not special": (
         "tokenizer_config.json",
-        {"added_tokens_decoder": {"3": {"content": "<unk>", "lstrip": False, **_MARKS, "special": False}}},
+        {"added_tokens_decoder": {"3": {**_UNUSED, "special": False}}},
+    ),
+    "a token too much": ("tokenizer_config.json", {"added_tokens_decoder": {}}),
+    "a token too much beside others": (
+        "tokenizer_config.json",
+        {"added_tokens_decoder": {"0": {**_UNUSED, "content": "<s>"}}},
+    ),
+    "another decoder": ("tokenizer.json", {"decoder/cleanup": False}),
+    "nothing to fill with": (
+        "tokenizer_config.json",
+        {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "model_input_names": ["input_ids", "attention_mask"],
+            "pad_token": None,
+        },
     ),
 }
 
@@ -667,10 +692,9 @@ ALIKE_OF_MPNET: dict[str, tuple[str, Mapping[str, Any]]] = {
     "around texts": ("tokenizer.json", {"post_processor": _AS_IN_ROBERTA}),
     "a broad mask": ("special_tokens_map.json", {"mask_token": {"content": "<mask>", "lstrip": True, **_MARKS}}),
     "a mask": ("special_tokens_map.json", {"mask_token": "<mask>", "bos_token": "<s>"}),
-    "tokens": (
-        "tokenizer_config.json",
-        {"added_tokens_decoder": {"3": {"content": "<unk>", "lstrip": False, **_MARKS, "special": True}}},
-    ),
+    "a token that nothing uses": ("tokenizer_config.json", {"added_tokens_decoder": {"3": _UNUSED}}),
+    "one that a normaliser sees": ("tokenizer.json", {"added_tokens/3/normalized": True}),
+    "none that nothing uses": ("tokenizer.json", {"added_tokens/3": None}),
     "its older class": ("tokenizer_config.json", {"tokenizer_class": "MPNetTokenizerFast"}),
     "no class": (
         "tokenizer_config.json",
@@ -700,15 +724,36 @@ def _assert_alike(folder: Path, name: str, changes: Mapping[str, Any]) -> None:
     transformer = Transformer(str(folder))
     assert _is_deferred(transformer)
     stand_in = transformer.tokenizer_seen
-    before = [transformer.tokenize(TEXTS), transformer.count_tokens(TEXTS), transformer.max_seq_length]
+    before = _told(transformer)
 
     transformer.tokenizer  # noqa: B018  # it is loaded
-    after = [transformer.tokenize(TEXTS), transformer.count_tokens(TEXTS), transformer.max_seq_length]
+    after = _told(transformer)
 
     assert not _is_deferred(transformer)
-    assert str(after) == str(before)
+    assert after == before
     assert transformer.tokenizer_seen.model_max_length == stand_in.model_max_length
     assert transformer.tokenizer_seen.backend_tokenizer.to_str() == stand_in.backend_tokenizer.to_str()
+
+
+def _told(transformer: Transformer) -> str:
+    """All that a tokenizer decides."""
+    tokens = transformer.tokenize([*TEXTS, (TEXTS[0], TEXTS[1])])
+    counts = transformer.count_tokens(TEXTS), transformer.prompt_length("the cat "), transformer.max_seq_length
+    return str((tokens, counts, transformer.token_offsets(TEXTS[3])))
+
+
+@pytest.mark.parametrize("table", ["word", "position"])
+def test_an_mpnet_without_a_row_for_padding(table: str, mpnet: Path) -> None:
+    """It is an error of transformers."""
+    size = {"word": "vocab_size", "position": "max_position_embeddings"}[table]
+    _change(mpnet / "config.json", {size: 1, "pad_token_id": 0})
+    weights = load_file(mpnet / "model.safetensors")
+    name = f"embeddings.{table}_embeddings.weight"
+    save_file({**weights, name: weights[name][:1].clone()}, mpnet / "model.safetensors", metadata={"format": "pt"})
+
+    assert read_stand_in(mpnet) is None
+    with pytest.raises(AssertionError):
+        Transformer(str(mpnet))
 
 
 @pytest.mark.parametrize(

@@ -27,17 +27,18 @@ class Architecture:
         settings: Keys of ``config.json`` → their values.
         config_class: What is made of them.
         model_class: What is made of that.
-        tokenizer: What its tokenizer is like.
+        word_pieces: What its tokenizer is like.
     """
 
     settings: Mapping[str, Fits]
     config_class: type[StandInConfig]
     model_class: type[StandInModel]
-    tokenizer: WordPieces
+    word_pieces: WordPieces
 
 
 SETTINGS: Mapping[str, Fits] = {
     # What decides the embeddings.
+    "model_type": a(str),  # it has been looked up
     "hidden_act": exactly("gelu"),
     "layer_norm_eps": share(float),
     **dict.fromkeys(("vocab_size", "hidden_size", "intermediate_size"), whole(1)),

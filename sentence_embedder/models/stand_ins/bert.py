@@ -22,7 +22,6 @@ class BertConfig(StandInConfig):
     is_decoder: bool = False
     add_cross_attention: bool = False
     pad_token_id: int | None = 0
-    model_type: str = "bert"
 
 
 class BertStandIn(StandInModel):
@@ -47,7 +46,7 @@ class BertStandIn(StandInModel):
         heads = parts(**{name: nn.Linear(width, width) for name in ("query", "key", "value")})
         return parts(self=heads, output=parts(dense=nn.Linear(width, width), LayerNorm=self._norm()))
 
-    def _parts_of(self, attention: Any) -> Sequence[nn.Module]:
+    def _linears_and_norm(self, attention: Any) -> Sequence[nn.Module]:
         heads, after = attention.self, attention.output
         return (heads.query, heads.key, heads.value, after.dense, after.LayerNorm)
 
@@ -60,7 +59,6 @@ class BertStandIn(StandInModel):
 BERT = Architecture(
     settings={
         **SETTINGS,
-        "model_type": exactly("bert"),
         "position_embedding_type": exactly("absolute"),
         "is_decoder": exactly(False),
         "add_cross_attention": exactly(False),
@@ -76,7 +74,7 @@ BERT = Architecture(
     },
     config_class=BertConfig,
     model_class=BertStandIn,
-    tokenizer=WordPieces(
+    word_pieces=WordPieces(
         name="Bert",
         roles={f"{role}_token": f"[{role.upper()}]" for role in ("unk", "sep", "pad", "cls", "mask")},
         inputs=["input_ids", "token_type_ids", "attention_mask"],

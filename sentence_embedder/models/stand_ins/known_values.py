@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-MOST = 10_000_000
-"""Rows of a table."""
+_MOST = 10_000_000
+"""The most that a size, or an id, can be."""
 
 Fits = Callable[[Any], bool]
 """Says whether a value is one that is known. A whole number is no float, nor is true a number."""
@@ -21,7 +21,7 @@ def exactly(*known: Any) -> Fits:
     return lambda value: any(type(value) is type(one) and value == one for one in known)
 
 
-def whole(least: int = 0, most: int = MOST) -> Fits:
+def whole(least: int = 0, most: int = _MOST) -> Fits:
     """A whole number within limits."""
     return lambda value: type(value) is int and least <= value <= most
 

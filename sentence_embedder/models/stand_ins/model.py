@@ -40,7 +40,9 @@ class StandInModel(nn.Module, ABC):
     architecture: ClassVar[str]
     """Its class in transformers."""
 
-    def __init__(self, config: Any) -> None:
+    config: StandInConfig
+
+    def __init__(self, config: StandInConfig) -> None:
         super().__init__()
         width = config.hidden_size
         self.config = config
@@ -82,7 +84,7 @@ class StandInModel(nn.Module, ABC):
         x = self.embeddings.LayerNorm(self.embeddings.word_embeddings(input_ids) + self._places(input_ids))
         seen = self._seen(attention_mask[:, None, None].bool())
         for layer in self.encoder.layer:
-            *heads, out, norm = self._parts_of(layer.attention)
+            *heads, out, norm = self._linears_and_norm(layer.attention)
             query, key, value = (
                 part(x).unflatten(-1, (self.config.num_attention_heads, -1)).transpose(1, 2) for part in heads
             )
@@ -105,8 +107,8 @@ class StandInModel(nn.Module, ABC):
         return tokens
 
     @abstractmethod
-    def _parts_of(self, attention: Any) -> Sequence[nn.Module]:
-        """The linear layers of queries, keys, values and output, and the norm, of what ``_attention`` made."""
+    def _linears_and_norm(self, attention: Any) -> Sequence[nn.Module]:
+        """Of what ``_attention`` made: the linear layers of queries, keys, values and output, and the norm."""
 
 
 def table(rows: int, width: int) -> nn.Embedding:

@@ -31,11 +31,10 @@ class MPNetConfig(StandInConfig):
 
     relative_attention_num_buckets: int = _BUCKETS
     pad_token_id: int | None = _PADDING_ID
-    model_type: str = "mpnet"
 
 
 class _Encoder(nn.Module):
-    """The layers, and what they add to scores by distance.
+    """The layers, and what they add to scores by distance, under the names of transformers, for which readers ask.
 
     Args:
         layers: The layers.
@@ -48,7 +47,7 @@ class _Encoder(nn.Module):
         self.relative_attention_bias = table(_BUCKETS, heads)
 
     def compute_position_bias(self, x: Tensor) -> Tensor:
-        """What is added to the scores of texts: (texts, tokens, …) → (1, heads, tokens, tokens)."""
+        """What is added to the scores of texts of this shape: (texts, tokens, …) → (1, heads, tokens, tokens)."""
         places = torch.arange(x.shape[1], device=x.device)
         biases: Tensor = self.relative_attention_bias(_bucket(places[None] - places[:, None]))
         return biases.permute(2, 0, 1)[None]
@@ -75,7 +74,7 @@ class MPNetStandIn(StandInModel):
 
     def __init__(self, config: MPNetConfig) -> None:
         super().__init__(config)
-        self.embeddings.padding_idx = _PADDING_ID
+        self.embeddings.padding_idx = _PADDING_ID  # where transformers has it
 
     def _tables(self) -> Mapping[str, int]:
         return {
@@ -91,7 +90,7 @@ class MPNetStandIn(StandInModel):
         heads = parts(**{name: nn.Linear(width, width) for name in ("q", "k", "v", "o")})
         return parts(attn=heads, LayerNorm=self._norm())
 
-    def _parts_of(self, attention: Any) -> Sequence[nn.Module]:
+    def _linears_and_norm(self, attention: Any) -> Sequence[nn.Module]:
         heads = attention.attn
         return (heads.q, heads.k, heads.v, heads.o, attention.LayerNorm)
 
@@ -121,14 +120,13 @@ def _around(special: Mapping[str, int]) -> Sequence[Mapping[str, Any]]:
 MPNET = Architecture(
     settings={
         **SETTINGS,
-        "model_type": exactly("mpnet"),
         "relative_attention_num_buckets": exactly(_BUCKETS),
         # Both tables have a row for padding.
         **dict.fromkeys(("vocab_size", "max_position_embeddings"), whole(_PADDING_ID + 1)),
     },
     config_class=MPNetConfig,
     model_class=MPNetStandIn,
-    tokenizer=WordPieces(
+    word_pieces=WordPieces(
         name="MPNet",
         roles={
             **dict.fromkeys(("bos_token", "cls_token"), "<s>"),

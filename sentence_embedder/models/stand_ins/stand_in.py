@@ -21,10 +21,10 @@ from sentence_embedder.files import SAFE_WEIGHTS_NAME, read_tensors
 from sentence_embedder.models.stand_ins.architecture import Architecture
 from sentence_embedder.models.stand_ins.bert import BERT
 from sentence_embedder.models.stand_ins.known_values import check, check_keys
-from sentence_embedder.models.stand_ins.model import StandInModel
+from sentence_embedder.models.stand_ins.model import StandInConfig, StandInModel
 from sentence_embedder.models.stand_ins.mpnet import MPNET
 from sentence_embedder.models.stand_ins.tokenizer import StandInTokenizer
-from sentence_embedder.models.stand_ins.word_pieces import TokenizerFiles
+from sentence_embedder.models.stand_ins.tokenizer_files import TokenizerFiles
 
 logger = logging.getLogger(__name__)
 
@@ -77,14 +77,15 @@ def read_stand_in(folder: Path) -> StandIn | None:
     try:
         parsed = {name: json.loads(content) for name, content in settings.items()}
         architecture = ARCHITECTURES[parsed[_CONFIG_NAME]["model_type"]]
+        config = _config(architecture, parsed[_CONFIG_NAME])
         files = TokenizerFiles(
             config=parsed[_TOKENIZER_CONFIG_NAME],
             tokenizer=parsed[_TOKENIZER_NAME],
             special_tokens=parsed.get(_SPECIAL_TOKENS_NAME, {}),
             content=settings[_TOKENIZER_NAME].decode(),
         )
-        tokenizer = architecture.tokenizer.tokenizer(files)
-        return StandIn(_model(architecture, parsed[_CONFIG_NAME], folder), tokenizer, settings)
+        tokenizer = architecture.word_pieces.read(files)
+        return StandIn(_model(architecture, config, folder), tokenizer, settings)
     # A file is missing or broken, or holds something else; tokenizers raises nothing narrower than Exception.
     except Exception as error:  # noqa: BLE001
         logger.debug("%s: transformers is needed: %r", folder, error)
@@ -103,12 +104,16 @@ def settings_in(folder: Path) -> dict[str, bytes] | None:
         return None
 
 
-def _model(architecture: Architecture, data: Mapping[str, Any], folder: Path) -> StandInModel:
+def _config(architecture: Architecture, data: Mapping[str, Any]) -> StandInConfig:
     check_keys(data, architecture.settings, _CONFIG_NAME)
     kind = architecture.config_class
     config = kind(**{field.name: data[field.name] for field in fields(kind) if field.name in data})
     check(config.hidden_size % config.num_attention_heads == 0, "hidden_size")
     check((config.pad_token_id or 0) < config.vocab_size, "pad_token_id")
+    return config
+
+
+def _model(architecture: Architecture, config: StandInConfig, folder: Path) -> StandInModel:
     with torch.device("meta"):
         model = architecture.model_class(config)
     weights = read_tensors(folder, model.architecture)

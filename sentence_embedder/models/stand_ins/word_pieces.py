@@ -20,23 +20,7 @@ from sentence_embedder.models.stand_ins.known_values import (
     whole,
 )
 from sentence_embedder.models.stand_ins.tokenizer import StandInTokenizer
-
-
-@dataclass(frozen=True)
-class TokenizerFiles:
-    """The files of a tokenizer.
-
-    Args:
-        config: ``tokenizer_config.json``.
-        tokenizer: ``tokenizer.json``.
-        special_tokens: ``special_tokens_map.json``; empty if there is none.
-        content: ``tokenizer.json`` as it is written.
-    """
-
-    config: Mapping[str, Any]
-    tokenizer: Mapping[str, Any]
-    special_tokens: Mapping[str, Any]
-    content: str
+from sentence_embedder.models.stand_ins.tokenizer_files import TokenizerFiles
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +44,7 @@ class WordPieces:
     spaced: frozenset[str] = field(default=frozenset())
     unused: frozenset[str] = field(default=frozenset())
 
-    def tokenizer(self, files: TokenizerFiles) -> StandInTokenizer:
+    def read(self, files: TokenizerFiles) -> StandInTokenizer:
         """The tokenizer that files describe.
 
         Raises:
@@ -74,10 +58,11 @@ class WordPieces:
         # By default a tokenizer of no architecture does not tell the texts of a pair apart.
         is_own = config["tokenizer_class"].startswith(self.name)
         check("model_input_names" in config or is_own, "model_input_names")
+        check("pad_token" in {**config, **files.special_tokens} or is_own, "pad_token")  # nor does it fill
         check_keys(files.tokenizer.get("truncation") or {}, _TRUNCATION, "truncation")
         check_keys(files.tokenizer.get("padding") or {}, _padding(self.roles["pad_token"]), "padding")
-        special = self._check_special_tokens(files)
-        self._check_parts(files, special)
+        special = self._check_special_tokens(files, is_own=is_own)
+        self._check_parts(files, special, is_own=is_own)
         limit = config.get("model_max_length", int(1e30))
         backend = Tokenizer.from_str(self._made_of(files, special) if is_own else files.content)
         return StandInTokenizer(backend, limit, special[self.roles["pad_token"]], tuple(self.inputs))
@@ -100,7 +85,7 @@ class WordPieces:
             "model_input_names": exactly([*self.inputs]),
         }
 
-    def _check_special_tokens(self, files: TokenizerFiles) -> Mapping[str, int]:
+    def _check_special_tokens(self, files: TokenizerFiles, *, is_own: bool) -> Mapping[str, int]:
         """Token → id, of the special tokens, about which all files agree."""
         vocabulary, added = files.tokenizer["model"]["vocab"], files.tokenizer["added_tokens"]
         known = {token["content"]: token for token in added}
@@ -114,9 +99,13 @@ class WordPieces:
             marks = {**self._marks(name), "special": True, "id": special[name], "content": name}
             either = {"normalized": token["normalized"]} if name in self.unused else {}
             check(exactly({**marks, **either})(token), "added_tokens")
-        by_id = {str(token["id"]): {**token} for token in added}
-        for idx, token in files.config.get("added_tokens_decoder", {}).items():
-            check({"id": int(idx), **token} == by_id[idx], "added_tokens_decoder")
+        by_id = {str(token.pop("id")): token for token in ({**token} for token in added)}
+        decoder = files.config.get("added_tokens_decoder", {})
+        for idx, token in decoder.items():
+            check(token == by_id[idx], "added_tokens_decoder")
+        # Its own classes then look there, and not into tokenizer.json, for tokens that have no role.
+        is_left_out = is_own and "added_tokens_decoder" in files.config
+        check(not is_left_out or known.keys() <= roles | {by_id[idx]["content"] for idx in decoder}, "added_tokens")
         for name, token in files.special_tokens.items():
             expected = self.roles[name]
             check(token in (expected, {"content": expected, **self._marks(expected)}), name)
@@ -125,7 +114,7 @@ class WordPieces:
     def _marks(self, token: str) -> Mapping[str, bool]:
         return {"lstrip": token in self.spaced, "normalized": False, "rstrip": False, "single_word": False}
 
-    def _check_parts(self, files: TokenizerFiles, special: Mapping[str, int]) -> None:
+    def _check_parts(self, files: TokenizerFiles, special: Mapping[str, int], *, is_own: bool) -> None:
         """Raise unless the steps from a text to its tokens are those that the settings lead to."""
         config, tokenizer = files.config, files.tokenizer
         expected: Mapping[str, Mapping[str, Any]] = {
@@ -145,6 +134,8 @@ class WordPieces:
                 "vocab": tokenizer["model"]["vocab"],
             },
         }
+        if is_own:
+            expected = {**expected, "decoder": {"type": "WordPiece", "prefix": "##", "cleanup": True}}
         for name, part in expected.items():
             check(tokenizer[name] == part, name)
         check(tokenizer["post_processor"] in self.post_processors(special), "post_processor")
