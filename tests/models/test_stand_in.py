@@ -26,7 +26,6 @@ from safetensors.torch import load_file, save_file
 from tokenizers import processors
 
 from sentence_embedder import SentenceTransformer
-from sentence_embedder.acceleration.forward import PackedForward
 from sentence_embedder.deferred import seen
 from sentence_embedder.files import WeightsError
 from sentence_embedder.fingerprint import fingerprint_of
@@ -239,19 +238,6 @@ class TestTheSame:
             expected = model(input_ids=ids, attention_mask=mask)[0]
 
         assert torch.allclose(found[mask.bool()], expected[mask.bool()], atol=1e-5)
-
-    def test_the_lean_way(self, folder: Path) -> None:
-        """Texts go through a lean forward pass, and get what the model of transformers makes of them."""
-        model: Any = SentenceTransformer(str(folder), device="cpu")
-        forward = model.eval()._acceleration.forward(
-            model, output_value="sentence_embedding", device=torch.device("cpu"), extra={}
-        )
-        found = model.encode(TEXTS)
-
-        assert isinstance(forward, PackedForward)
-        assert _is_deferred(model[0])
-        expected = SentenceTransformer(str(folder), device="cpu", acceleration=False).encode(TEXTS)
-        np.testing.assert_allclose(found, expected, atol=1e-5, rtol=1e-5)
 
     @given(texts=st.lists(st.text(max_size=40), min_size=1, max_size=4))
     def test_tokens(self, both: tuple[Transformer, Transformer], texts: list[str]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from itertools import product
 from typing import Any
@@ -13,7 +13,7 @@ from sentence_embedder import SentenceTransformer
 from tests.reference.cases import PROMPT, Case, cases, run, texts_for
 
 TOLERANCE = 1e-5
-_CONTAINERS: tuple[dict[str, Any], ...] = ({}, {"convert_to_tensor": True}, {"convert_to_numpy": False})
+CONTAINERS: tuple[dict[str, Any], ...] = ({}, {"convert_to_tensor": True}, {"convert_to_numpy": False})
 RECORDED_BATCH_SIZE = 32
 
 Array = np.ndarray[Any, Any]
@@ -73,17 +73,16 @@ class Comparison:
 def compare_grid(
     model: SentenceTransformer,
     recorded: Mapping[str, Array],
-    batch_sizes: Sequence[int],
+    calls: Iterable[tuple[int, dict[str, Any]]],
     *,
     accelerated: bool,
 ) -> int:
-    """Compare every case that was recorded, in batches of each size; which container comes with which size changes
-    from case to case, and so each comes with each.
+    """Compare every case that was recorded.
 
     Args:
         model: The model, which has ``PROMPT`` under the name ``query``.
         recorded: Case and place → array, as ``record.py`` writes them.
-        batch_sizes: The sizes, three at most.
+        calls: Batch sizes, with the arguments that choose a container.
         accelerated: Whether the model computes in its own way, rather than module by module.
 
     Returns:
@@ -92,12 +91,11 @@ def compare_grid(
     counts_padding = model.tokenizer.padding_side == "left"
     is_alike = not accelerated and _has_bits_of(model, recorded)
     comparison = Comparison(recorded)
-    for (number, case), (place_of_size, batch_size) in product(enumerate(cases()), enumerate(batch_sizes)):
+    for case, (batch_size, container) in product(cases(), list(calls)):
         # The reference counts padding on the left as tokens when it quantises token embeddings.
         is_quantized = case.output_value == "token_embeddings" and case.precision != "float32"
         if f"{case}#0" not in recorded or (is_quantized and counts_padding):
             continue
-        container = _CONTAINERS[(number + place_of_size) % len(_CONTAINERS)]
         arguments: dict[str, Any] = {"batch_size": batch_size, **container}
         if case.prompt == PROMPT and batch_size == 3:
             arguments |= {"prompt": None, "prompt_name": "query"}

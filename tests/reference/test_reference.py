@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from sentence_embedder import SentenceTransformer
 from tests.minilm import minilm_folder
 from tests.reference.cases import PROMPT, TEXTS, as_item
-from tests.reference.comparison import RECORDED_BATCH_SIZE, TOLERANCE, compare_grid
+from tests.reference.comparison import CONTAINERS, RECORDED_BATCH_SIZE, TOLERANCE, compare_grid
 from tests.reference.environment import VERSIONS, record
 from tests.tiny_chains import CHAINS, Folders
 from tests.tiny_models import TINY_MODELS
@@ -47,8 +48,8 @@ def test_the_grid_of_options_live(name: str, tiny_folders: dict[str, Path], tmp_
     record("6.2", folder, tmp_path / "theirs.npz")
 
     theirs: Any = np.load(tmp_path / "theirs.npz")
-    batch_sizes = (RECORDED_BATCH_SIZE,) if name == "minilm" else (3, RECORDED_BATCH_SIZE)
-    assert compare_grid(model, theirs, batch_sizes, accelerated=True) > 50
+    calls = product((3, RECORDED_BATCH_SIZE), CONTAINERS) if name != "minilm" else [(RECORDED_BATCH_SIZE, {})]
+    assert compare_grid(model, theirs, calls, accelerated=True) > 50
 
 
 @pytest.mark.parametrize("version", VERSIONS)
