@@ -48,7 +48,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Such tests are done by one process, or fail: pytest 9.2 keeps pytest-xdist 3.8 from knowing them."""
+    """Tests of a group are done by one process, or fail: pytest 9.2 keeps pytest-xdist 3.8 from knowing them."""
     is_grouped = item.get_closest_marker("xdist_group") is not None and item.config.getoption("loadgroup", False)
     if is_grouped and "@" not in item.nodeid:
         pytest.fail("tests are not grouped: these versions of pytest and pytest-xdist do not fit", pytrace=False)

@@ -532,18 +532,21 @@ UNKNOWN_OF_MPNET: dict[str, tuple[str, Mapping[str, Any]]] = {
 }
 
 
+def _assert_unknown(folder: Path, name: str, changes: Mapping[str, Any]) -> None:
+    assert read_stand_in(folder) is not None
+
+    _change(folder / name, changes)
+
+    assert read_stand_in(folder) is None
+
+
 class TestUnknown:
     """What is not known is loaded by transformers at once."""
 
     @pytest.mark.parametrize("change", UNKNOWN_OF_MPNET)
     def test_there_is_no_stand_in_for_an_mpnet(self, change: str, mpnet: Path) -> None:
         """Nor has one an MPNet with anything that is not known."""
-        assert read_stand_in(mpnet) is not None
-        name, changes = UNKNOWN_OF_MPNET[change]
-
-        _change(mpnet / name, changes)
-
-        assert read_stand_in(mpnet) is None
+        _assert_unknown(mpnet, *UNKNOWN_OF_MPNET[change])
 
     @pytest.mark.parametrize("place", range(len(_MPNET_TOKENS)))
     @pytest.mark.parametrize("key", ["lstrip", "rstrip", "normalized", "single_word", "special", "id", None])
@@ -566,12 +569,7 @@ class TestUnknown:
     @pytest.mark.parametrize("change", UNKNOWN)
     def test_there_is_no_stand_in(self, change: str, bert: Path) -> None:
         """A checkpoint with anything that is not known, or files that contradict each other, has no stand-in."""
-        assert read_stand_in(bert) is not None
-        name, changes = UNKNOWN[change]
-
-        _change(bert / name, changes)
-
-        assert read_stand_in(bert) is None
+        _assert_unknown(bert, *UNKNOWN[change])
 
     @pytest.mark.parametrize(
         ("name", "key", "others"),

@@ -35,11 +35,7 @@ class BertStandIn(StandInModel):
     config: BertConfig
 
     def _tables(self) -> Mapping[str, int]:
-        return {
-            "word_embeddings": self.config.vocab_size,
-            "position_embeddings": self.config.max_position_embeddings,
-            "token_type_embeddings": self.config.type_vocab_size,
-        }
+        return {**super()._tables(), "token_type_embeddings": self.config.type_vocab_size}
 
     def _attention(self) -> Any:
         width = self.config.hidden_size

@@ -76,12 +76,6 @@ class MPNetStandIn(StandInModel):
         super().__init__(config)
         self.embeddings.padding_idx = _PADDING_ID  # where transformers has it
 
-    def _tables(self) -> Mapping[str, int]:
-        return {
-            "word_embeddings": self.config.vocab_size,
-            "position_embeddings": self.config.max_position_embeddings,
-        }
-
     def _encoder(self, layers: Sequence[nn.Module]) -> Any:
         return _Encoder(layers, self.config.num_attention_heads)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from sentence_embedder.models.stand_ins.known_values import (
@@ -41,8 +41,8 @@ class WordPieces:
     roles: Mapping[str, str]
     inputs: Sequence[str]
     post_processors: Callable[[Mapping[str, int]], Sequence[Mapping[str, Any]]]
-    spaced: frozenset[str] = field(default=frozenset())
-    unused: frozenset[str] = field(default=frozenset())
+    spaced: frozenset[str] = frozenset()
+    unused: frozenset[str] = frozenset()
 
     def read(self, files: TokenizerFiles) -> StandInTokenizer:
         """The tokenizer that files describe.
