@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from operator import itemgetter
 from typing import Any
 
 from torch import Tensor, nn
@@ -15,7 +16,7 @@ def fingerprint_of(model: nn.Module) -> str:
     """A digest of a model's modules, its tokenizer and its weights; what is deferred is not loaded for it."""
     backend = getattr(_tokenizer_seen(model), "backend_tokenizer", None)
     digest = hashlib.sha256(f"{[*model.children()]!r}{'' if backend is None else backend.to_str()}".encode())
-    for name, value in state_seen(model):
+    for name, value in sorted(state_seen(model), key=itemgetter(0)):  # a stand-in has them in another order
         digest.update(name.encode())
         if isinstance(value, Tensor):
             digest.update(memory_of(value.detach().cpu().contiguous()).data.cast("B") if value.numel() else b"")

@@ -87,7 +87,7 @@ RUNTIME = {"huggingface_hub", "numpy", "safetensors", "torch", "tqdm", "transfor
 OUTSIDE_THEIR_HOME = {
     "huggingface_hub": ("hub",),
     "transformers": ("models.checkpoint", "training.schedules"),
-    "tokenizers": ("models.checkpoint", "models.stand_ins.word_pieces"),  # which comes with transformers
+    "tokenizers": ("models.checkpoint", "models.stand_ins.known_tokenizer"),  # which comes with transformers
     "tqdm": ("progress",),
     # Extras.
     "model2vec": ("models.static_embedding",),

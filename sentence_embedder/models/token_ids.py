@@ -69,10 +69,10 @@ class TokenIds:
             seconds: For each the text that follows it, if there are such.
         """
         limit = limit_of(tokenizer, limit)
-        if not has_plain_backend(tokenizer):
+        backend = self._backend(tokenizer, limit)
+        if backend is None:
             columns = _called(tokenizer, limit, firsts, seconds)
             return Tokenized(columns, _cut_when_called(tokenizer, limit, firsts, seconds, columns))
-        backend = self._backend(tokenizer, limit)
         if seconds is not None:
             encodings = backend.encode_batch_fast(list(zip(firsts, seconds, strict=True)))
         elif limit is None:
@@ -88,8 +88,9 @@ class TokenIds:
     def special_tokens(self, tokenizer: Any, limit: int | None, text: str) -> Sequence[int]:
         """For each token of a text whether the tokenizer added it, 1 or 0."""
         limit = limit_of(tokenizer, limit)
-        if has_plain_backend(tokenizer):
-            mask: list[int] = self._backend(tokenizer, limit).encode(text).special_tokens_mask
+        backend = self._backend(tokenizer, limit)
+        if backend is not None:
+            mask: list[int] = backend.encode(text).special_tokens_mask
         else:
             with one_call_at_a_time():
                 encoded = tokenizer(text, **_truncation(limit), return_special_tokens_mask=True)
@@ -103,8 +104,9 @@ class TokenIds:
             ValueError: The tokenizer does not know.
         """
         limit = limit_of(tokenizer, limit)
-        if has_plain_backend(tokenizer):
-            offsets: Sequence[tuple[int, int]] = self._backend(tokenizer, limit).encode(text).offsets
+        backend = self._backend(tokenizer, limit)
+        if backend is not None:
+            offsets: Sequence[tuple[int, int]] = backend.encode(text).offsets
             return offsets
         try:
             with one_call_at_a_time():
@@ -115,12 +117,17 @@ class TokenIds:
         found: Sequence[tuple[int, int]] = encoded["offset_mapping"]
         return found
 
-    def _backend(self, tokenizer: Any, limit: int | None) -> Any:
-        """The copy of what the tokenizer wraps, with this limit."""
+    def _backend(self, tokenizer: Any, limit: int | None) -> Any | None:
+        """The copy of what the tokenizer wraps, with this limit; None if there is more to it, or none is kept."""
+        if not has_plain_backend(tokenizer):
+            return None
         backend = tokenizer.backend_tokenizer
+        # A stand-in nobody changes, and a lone text waits for what is told here of others.
+        content = "" if isinstance(tokenizer, StandInTokenizer) else _content_of(backend)
+        if content is None:
+            return None
         state = (
-            # A stand-in nobody changes, and a lone text waits for what is told here of others.
-            "" if isinstance(tokenizer, StandInTokenizer) else _content_of(backend),
+            content,
             limit,
             tokenizer.truncation_side,
             getattr(tokenizer, "split_special_tokens", False),
@@ -133,7 +140,9 @@ class TokenIds:
 
 @dataclass(frozen=True)
 class _Copy:
-    """A copy of a tokenizer of the ``tokenizers`` library, and what it depends on."""
+    """A copy of a tokenizer of the ``tokenizers`` library, and what it depends on; it shares the model, which is
+    large.
+    """
 
     backend: Any
     original: Any
@@ -142,19 +151,38 @@ class _Copy:
     @staticmethod
     def of(original: Any, state: tuple[str, int | None, str, bool]) -> _Copy:
         _, limit, side, split_special_tokens = state
-        backend = copy.deepcopy(original)
-        backend.no_padding()
-        backend.no_truncation()
+        backend = _twin(original)
         backend.encode_special_tokens = split_special_tokens
         if limit is not None:
             backend.enable_truncation(limit, strategy="longest_first", direction=side)
         return _Copy(backend, original, state)
 
 
-def _content_of(backend: Any) -> str:
-    """What somebody may have changed in a tokenizer."""
-    parts = (backend.normalizer, backend.pre_tokenizer, backend.post_processor)
-    return f"{backend.get_vocab_size(with_added_tokens=True)} {parts!r}"
+def _content_of(backend: Any) -> str | None:
+    """What somebody may have changed in a tokenizer; None if one of its steps is written in Python, and so cannot
+    be told from others.
+    """
+    parts = (backend.normalizer, backend.pre_tokenizer, backend.post_processor, backend.get_added_tokens_decoder())
+    try:
+        return f"{backend.get_vocab_size(with_added_tokens=True)} {parts!r}"
+    except Exception:  # noqa: BLE001  # tokenizers raises nothing narrower
+        return None
+
+
+def _twin(original: Any) -> Any:
+    """A tokenizer that does the same, without limit and padding: its model is that of the original, which would
+    take long to copy.
+    """
+    twin, added = type(original)(original.model), original.get_added_tokens_decoder()
+    for step in ("normalizer", "pre_tokenizer", "post_processor"):
+        setattr(twin, step, getattr(original, step))
+    twin.add_tokens([added[idx] for idx in sorted(added)])
+    if repr(twin.get_added_tokens_decoder()) == repr(added):
+        return twin
+    twin = copy.deepcopy(original)  # with ids that only a file can give to tokens
+    twin.no_padding()
+    twin.no_truncation()
+    return twin
 
 
 def limit_of(tokenizer: Any, limit: int | None) -> int | None:

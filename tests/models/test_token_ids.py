@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import copy
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import AutoTokenizer, BertTokenizer
+from tokenizers.pre_tokenizers import PreTokenizer
+from transformers import AutoTokenizer, BertTokenizer, PreTrainedTokenizerFast
 
 from sentence_embedder.models import token_ids
 from sentence_embedder.models.token_ids import TokenIds
@@ -56,11 +58,73 @@ def test_changes_of_the_tokenizer_are_noticed(bert: Any) -> None:
     check(20)
     tokenizer.add_tokens(["cat sat"])
     check(20)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["mat"]})  # which was a word before
+    assert ids.special_tokens(tokenizer, 20, "the mat")[2] == 0
+    check(20)
+    tokenizer.backend_tokenizer.model.max_input_chars_per_word = 3
+    check(20)
     tokenizer.truncation_side = "left"
     check(20)
     check(6)
     tokenizer.backend_tokenizer.post_processor = bert.backend_tokenizer.post_processor
     check(6)
+
+
+def test_a_step_written_in_python_is_taken(bert: Any) -> None:
+    """A tokenizer one of whose steps cannot be copied does what it does elsewhere."""
+
+    class AtDashes:
+        """Splits texts at dashes only."""
+
+        def pre_tokenize(self, text: Any) -> None:
+            """Split a text."""
+            text.split(lambda _, part: part.split("-", "removed"))
+
+    tokenizer, ids, texts = copy.deepcopy(bert), TokenIds(), ["the-cat", "the cat", "dog"]
+    tokenizer.backend_tokenizer.pre_tokenizer = PreTokenizer.custom(AtDashes())
+
+    found = ids.tokenized(tokenizer, 30, texts, None).columns["input_ids"]
+
+    assert found == tokenizer(texts)["input_ids"]
+    assert len(found[0]) == 4
+    assert len(ids.special_tokens(tokenizer, 30, "the-cat")) == 4
+    assert len(ids.offsets(tokenizer, 30, "the-cat")) == 4
+
+
+def _from_file(folder: Path, content: Any) -> Any:
+    """A tokenizer as transformers reads it from a file."""
+    path = folder / "tokenizer.json"
+    path.write_text(json.dumps(content), encoding="utf-8")
+    fast: Any = PreTrainedTokenizerFast
+    return fast(tokenizer_file=str(path))
+
+
+def test_words_that_share_an_id(bert: Any, tmp_path: Path) -> None:
+    """A vocabulary that gives an id to two words gives it to both, whichever comes back from the id."""
+    content = json.loads(bert.backend_tokenizer.to_str())
+    content["model"]["vocab"]["cat"] = content["model"]["vocab"]["dog"]
+    tokenizer = _from_file(tmp_path, content)
+
+    for _ in range(4):
+        ((*_, cat, _), (*_, dog, _)) = TokenIds().tokenized(tokenizer, 9, ["cat", "dog"], None).columns["input_ids"]
+
+        assert cat == dog == content["model"]["vocab"]["dog"]
+
+
+def test_ids_of_added_tokens(bert: Any, tmp_path: Path) -> None:
+    """Added tokens keep their ids, even those that only a file can give them."""
+    content = json.loads(bert.backend_tokenizer.to_str())
+    plain = {**content["added_tokens"][0], "special": False, "normalized": True}
+    free = len(content["model"]["vocab"])
+    for words in (["cat sat", "on the"], ["on the", "cat sat"]):
+        added = [{**plain, "id": free + place, "content": word} for place, word in enumerate(words)]
+        changed = {**content, "added_tokens": [*content["added_tokens"], *added]}
+        changed["model"] = {**content["model"], "vocab": {**content["model"]["vocab"], "far": free + 9}}
+        tokenizer = _from_file(tmp_path, changed)
+
+        found = TokenIds().tokenized(tokenizer, 30, TEXTS, None).columns["input_ids"]
+
+        assert found == _expected(tokenizer, 30, TEXTS)["input_ids"]
 
 
 def test_a_tokenizer_of_somebodys_own_is_called(bert: Any, tiny_folders: dict[str, Path]) -> None:

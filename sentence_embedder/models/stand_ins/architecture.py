@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
+from sentence_embedder.models.stand_ins.known_tokenizer import KnownTokenizer
 from sentence_embedder.models.stand_ins.known_values import (
     Fits,
     a,
@@ -16,7 +17,6 @@ from sentence_embedder.models.stand_ins.known_values import (
     whole,
 )
 from sentence_embedder.models.stand_ins.model import StandInConfig, StandInModel
-from sentence_embedder.models.stand_ins.word_pieces import WordPieces
 
 
 @dataclass(frozen=True)
@@ -27,13 +27,15 @@ class Architecture:
         settings: Keys of ``config.json`` → their values.
         config_class: What is made of them.
         model_class: What is made of that.
-        word_pieces: What its tokenizer is like.
+        tokenizers: What its tokenizer may be like: one of a type.
+        names: Field of the configuration → its key in ``config.json``, if that is another.
     """
 
     settings: Mapping[str, Fits]
     config_class: type[StandInConfig]
     model_class: type[StandInModel]
-    word_pieces: WordPieces
+    tokenizers: Sequence[KnownTokenizer]
+    names: Mapping[str, str] = field(default_factory=dict)
 
 
 SETTINGS: Mapping[str, Fits] = {

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +29,19 @@ class StandInConfig:
     model_type: str
 
 
+class Steps(NamedTuple):
+    """The modules of a layer, in the order in which texts pass them."""
+
+    query: nn.Module
+    key: nn.Module
+    value: nn.Module
+    out: nn.Module
+    attention_norm: nn.Module
+    up: nn.Module
+    down: nn.Module
+    output_norm: nn.Module
+
+
 class StandInModel(nn.Module, ABC):
     """BERT or one of its kin, its weights where and as its class in transformers has them; computes the last hidden
     state of texts.
@@ -44,12 +57,12 @@ class StandInModel(nn.Module, ABC):
 
     def __init__(self, config: StandInConfig) -> None:
         super().__init__()
-        width = config.hidden_size
         self.config = config
-        tables = {name: table(rows, width) for name, rows in self._tables().items()}
+        tables = {name: table(rows, config.hidden_size) for name, rows in self._tables().items()}
         self.embeddings = parts(**tables, LayerNorm=self._norm())
-        self.encoder = self._encoder([self._layer() for _ in range(config.num_hidden_layers)])
-        self.pooler = parts(dense=nn.Linear(width, width))
+        layers = nn.ModuleList(self._layer() for _ in range(config.num_hidden_layers))
+        for name, module in self._behind_embeddings(layers).items():
+            self.add_module(name, module)
 
     def _tables(self) -> Mapping[str, int]:
         """Name of a table of embeddings → its rows."""
@@ -58,21 +71,25 @@ class StandInModel(nn.Module, ABC):
             "position_embeddings": self.config.max_position_embeddings,
         }
 
-    def _encoder(self, layers: Sequence[nn.Module]) -> Any:
-        """The layers, and what they share."""
-        return parts(layer=nn.ModuleList(layers))
-
-    def _layer(self) -> Any:
-        width, wider = self.config.hidden_size, self.config.intermediate_size
-        return parts(
-            attention=self._attention(),
-            intermediate=parts(dense=nn.Linear(width, wider)),
-            output=parts(dense=nn.Linear(wider, width), LayerNorm=self._norm()),
-        )
+    @abstractmethod
+    def _layer(self) -> nn.Module:
+        """A layer, of the modules that ``_steps`` finds."""
 
     @abstractmethod
-    def _attention(self) -> Any:
-        """The first part of a layer, and the norm that follows it."""
+    def _behind_embeddings(self, layers: nn.ModuleList) -> Mapping[str, nn.Module]:
+        """The layers where they belong, and what else there is; ``_layers`` finds them."""
+
+    @abstractmethod
+    def _layers(self) -> Iterable[nn.Module]:
+        """The layers."""
+
+    @abstractmethod
+    def _steps(self, layer: Any) -> Steps:
+        """The modules of a layer."""
+
+    @abstractmethod
+    def _places(self, input_ids: Tensor) -> Tensor:
+        """What is added to the embeddings of words, for where they stand: (texts or 1, tokens, hidden_size)."""
 
     def _norm(self) -> nn.Module:
         return nn.LayerNorm(self.config.hidden_size, eps=self.config.layer_norm_eps)
@@ -86,20 +103,15 @@ class StandInModel(nn.Module, ABC):
         """Token ids and where they are, (texts, tokens) → (texts, tokens, hidden_size)."""
         x = self.embeddings.LayerNorm(self.embeddings.word_embeddings(input_ids) + self._places(input_ids))
         seen = self._seen(attention_mask[:, None, None].bool())
-        for layer in self.encoder.layer:
-            *heads, out, norm = self._linears_and_norm(layer.attention)
+        for steps in map(self._steps, self._layers()):
             query, key, value = (
-                part(x).unflatten(-1, (self.config.num_attention_heads, -1)).transpose(1, 2) for part in heads
+                part(x).unflatten(-1, (self.config.num_attention_heads, -1)).transpose(1, 2)
+                for part in (steps.query, steps.key, steps.value)
             )
             by_head = functional.scaled_dot_product_attention(query, key, value, attn_mask=seen)
-            x = norm(out(by_head.transpose(1, 2).flatten(2)) + x)
-            wider = functional.gelu(layer.intermediate.dense(x))
-            x = layer.output.LayerNorm(layer.output.dense(wider) + x)
+            x = steps.attention_norm(steps.out(by_head.transpose(1, 2).flatten(2)) + x)
+            x = steps.output_norm(steps.down(functional.gelu(steps.up(x))) + x)
         return (x,)
-
-    @abstractmethod
-    def _places(self, input_ids: Tensor) -> Tensor:
-        """What is added to the embeddings of words, for where they stand: (texts or 1, tokens, hidden_size)."""
 
     def _seen(self, tokens: Tensor) -> Tensor:
         """The mask of the attention.
@@ -109,15 +121,19 @@ class StandInModel(nn.Module, ABC):
         """
         return tokens
 
-    @abstractmethod
-    def _linears_and_norm(self, attention: Any) -> Sequence[nn.Module]:
-        """Of what ``_attention`` made: the linear layers of queries, keys, values and output, and the norm."""
-
 
 def table(rows: int, width: int) -> nn.Embedding:
     """A table of embeddings, of whatever numbers."""
     # Without a weight it would be filled at random, for which torch imports its compiler.
     return nn.Embedding(rows, width, _weight=torch.empty(rows, width))
+
+
+def positions_behind(padding_id: int, input_ids: Tensor) -> Tensor:
+    """The positions of tokens, (texts, tokens), counted from the id that follows that of padding, as RoBERTa does;
+    padding has its own for a position.
+    """
+    is_token = input_ids != padding_id
+    return is_token.cumsum(dim=1) * is_token + padding_id
 
 
 def parts(**named: nn.Module) -> Any:

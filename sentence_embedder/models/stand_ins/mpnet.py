@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,9 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from sentence_embedder.models.stand_ins.architecture import SETTINGS, Architecture
+from sentence_embedder.models.stand_ins.bert import AttentionSteps, BertLikeStandIn
 from sentence_embedder.models.stand_ins.known_values import exactly, whole
-from sentence_embedder.models.stand_ins.model import StandInConfig, StandInModel, parts, table
-from sentence_embedder.models.stand_ins.word_pieces import WordPieces, template
+from sentence_embedder.models.stand_ins.model import StandInConfig, parts, positions_behind, table
+from sentence_embedder.models.stand_ins.post_processors import roberta_processing, template
+from sentence_embedder.models.stand_ins.word_pieces import WordPieces
 
 _BUCKETS = 32
 """Distances with a bias of their own; half of them are for tokens that come later."""
@@ -41,9 +42,9 @@ class _Encoder(nn.Module):
         heads: How many heads they have.
     """
 
-    def __init__(self, layers: Sequence[nn.Module], heads: int) -> None:
+    def __init__(self, layers: nn.ModuleList, heads: int) -> None:
         super().__init__()
-        self.layer = nn.ModuleList(layers)
+        self.layer = layers
         self.relative_attention_bias = table(_BUCKETS, heads)
 
     def compute_position_bias(self, x: Tensor) -> Tensor:
@@ -62,7 +63,7 @@ def _bucket(ahead: Tensor) -> Tensor:
     return (ahead > 0) * half + distance.where(distance < near, far.clamp(max=half - 1))
 
 
-class MPNetStandIn(StandInModel):
+class MPNetStandIn(BertLikeStandIn):
     """An MPNet.
 
     Args:
@@ -76,39 +77,26 @@ class MPNetStandIn(StandInModel):
         super().__init__(config)
         self.embeddings.padding_idx = _PADDING_ID  # where transformers has it
 
-    def _encoder(self, layers: Sequence[nn.Module]) -> Any:
+    def _encoder(self, layers: nn.ModuleList) -> nn.Module:
         return _Encoder(layers, self.config.num_attention_heads)
 
-    def _attention(self) -> Any:
+    def _attention(self) -> nn.Module:
         width = self.config.hidden_size
         heads = parts(**{name: nn.Linear(width, width) for name in ("q", "k", "v", "o")})
-        return parts(attn=heads, LayerNorm=self._norm())
+        attention: nn.Module = parts(attn=heads, LayerNorm=self._norm())
+        return attention
 
-    def _linears_and_norm(self, attention: Any) -> Sequence[nn.Module]:
+    def _attention_steps(self, attention: Any) -> AttentionSteps:
         heads = attention.attn
-        return (heads.q, heads.k, heads.v, heads.o, attention.LayerNorm)
+        return AttentionSteps(heads.q, heads.k, heads.v, heads.o, attention.LayerNorm)
 
     def _places(self, input_ids: Tensor) -> Tensor:
-        is_token = input_ids != _PADDING_ID
-        places: Tensor = self.embeddings.position_embeddings(is_token.cumsum(dim=1) * is_token + _PADDING_ID)
+        places: Tensor = self.embeddings.position_embeddings(positions_behind(_PADDING_ID, input_ids))
         return places
 
     def _seen(self, tokens: Tensor) -> Tensor:
         bias: Tensor = self.encoder.compute_position_bias(tokens[:, 0, 0])
         return bias.masked_fill(~tokens, -math.inf)
-
-
-def _around(special: Mapping[str, int]) -> Sequence[Mapping[str, Any]]:
-    """What puts a token before texts, one behind, and two between them, as versions of transformers write it."""
-    first, last = "<s>", "</s>"
-    as_in_roberta = {
-        "type": "RobertaProcessing",
-        "sep": [last, special[last]],
-        "cls": [first, special[first]],
-        "trim_offsets": True,
-        "add_prefix_space": False,
-    }
-    return [as_in_roberta, template(special, first=first, last=last, between=2)]
 
 
 MPNET = Architecture(
@@ -120,18 +108,24 @@ MPNET = Architecture(
     },
     config_class=MPNetConfig,
     model_class=MPNetStandIn,
-    word_pieces=WordPieces(
-        name="MPNet",
-        roles={
-            **dict.fromkeys(("bos_token", "cls_token"), "<s>"),
-            **dict.fromkeys(("eos_token", "sep_token"), "</s>"),
-            "pad_token": "<pad>",
-            "unk_token": "[UNK]",
-            "mask_token": "<mask>",
-        },
-        inputs=["input_ids", "attention_mask"],
-        post_processors=_around,
-        spaced=frozenset({"<mask>"}),
-        unused=frozenset({"<unk>"}),
+    tokenizers=(
+        WordPieces(
+            name="MPNet",
+            roles={
+                **dict.fromkeys(("bos_token", "cls_token"), "<s>"),
+                **dict.fromkeys(("eos_token", "sep_token"), "</s>"),
+                "pad_token": "<pad>",
+                "unk_token": "[UNK]",
+                "mask_token": "<mask>",
+            },
+            inputs=("input_ids", "attention_mask"),
+            post_processors=lambda special: [
+                roberta_processing(special, first="<s>", last="</s>"),
+                template(special, first="<s>", last="</s>", between=2),
+            ],
+            spaced=frozenset({"<mask>"}),
+            unused=frozenset({"<unk>"}),
+            normalized=frozenset({"<unk>"}),
+        ),
     ),
 )

@@ -1,8 +1,8 @@
 """StandIn: a checkpoint without transformers.
 
 Only checkpoints are read of which every file is known, to the last key, to mean what is made of it here: those of
-BERT and MPNet with their usual tokenizers, and so most models of sentence embeddings. What transformers refuses is
-not known.
+BERT, RoBERTa, XLM-RoBERTa, DistilBERT and MPNet with their usual tokenizers, and so most models of sentence
+embeddings. What transformers refuses is not known.
 """
 
 from __future__ import annotations
@@ -20,15 +20,24 @@ from torch import Tensor
 from sentence_embedder.files import SAFE_WEIGHTS_NAME, read_tensors
 from sentence_embedder.models.stand_ins.architecture import Architecture
 from sentence_embedder.models.stand_ins.bert import BERT
+from sentence_embedder.models.stand_ins.distilbert import DISTILBERT
+from sentence_embedder.models.stand_ins.known_tokenizer import model_type
 from sentence_embedder.models.stand_ins.known_values import check, check_keys
 from sentence_embedder.models.stand_ins.model import StandInConfig, StandInModel
 from sentence_embedder.models.stand_ins.mpnet import MPNET
+from sentence_embedder.models.stand_ins.roberta import ROBERTA, XLM_ROBERTA
 from sentence_embedder.models.stand_ins.tokenizer import StandInTokenizer
 from sentence_embedder.models.stand_ins.tokenizer_files import TokenizerFiles
 
 logger = logging.getLogger(__name__)
 
-ARCHITECTURES: Mapping[str, Architecture] = {"bert": BERT, "mpnet": MPNET}
+ARCHITECTURES: Mapping[str, Architecture] = {
+    "bert": BERT,
+    "distilbert": DISTILBERT,
+    "mpnet": MPNET,
+    "roberta": ROBERTA,
+    "xlm-roberta": XLM_ROBERTA,
+}
 """``model_type`` in a configuration → what is known of such checkpoints."""
 
 _CONFIG_NAME = "config.json"
@@ -84,7 +93,8 @@ def read_stand_in(folder: Path) -> StandIn | None:
             special_tokens=parsed.get(_SPECIAL_TOKENS_NAME, {}),
             content=settings[_TOKENIZER_NAME].decode(),
         )
-        tokenizer = architecture.word_pieces.read(files)
+        kinds = {kind.model: kind for kind in architecture.tokenizers}
+        tokenizer = kinds[model_type(files.tokenizer["model"])].read(files)
         return StandIn(_model(architecture, config, folder), tokenizer, settings)
     # A file is missing or broken, or holds something else; tokenizers raises nothing narrower than Exception.
     except Exception as error:  # noqa: BLE001
@@ -107,7 +117,8 @@ def settings_in(folder: Path) -> dict[str, bytes] | None:
 def _config(architecture: Architecture, data: Mapping[str, Any]) -> StandInConfig:
     check_keys(data, architecture.settings, _CONFIG_NAME)
     kind = architecture.config_class
-    config = kind(**{field.name: data[field.name] for field in fields(kind) if field.name in data})
+    keys = {field.name: architecture.names.get(field.name, field.name) for field in fields(kind)}
+    config = kind(**{name: data[key] for name, key in keys.items() if key in data})
     check(config.hidden_size % config.num_attention_heads == 0, "hidden_size")
     check((config.pad_token_id or 0) < config.vocab_size, "pad_token_id")
     return config
