@@ -16,6 +16,7 @@ from sentence_embedder.acceleration.encoder import Encoder
 from sentence_embedder.acceleration.families.parts import UnreadableError
 from sentence_embedder.acceleration.forward import Forward, PackedForward, PlainForward, ShadowForward
 from sentence_embedder.acceleration.linear import Products, can_pack
+from sentence_embedder.acceleration.patches import is_patched
 from sentence_embedder.acceleration.probe import Probe
 from sentence_embedder.acceleration.shadow import Shadow
 from sentence_embedder.acceleration.snapshot import Snapshot, is_bare
@@ -68,6 +69,7 @@ class _Reading:
     Args:
         model: The model.
         dtype: The formats that were asked for.
+        pad_token_id: The token that texts are padded with.
         snapshot: What it looked like; None if that cannot be told.
         encoder: What stands for it on packed texts, if it could be read.
         shadow: What stands for it on padded texts otherwise.
@@ -76,6 +78,7 @@ class _Reading:
 
     model: nn.Module
     dtype: str
+    pad_token_id: int
     snapshot: Snapshot | None
     encoder: Encoder | None = None
     shadow: Shadow | None = None
@@ -86,9 +89,9 @@ class _Reading:
         """What stands for the model, if anything does."""
         return self.shadow if self.encoder is None else self.encoder
 
-    def is_of(self, model: Any, dtype: str) -> bool:
-        """Whether it is what was read of a model when these formats were asked for."""
-        return self.model is model and self.dtype == dtype
+    def is_of(self, model: Any, dtype: str, pad_token_id: int) -> bool:
+        """Whether it is what was read of a model when these formats were asked for, and texts padded so."""
+        return self.model is model and self.dtype == dtype and self.pad_token_id == pad_token_id
 
     def is_current(self, *, thoroughly: bool) -> bool:
         """Whether the model still looks like that. A stand-in does: nobody changes it, unless its memory is that of
@@ -148,11 +151,15 @@ class Acceleration:
         plain = PlainForward(model, device, extra)
         if not self.enabled or not _is_stock(model) or _is_autocast(device):
             return plain
+        transformer: Any
         transformer, *rest = model
         seen = transformer.model_seen
+        if isinstance(seen, StandInModel) and is_patched(seen):
+            seen = transformer.auto_model
+        pad: int = transformer.tokenizer_seen.pad_token_id or 0  # without one, transformers fills with zeros
         reading = self._readings.setdefault(route, Transient()).get(
-            make=lambda: _read(seen, self.dtype),
-            holds=lambda kept: kept.is_of(seen, self.dtype) and kept.is_current(thoroughly=thoroughly),
+            make=lambda: _read(seen, self.dtype, pad),
+            holds=lambda kept: kept.is_of(seen, self.dtype, pad) and kept.is_current(thoroughly=thoroughly),
         )
         if reading.shadow is not None:
             is_free = _are_known(rest) and _side_to_pad(transformer) in reading.sides_to_pad
@@ -234,26 +241,27 @@ def pads_matter(transformer: Any, encoder: Encoder) -> bool:
 
 
 @between_forks()
-def _read(model: Any, dtype: str) -> _Reading:
+def _read(model: Any, dtype: str, pad_token_id: int) -> _Reading:
     """Read a model, in the first format that keeps its embeddings."""
-    snapshot = None
+    own_way = _Reading(model, dtype, pad_token_id, None)
     try:
-        snapshot = Snapshot(model)
+        own_way = replace(own_way, snapshot=(snapshot := Snapshot(model)))
         if _is_readable(model, snapshot):
-            return _first_that_keeps(model, dtype, snapshot)
+            return _first_that_keeps(own_way)
     except Exception as error:  # noqa: BLE001  # people do anything to a model: it then computes in its own way
         logger.warning("%s computes in its own way, as reading it failed: %r", type(model).__name__, error)
-    return _Reading(model, dtype, snapshot)
+    return own_way
 
 
-def _first_that_keeps(model: Any, dtype: str, snapshot: Snapshot) -> _Reading:
+def _first_that_keeps(own_way: _Reading) -> _Reading:
+    model: Any = own_way.model
     weights = next(model.parameters())
-    formats = candidates(dtype, weights.device) if weights.dtype == torch.float32 else (weights.dtype,)
-    if dtype == "auto" and model.config.model_type in _OVERFLOWS:
+    formats = candidates(own_way.dtype, weights.device) if weights.dtype == torch.float32 else (weights.dtype,)
+    if own_way.dtype == "auto" and model.config.model_type in _OVERFLOWS:
         formats = tuple(one for one in formats if one != torch.float16)
-    probe = Probe(model)
+    probe = Probe(model, own_way.pad_token_id)
     for product_dtype in formats:
-        reading = _read_in(product_dtype, model, dtype, snapshot)
+        reading = _read_in(product_dtype, own_way)
         if reading.faster is None or product_dtype == formats[-1]:
             break
         if probe.error_of_texts(reading.faster) <= _LARGEST_ERROR_OF_AUTO:
@@ -263,7 +271,7 @@ def _first_that_keeps(model: Any, dtype: str, snapshot: Snapshot) -> _Reading:
     # "Not at most" and not "more than": an error may be NaN.
     if not probe.error(reading.faster) <= _LARGEST_ERROR[product_dtype]:
         logger.warning("the faster forward pass of %s differs from its own: it is not used", type(model).__name__)
-        return _Reading(model, dtype, snapshot)
+        return own_way
     if reading.shadow is None or not _takes_texts_alone(model):
         return reading
     return replace(reading, sides_to_pad=probe.sides_to_pad(_LARGEST_CHANGE[weights.dtype]))
@@ -272,7 +280,7 @@ def _first_that_keeps(model: Any, dtype: str, snapshot: Snapshot) -> _Reading:
 def _takes_texts_alone(model: Any) -> bool:
     """Whether nothing is known by which a text depends on those beside it, or on those before."""
     are_known = all(type(module).__module__.startswith(_LIBRARIES) for module in model.modules())
-    return are_known and not _looks_at_the_longest(model.config.to_dict())
+    return are_known and not is_patched(model) and not _looks_at_the_longest(model.config.to_dict())
 
 
 def _looks_at_the_longest(settings: Any) -> bool:
@@ -282,15 +290,16 @@ def _looks_at_the_longest(settings: Any) -> bool:
     return False
 
 
-def _read_in(product_dtype: torch.dtype, model: Any, dtype: str, snapshot: Snapshot) -> _Reading:
+def _read_in(product_dtype: torch.dtype, own_way: _Reading) -> _Reading:
+    model = own_way.model
     packed = _may_pack(model, product_dtype)
     try:
-        return _Reading(model, dtype, snapshot, encoder=read_encoder(model, Products(product_dtype, packed=packed)))
+        return replace(own_way, encoder=read_encoder(model, Products(product_dtype, packed=packed)))
     except UnreadableError as error:
         logger.debug("%s: %s", type(model).__name__, error)
     if packed or product_dtype != next(model.parameters()).dtype:
-        return _Reading(model, dtype, snapshot, shadow=Shadow(model, product_dtype, packed=packed))
-    return _Reading(model, dtype, snapshot)
+        return replace(own_way, shadow=Shadow(model, product_dtype, packed=packed))
+    return own_way
 
 
 def _may_pack(model: nn.Module, dtype: torch.dtype) -> bool:

@@ -23,6 +23,7 @@ from sentence_embedder.acceleration.families.parts import UnreadableError
 from sentence_embedder.acceleration.families.rotary_bert import read_rotary_bert
 from sentence_embedder.acceleration.families.t5 import read_t5
 from sentence_embedder.acceleration.linear import Products
+from sentence_embedder.acceleration.patches import is_patched
 
 Reader = Callable[[nn.Module, Any, Products], Encoder]
 
@@ -65,6 +66,8 @@ def read_encoder(model: nn.Module, products: Products) -> Encoder:
     reader = READERS.get(config.model_type)
     if reader is None:
         raise UnreadableError(f"there is no lean forward pass for {config.model_type}")
+    if is_patched(model):
+        raise UnreadableError("a class, method or attention function that is not of transformers")
     try:
         with torch.no_grad():
             encoder = reader(model, config, products)

@@ -25,10 +25,13 @@ class Probe:
 
     Args:
         model: The model.
+        pad_token_id: What texts are padded with: there are models that look for it, and not at the mask.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, pad_token_id: int) -> None:
         self._model = model
+        # A table may lack a row for what its tokenizer pads with.
+        self._pad = pad_token_id if pad_token_id < model.get_input_embeddings().num_embeddings else 0
 
     def error(self, stands_for_it: Encoder | Shadow) -> float:
         """The largest relative difference between the token embeddings of the model and of what stands for it."""
@@ -46,7 +49,8 @@ class Probe:
         return frozenset(side for side, pads in sides.items() if self._change_by(pads) <= most)
 
     def _change_by(self, pads: tuple[int, int]) -> float:
-        padded = {name: functional.pad(values, pads) for name, values in self._inputs.items()}
+        filling = {"input_ids": self._pad, "attention_mask": 0}
+        padded = {name: functional.pad(values, pads, value=filling[name]) for name, values in self._inputs.items()}
         return _difference(self._expected, _token_embeddings(self._twin, padded))
 
     @cached_property
@@ -59,7 +63,7 @@ class Probe:
     def _inputs(self) -> dict[str, Tensor]:
         device = next(self._model.parameters()).device
         mask = torch.from_numpy(self._packed.mask).to(device)
-        padded = torch.zeros(mask.shape, dtype=torch.int64, device=device)
+        padded = torch.full(mask.shape, self._pad, device=device)
         padded[mask] = torch.from_numpy(self._packed.columns["input_ids"]).to(device)
         return {"input_ids": padded, "attention_mask": mask.long()}
 

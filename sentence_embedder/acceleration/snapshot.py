@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import chain
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from sentence_embedder.acceleration.patches import attention_function_of
 from sentence_embedder.features import memory_of
 
 _WHOLE_NUMBERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
@@ -21,14 +22,17 @@ _WHOLE_NUMBERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64
 _SAMPLES = 16
 """Values of each tensor, about."""
 
+_ROUNDING = 1e-4
+"""How far a sum of products may be from another one of the same, as a part of the sum of their absolute values."""
+
 
 class Snapshot:
     """What a model looked like when its weights were read: its modules, what these and their configurations are set
-    to, and their weights and hooks.
+    to, their weights and hooks, and the attention function that they call.
 
     torch counts the changes of a tensor, except those made through ``.data``, a numpy view, or the like. In linear
-    layers, whose weights and biases are copied, those are noticed by values of each, which are compared: a few, or,
-    beside much work, the sums of all rows.
+    layers, and of buffers, which are copied, those are noticed by values of each, which are compared: a few, or,
+    beside much work, the sums of all rows, and their products with a vector at random.
 
     A lone short text waits for this, so no module takes a step of Python.
 
@@ -62,10 +66,12 @@ class Snapshot:
         # Tensors of inference mode are not counted.
         self._counted = [tensor for tensor in tensors if not tensor.is_inference()]
         self._marks = self._marked()
-        self._copied = _weights_of_linears(self._modules) if self.is_bare else []
+        self._attention_function = attention_function_of(model)
+        self._copied = _copied_tensors(self._modules) if self.is_bare else []
         self._sampled = _sampler(list(map(_few_values, self._copied)))
         self._values = self._sampled()
         self._sums = _sums_of_rows(self._copied)
+        self._products = _Products(self._copied)
 
     def is_current(self, *, thoroughly: bool = False) -> bool:
         """Whether the model still looks like that.
@@ -82,8 +88,12 @@ class Snapshot:
             and _are_same(self._contained(), self._contents)
             and self._marked() == self._marks
             and self._sampled() == self._values
-            and (not thoroughly or torch.equal(_sums_of_rows(self._copied), self._sums))
+            and attention_function_of(self._modules[0]) is self._attention_function
+            and (not thoroughly or self._has_all_values())
         )
+
+    def _has_all_values(self) -> bool:
+        return torch.equal(_sums_of_rows(self._copied), self._sums) and self._products.are_same()
 
     @property
     def is_shared(self) -> bool:
@@ -113,7 +123,7 @@ def is_bare(module: nn.Module) -> bool:
 _parts_of = operator.itemgetter("_modules", "_parameters", "_buffers", "_forward_hooks", "_forward_pre_hooks")
 _values_of = operator.methodcaller("values")
 _version_of = operator.attrgetter("_version")
-_forward_pass_of = operator.attrgetter("forward")
+_forward_pass_of = operator.attrgetter("forward", "__call__")
 
 _PARTS = frozenset(nn.Module().__dict__) - {"training"}
 """What every module keeps its parts and hooks in."""
@@ -148,16 +158,19 @@ def _sampler(samples: list[Tensor]) -> Callable[[], bytes]:
     return lambda: np.concatenate(arrays, axis=None).tobytes()
 
 
-def _weights_of_linears(modules: list[nn.Module]) -> list[Tensor]:
-    """The weights and biases of the linear layers, those on the device of the first."""
-    tensors = [
-        tensor.detach()
-        for module in modules
-        if type(module) is nn.Linear
-        for tensor in module._parameters.values()
-        if tensor is not None and not tensor.is_meta
-    ]
+def _copied_tensors(modules: list[nn.Module]) -> list[Tensor]:
+    """The weights and biases of the linear layers, and the buffers, those on the device of the first."""
+    linears = [module._parameters for module in modules if type(module) is nn.Linear]
+    parts: Iterable[Tensor | None] = chain.from_iterable(
+        map(_values_of, (*linears, *(module._buffers for module in modules)))
+    )
+    known = [tensor.detach() for tensor in parts if tensor is not None and _has_values(tensor)]
+    tensors = [tensor if tensor.ndim else tensor.view(1) for tensor in known]
     return [tensor for tensor in tensors if tensor.device == tensors[0].device]
+
+
+def _has_values(tensor: Tensor) -> bool:
+    return tensor.numel() > 0 and not tensor.is_meta and tensor.layout == torch.strided
 
 
 def _few_values(tensor: Tensor) -> Tensor:
@@ -171,7 +184,38 @@ def _few_values(tensor: Tensor) -> Tensor:
 
 
 def _sums_of_rows(tensors: list[Tensor]) -> Tensor:
-    """The sums of all rows of some tensors, as whole numbers: exact, whoever adds them up."""
+    """The sums of all rows of some tensors, as whole numbers: exact, whoever adds them up. They tell any change of
+    one value, but not that values change places, or many their sign.
+    """
     bits = [tensor.view(_WHOLE_NUMBERS[tensor.element_size()]) for tensor in tensors]
     sums = [part.sum(dim=-1, dtype=part.dtype).reshape(-1) for part in bits]
     return torch.cat(sums) if sums else torch.empty(0)
+
+
+class _Products:
+    """The products of some tensors with a vector at random, which tell that values change places, or their sign.
+
+    Args:
+        tensors: The tensors; those that are not of floats are left out.
+    """
+
+    def __init__(self, tensors: list[Tensor]) -> None:
+        self._tensors = list(filter(torch.is_floating_point, tensors))
+        width = max((tensor.shape[-1] for tensor in self._tensors), default=0)
+        # Not by torch, whose numbers at random are the user's.
+        self._vector = torch.from_numpy(np.random.default_rng(0).uniform(0.5, 1, width).astype(np.float32))
+        self._before = self._of(self._tensors)
+
+    def are_same(self) -> bool:
+        """Whether they are what they were, to a rounding: who adds up decides about the order."""
+        now = self._of(self._tensors)
+        if torch.equal(now, self._before):
+            return True
+        limit = self._of(map(Tensor.abs, self._tensors)) * _ROUNDING
+        return bool(((now - self._before).abs() <= limit).all())
+
+    def _of(self, tensors: Iterable[Tensor]) -> Tensor:
+        products = [
+            (tensor.float() @ self._vector[: tensor.shape[-1]].to(tensor.device)).reshape(-1) for tensor in tensors
+        ]
+        return torch.cat(products).nan_to_num() if products else torch.empty(0)

@@ -344,6 +344,44 @@ def test_layers_that_share_their_weights() -> None:
     assert (len(encoder.layers), len(set(map(id, encoder.layers)))) == (6, 4)
 
 
+def test_a_layer_that_stands_there_twice() -> None:
+    """It is computed twice."""
+    model: Any = tiny_transformer("bert")
+    layers = [*model.encoder.layer]
+    model.encoder.layer = nn.ModuleList([*layers, layers[0]])
+
+    assert len(read_encoder(model, PACKED).layers) == len(layers) + 1
+    _assert_same(model, ragged_texts())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("name", ["albert", "bert", "distilbert", "roberta"])
+def test_the_factor_of_scores_is_read(name: str, dtype: torch.dtype) -> None:
+    """A factor that somebody has set counts, in formats too whose roundings would hide it."""
+    model: Any = tiny_transformer(name).to(dtype)
+    for module in model.modules():
+        if hasattr(module, "scaling"):
+            module.scaling = 0.02
+
+    encoder: Any = read_encoder(model, Products(dtype, packed=False))
+
+    assert {layer.attention.scale for layer in encoder.layers} == {0.02}
+
+
+def test_pruned_heads() -> None:
+    """Heads that somebody has taken out are not there."""
+    model: Any = tiny_transformer("bert")
+    for layer in model.encoder.layer:
+        attention, kept = layer.attention.self, 3 * layer.attention.self.attention_head_size
+        for linear in (attention.query, attention.key, attention.value):
+            linear.weight, linear.bias = nn.Parameter(linear.weight[:kept]), nn.Parameter(linear.bias[:kept])
+            linear.out_features = kept
+        layer.attention.output.dense.weight = nn.Parameter(layer.attention.output.dense.weight[:, :kept])
+        attention.num_attention_heads, attention.all_head_size = 3, kept
+
+    _assert_same(model, ragged_texts())
+
+
 @pytest.mark.parametrize("name", ["gemma", "qwen3"])
 def test_norms_are_read_where_they_are(name: str) -> None:
     """The weight of a norm is not copied: what is written to it counts."""

@@ -24,6 +24,7 @@ from sentence_embedder.acceleration.families.parts import (
     UnreadableError,
     activation_at,
     check_parameters,
+    heads_of,
     layer_norm_at,
     layers_at,
     linear_at,
@@ -210,16 +211,17 @@ def _encoder(
 def _post_norm_layer(layer: nn.Module, config: Any, products: Products, names: _Names, mask: Mask) -> Layer:
     check_parameters(layer, (*names.linears, names.attention_norm, names.output_norm))
     query, key, value, out, up, down = (linear_at(layer, name) for name in names.linears)
-    head_dim = query.out_features // config.num_attention_heads
+    attention = layer.get_submodule(names.query.rpartition(".")[0])
+    heads, head_dim, scale = heads_of(attention, query, config.num_attention_heads)
     activation = activation_at(layer, names.activation, getattr(config, names.setting))
     return PostNormLayer(
         attention=SelfAttention(
             qkv=products.linear([query, key, value]),
             out=products.linear([out]),
-            heads=config.num_attention_heads,
-            key_heads=config.num_attention_heads,
+            heads=heads,
+            key_heads=heads,
             head_dim=head_dim,
-            scale=head_dim**-0.5,
+            scale=scale,
             mask=mask,
         ),
         attention_norm=layer_norm_at(layer, names.attention_norm),

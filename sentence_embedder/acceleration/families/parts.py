@@ -38,7 +38,8 @@ class UnreadableError(Exception):
 
 def layers_at(model: nn.Module, name: str) -> list[nn.Module]:
     """All layers of a model."""
-    return list(model.get_submodule(name).children())
+    # Not its children, among which a layer that stands there twice is once.
+    return [layer for layer in model.get_submodule(name)._modules.values() if layer is not None]
 
 
 def layers_of(model: nn.Module, config: Any) -> list[nn.Module]:
@@ -108,6 +109,18 @@ def activation_at(layer: nn.Module, name: str, setting: Any) -> Activation:
     if found is not None and not torch.allclose(found(values), activation.function(values), atol=1e-6):
         raise UnreadableError(f"{name}: expected {setting}, found {found}")
     return activation
+
+
+def heads_of(attention: Any, query: nn.Linear, heads: int) -> tuple[int, int, float]:
+    """How many heads an attention has, their width, and the factor of the scores: as the module says, if it does.
+
+    Args:
+        attention: The module with the heads.
+        query: The linear layer of its queries.
+        heads: How many heads the configuration says.
+    """
+    width: int = getattr(attention, "attention_head_size", query.out_features // heads)
+    return query.out_features // width, width, float(getattr(attention, "scaling", width**-0.5))
 
 
 def rotary_at(model: nn.Module) -> RotaryEmbedding:

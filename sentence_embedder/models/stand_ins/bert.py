@@ -91,6 +91,7 @@ class BertStandIn(BertLikeStandIn):
     """
 
     architecture = "BertModel"
+    modeling = "transformers.models.bert.modeling_bert"
     config: BertConfig
 
     def _tables(self) -> Mapping[str, int]:

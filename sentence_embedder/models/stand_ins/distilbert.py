@@ -45,6 +45,7 @@ class DistilBertStandIn(StandInModel):
     """
 
     architecture = "DistilBertModel"
+    modeling = "transformers.models.distilbert.modeling_distilbert"
     transformer: Any
 
     def _layer(self) -> nn.Module:

@@ -53,6 +53,9 @@ class StandInModel(nn.Module, ABC):
     architecture: ClassVar[str]
     """Its class in transformers."""
 
+    modeling: ClassVar[str]
+    """The file of that class, as a dotted name."""
+
     config: StandInConfig
 
     def __init__(self, config: StandInConfig) -> None:

@@ -71,6 +71,7 @@ class MPNetStandIn(BertLikeStandIn):
     """
 
     architecture = "MPNetModel"
+    modeling = "transformers.models.mpnet.modeling_mpnet"
     config: MPNetConfig
 
     def __init__(self, config: MPNetConfig) -> None:

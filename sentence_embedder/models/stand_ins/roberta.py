@@ -33,6 +33,7 @@ class RobertaStandIn(BertStandIn):
     """
 
     architecture = "RobertaModel"
+    modeling = "transformers.models.roberta.modeling_roberta"
 
     def __init__(self, config: RobertaConfig) -> None:
         super().__init__(config)
@@ -51,6 +52,7 @@ class XLMRobertaStandIn(RobertaStandIn):
     """
 
     architecture = "XLMRobertaModel"
+    modeling = "transformers.models.xlm_roberta.modeling_xlm_roberta"
 
 
 _SETTINGS = {
