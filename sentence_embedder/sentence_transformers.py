@@ -477,16 +477,16 @@ class SentenceTransformer(nn.Sequential):
         )
         if options.prompt is None and not self._has_hinted_at_prompts:
             self._hint_at_prompts()
-        if is_single and out is not None:
+        if is_single and isinstance(out, np.ndarray | Tensor) and out.ndim == 1:
             out = out[None]
         shown = show_progress_bar
         if shown is None:
             shown = len(items) > batch_size and _shows_progress()
+        check_chunk_size(chunk_size)
         if pool is None and not isinstance(device, (list, tuple)):
             texts = apply_prompt(prompt, items)
             rows = self._encoded(texts, options, device, kwargs, found, out=out, shows_progress=shown)
         else:
-            check_chunk_size(chunk_size)
             with self._lent(pool, device) as lent:
                 request = Request(options, kwargs, SentenceTransformer.encode)
                 rows = self._encoded_by(lent, request, items, chunk_size, found, out=out, shows_progress=shown)
@@ -542,14 +542,18 @@ class SentenceTransformer(nn.Sequential):
             )
         chunks = chunks_of(sentences, chunk_size)
         # A class with an ``encode`` of its own may have been written for 2.7, which does not know it.
-        newer = {} if truncate_dim is None else {"truncate_dim": truncate_dim}
+        newer: dict[str, Any] = {} if truncate_dim is None else {"truncate_dim": truncate_dim}
+        is_own = type(self).encode is SentenceTransformer.encode
+        limit = getattr(next(iter(self), None), "max_seq_length", None)
 
         def arrays() -> Iterator[Any]:
             start = 0
             for chunk in chunks:
                 as_items(chunk, self._kind_of_rows(), start)
+                cut, nonfinite = CutTexts("warn", limit, start), NonFiniteRows("nan", start)
+                findings = {"truncation": cut, "on_nonfinite": nonfinite} if is_own else {}
                 start += len(chunk)
-                yield self.encode(
+                rows = self.encode(
                     chunk,
                     prompt_name,
                     prompt,
@@ -560,7 +564,11 @@ class SentenceTransformer(nn.Sequential):
                     device=device,
                     normalize_embeddings=normalize_embeddings,
                     **newer,
+                    **findings,
                 )
+                self._tell_of(cut, len(chunk))
+                nonfinite.judge(rows)
+                yield rows
 
         return arrays()
 

@@ -309,6 +309,16 @@ def test_the_row_of_a_stream(shared: SentenceTransformer) -> None:
         next(chunks)
 
 
+def test_the_row_of_a_stream_that_is_too_long(model: SentenceTransformer) -> None:
+    """So does the error of a text that does not fit."""
+    model.max_batch_tokens = 8
+    chunks = model.encode_iter([*["a dog"] * 7, "the cat sat on the mat and the dog"], chunk_size=3)
+
+    assert [len(next(chunks)) for _ in range(2)] == [3, 3]
+    with pytest.raises(MemoryError, match="row 7: a text of"):
+        next(chunks)
+
+
 def test_an_error_of_the_callers_own(shared: SentenceTransformer) -> None:
     """What a generator raises arrives as it is."""
 

@@ -1100,6 +1100,44 @@ class TestOut:
         _same(rows[[1, 2, 4]], model.encode(TEXTS[:3]), 1e-6)
         assert not rows[[0, 3]].any()
 
+    @pytest.mark.parametrize(
+        ("precision", "dtype", "width"),
+        [("float32", np.float32, 32), ("float32", np.float16, 32), ("int8", np.int8, 32), ("binary", np.int8, 4)],
+    )
+    def test_backwards(self, precision: Any, dtype: Any, width: int, model: SentenceTransformer) -> None:
+        """The memory of an array may be gone through in any way, one that no tensor knows included."""
+        expected = model.encode(TEXTS, precision=precision)
+        memory = np.zeros((len(TEXTS), width), dtype=dtype)
+        records = np.zeros(len(TEXTS), dtype=[("row", dtype, (width,)), ("other", "i1")])
+        for out in (memory[::-1], memory[:, ::-1], records["row"]):
+            assert model.encode(TEXTS, precision=precision, out=out) is out
+            np.testing.assert_allclose(out, expected, atol=2e-3 if dtype == np.float16 else 1e-6)
+
+    def test_of_a_lone_text(self, model: SentenceTransformer) -> None:
+        """It is a row, or a table with one; anything else is refused."""
+        expected = model.encode(TEXTS[0])
+        row, table = np.zeros(32, np.float32), np.zeros((1, 32), np.float32)
+
+        model.encode(TEXTS[0], out=row)
+        model.encode(TEXTS[0], out=table)
+
+        _same(row, expected, 1e-6)
+        _same(table[0], expected, 1e-6)
+        wrong: Any = [0.0] * 32
+        with pytest.raises(ValueError, match="out: expected an array"):
+            model.encode(TEXTS[0], out=wrong)
+
+    def test_of_no_texts(self, model: SentenceTransformer) -> None:
+        """It is what is returned, whatever its width; without one, an empty array of float32."""
+        out = np.zeros((0, 3), np.int8)
+
+        assert model.encode([], precision="int8", out=out) is out
+        torch.set_default_dtype(torch.float64)
+        try:
+            assert model.encode([]).dtype == np.float32
+        finally:
+            torch.set_default_dtype(torch.float32)
+
     @pytest.mark.parametrize(("precision", "dtype", "width"), [("int8", np.int8, 32), ("ubinary", np.uint8, 4)])
     def test_quantised(self, precision: Any, dtype: Any, width: int, model: SentenceTransformer) -> None:
         """Quantised embeddings go into an array of their format."""
@@ -1127,6 +1165,9 @@ class TestOut:
             (torch.zeros(len(TEXTS), 32), {}, "found Tensor"),
             (np.zeros((len(TEXTS), 32), np.float32), {"output_value": None}, "found ndarray"),
             (np.broadcast_to(np.float32(0), (len(TEXTS), 32)), {}, "that can be written to"),
+            (torch.zeros(len(TEXTS), 32).to_sparse(), {"convert_to_tensor": True}, "expected a dense tensor"),
+            (torch.zeros(len(TEXTS), 32, device="meta"), {"convert_to_tensor": True}, "expected a dense tensor"),
+            (np.zeros((len(TEXTS), 31), np.float32)[::-1], {}, r"expected the shape \(\d+, 32\) for float32"),
         ],
     )
     def test_what_does_not_fit(self, out: Any, options: Any, message: str, model: SentenceTransformer) -> None:

@@ -185,8 +185,9 @@ import logging, sys, threading, time, torch
 logging.disable(logging.WARNING)
 torch.set_num_threads(2)
 from sentence_embedder import SentenceTransformer
-from sentence_embedder.encoding import threads
+from sentence_embedder.encoding import engine, threads
 
+engine._WINDOW = 100  # so that texts are tokenised ahead, in a thread of their own
 model = SentenceTransformer(sys.argv[1], device="cpu")
 texts = ["the cat " * (1 + place % 5) + str(place) for place in range(400)]
 expected = model.encode(texts, batch_size=512)

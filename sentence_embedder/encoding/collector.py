@@ -95,11 +95,13 @@ class SentenceEmbeddings:
         self._options = options
         self._device = torch.device("cpu") if options.container == "numpy" else device
         self._out = out
-        self._rows = torch.empty(0, dimension or 0, device=self._device)
+        self._rows = torch.empty(0, dimension or 0, dtype=torch.float32, device=self._device)
+        self._are_in_out = False
         if out is not None:
             _check_output(out, texts.count, options)
-            if options.precision == "float32":
-                self._rows = out if isinstance(out, Tensor) else torch.from_numpy(out)
+            view = _as_tensor(out)
+            if view is not None and options.precision == "float32":
+                self._rows, self._are_in_out = view, True
         self._waiting: list[tuple[NDArray[np.int64], Tensor]] = []
 
     def add(self, places: Places, features: Features) -> None:
@@ -126,8 +128,8 @@ class SentenceEmbeddings:
             self.settle()
 
     def _check_out(self, dimension: int) -> None:
-        """Raise a ValueError unless the array that is to take quantised embeddings is as wide as they will be."""
-        if self._out is None or self._options.precision == "float32":
+        """Raise a ValueError unless the array that is to take embeddings in the end is as wide as they will be."""
+        if self._out is None or self._are_in_out:
             return
         precision = self._options.precision
         width = -(-dimension // 8) if precision in ("binary", "ubinary") else dimension
@@ -159,7 +161,7 @@ class SentenceEmbeddings:
             here = self._rows.device
             _put(self._rows, places, self._rows[array_to_device(originals, here)])
         if len(nonfinite) and self._options.precision != "float32":
-            raise NonFiniteError(self._nonfinite.places, as_numpy(self._rows), precision=self._options.precision)
+            raise NonFiniteError(self._nonfinite.rows, as_numpy(self._rows), precision=self._options.precision)
         if self._out is not None:
             return self._finished_in(self._out)
         container, precision = self._options.container, self._options.precision
@@ -173,10 +175,24 @@ class SentenceEmbeddings:
         return self._rows if container == "tensor" else list(self._rows.unbind(0))
 
     def _finished_in(self, out: Output) -> Output:
-        if self._options.precision != "float32":
-            rows = out if isinstance(out, Tensor) else torch.from_numpy(out)
-            rows.copy_(torch.from_numpy(quantize_embeddings(self._rows, self._options.precision, self._ranges)))
+        if self._are_in_out or not self._texts.count:
+            return out
+        precision = self._options.precision
+        is_quantized = precision != "float32"
+        rows = quantize_embeddings(self._rows, precision, self._ranges) if is_quantized else as_numpy(self._rows)
+        if isinstance(out, Tensor):
+            out.copy_(torch.from_numpy(rows))
+        else:
+            out[...] = rows
         return out
+
+
+def _as_tensor(out: Output) -> Tensor | None:
+    """An array as a tensor of the same memory; None if no tensor goes through memory as it does: backwards, say."""
+    try:
+        return out if isinstance(out, Tensor) else torch.from_numpy(out)
+    except ValueError:
+        return None
 
 
 def _put(target: Tensor, places: NDArray[np.int64], rows: Tensor) -> None:
@@ -205,6 +221,8 @@ def _check_output(out: Output, count: int, options: EncodeOptions) -> None:
         raise ValueError(f"out: expected {' or '.join(expected)} for {options.precision}, found {found}")
     if isinstance(out, Tensor) and out.requires_grad:
         raise ValueError("out: expected a tensor that needs no gradient, found one with requires_grad=True")
+    if isinstance(out, Tensor) and (out.layout != torch.strided or out.is_meta):
+        raise ValueError(f"out: expected a dense tensor in memory, found {out.layout} on {out.device}")
     if isinstance(out, np.ndarray) and not out.flags.writeable:
         raise ValueError("out: expected an array that can be written to: open a memmap with mode 'r+' or 'w+'")
 
@@ -275,7 +293,7 @@ class TokenEmbeddings(_PerText):
 
     def finish(self) -> list[Any]:
         """All results, in the order of the texts."""
-        rows, precision, nonfinite = super().finish(), self._options.precision, self._nonfinite.places
+        rows, precision, nonfinite = super().finish(), self._options.precision, self._nonfinite.rows
         if precision == "float32":
             return rows
         if len(nonfinite):

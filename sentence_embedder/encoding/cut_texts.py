@@ -31,7 +31,7 @@ class CutTexts:
             raise ValueError(f"truncation: expected one of {list(_TRUNCATIONS)}, found {truncation!r}")
         self.truncation = truncation
         self.limit = limit
-        self._start = start
+        self.start = start
         self._places: list[NDArray[np.int64]] = []
 
     @property
@@ -54,7 +54,7 @@ class CutTexts:
             return
         if self.truncation == "error":
             raise ValueError(
-                f"row {self._start + int(np.min(places))}: expected a text of no more than "
+                f"row {self.start + int(np.min(places))}: expected a text of no more than "
                 f"{told_of_limit(self.limit)}, found a longer one, and {len(places) - 1:,} more among those after "
                 "it so far: split them, or let truncation be 'warn'"
             )

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from sentence_embedder.acceleration.acceleration import Acceleration
@@ -30,6 +31,9 @@ from sentence_embedder.progress import progress_bar
 
 _MANY = 128
 """Beside so many texts it costs little to look at all weights."""
+
+_TRIED = 64
+"""So many texts are computed again before it is looked whether that helps."""
 
 _TOKENIZE: Mapping[type[Any], Any] = {
     module: module.tokenize for module in (Transformer, StaticEmbedding, WordEmbeddings)
@@ -80,6 +84,10 @@ class EncodeCall:
             found: Told what is found out about them.
             shows_progress: Whether a bar counts them.
         """
+
+        def on_cut(rows: NDArray[np.int64]) -> None:
+            found.cut.add(rows - found.start)
+
         is_rows = self.options.output_value == "sentence_embedding"
         groups = by_route(texts) if self._routers else [RoutedTexts.of_all(texts)]
         engines = [self.engine(group.key, len(group.texts)) for group in groups]
@@ -92,8 +100,8 @@ class EncodeCall:
                 groups = [RoutedTexts.of_all([texts[place] for place in distinct.computed])]
                 progress.update(len(texts) - len(distinct.computed))
             for group, engine in zip(groups, engines, strict=True):
-                among_all = distinct.computed[group.places]
-                engine.run(group.texts, group.place(collector), progress, rows=among_all, on_cut=found.cut.add)
+                rows = distinct.computed[group.places] + found.start
+                engine.run(group.texts, group.place(collector), progress, rows=rows, on_cut=on_cut)
         collector.settle()
         if len(found.nonfinite.places):
             for group in groups:
@@ -104,17 +112,24 @@ class EncodeCall:
     def _compute_again(
         self, group: RoutedTexts, distinct: DistinctTexts, collector: Collector, found: Findings
     ) -> None:
-        """Compute texts of a route again whose embeddings are not finite: alone, in float32, module by module."""
-        rows = distinct.computed[group.places]
-        these = np.flatnonzero(np.isin(rows, found.nonfinite.places))
-        texts = [group.texts[place] for place in these.tolist()]
+        """Compute texts of a route again whose embeddings are not finite: alone, in float32, module by module. If
+        that has helped none of many, it helps none: the model makes nothing else.
+        """
+        all_places = distinct.computed[group.places]
+        these = np.flatnonzero(np.isin(all_places, found.nonfinite.places))
         formats = {parameter.dtype for parameter in self.model.parameters() if parameter.is_floating_point()}
         model = self.model if formats <= {torch.float32, torch.float64} else copy.deepcopy(self.model).float()
         alone = replace(self, model=model, options=replace(self.options, deterministic=True))
-        placed = PlacedCollector(collector, group.places[these])
-        with torch.autocast(self.device.type, enabled=False), progress_bar(0, unit="", shown=False) as progress:
-            alone.engine(group.key, len(texts), is_plain=True).run(texts, placed, progress, rows=rows[these])
-        collector.settle()
+        for start in range(0, len(these), _TRIED):
+            some = these[start : start + _TRIED]
+            texts, places = [group.texts[place] for place in some.tolist()], all_places[some]
+            placed = PlacedCollector(collector, group.places[some])
+            with torch.autocast(self.device.type, enabled=False), progress_bar(0, unit="", shown=False) as progress:
+                engine = alone.engine(group.key, len(texts), is_plain=True)
+                engine.run(texts, placed, progress, rows=places + found.start)
+            collector.settle()
+            if np.isin(places, found.nonfinite.places).all():
+                return
 
     def engine(self, key: str | None, count: int, *, is_plain: bool = False) -> Engine:
         """What turns texts of a route into Features: tokenised ahead, or by batches if somebody has their own

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, wait
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -19,7 +19,7 @@ from sentence_embedder.acceleration.forward import Forward
 from sentence_embedder.devices import give_back_memory, is_out_of_memory
 from sentence_embedder.encoding.collector import Collector
 from sentence_embedder.encoding.planner import by_padded_tokens, by_texts, by_tokens
-from sentence_embedder.encoding.threads import single_threads, thread_count
+from sentence_embedder.encoding.threads import SingleThreads, single_threads, thread_count
 from sentence_embedder.encoding.token_budget import TokenBudget
 from sentence_embedder.features import BatchSource, Features, Places, TokenizedTexts
 from sentence_embedder.progress import Progress
@@ -256,13 +256,17 @@ def _ahead(
     if len(windows) < 2:
         yield from map(tokenize, windows)
         return
-    with ThreadPoolExecutor(1, thread_name_prefix="tokenize") as thread:
-        following = thread.submit(tokenize, windows[0])
+    thread = SingleThreads(1, "tokenize")
+    following = thread.submit(tokenize, windows[0])
+    try:
         for window in windows[1:]:
             source = following.result()
             following = thread.submit(tokenize, window)
             yield source
         yield following.result()
+    finally:
+        if not following.cancel():
+            wait([following])
 
 
 def _computed(

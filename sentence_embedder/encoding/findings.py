@@ -19,3 +19,8 @@ class Findings:
 
     cut: CutTexts
     nonfinite: NonFiniteRows
+
+    @property
+    def start(self) -> int:
+        """The row of the first text, if these are a part of more."""
+        return self.cut.start

@@ -49,15 +49,17 @@ class NonFiniteRows:
 
     Args:
         on_nonfinite: What is made of them in the end: their rows are NaN as a whole, or they are an error.
+        start: The row of place 0, if these texts are a part of more.
 
     Raises:
         ValueError: There is no such way.
     """
 
-    def __init__(self, on_nonfinite: OnNonFinite = "nan") -> None:
+    def __init__(self, on_nonfinite: OnNonFinite = "nan", start: int = 0) -> None:
         if on_nonfinite not in _WAYS:
             raise ValueError(f"on_nonfinite: expected one of {list(_WAYS)}, found {on_nonfinite!r}")
         self.on_nonfinite = on_nonfinite
+        self._start = start
         self._places: set[int] = set()
         self._unread: list[tuple[NDArray[np.int64], Tensor]] = []
 
@@ -69,6 +71,11 @@ class NonFiniteRows:
             self._unread = []
             self._take(np.concatenate(places), torch.cat(flags).cpu().numpy())
         return np.array(sorted(self._places), dtype=np.int64)
+
+    @property
+    def rows(self) -> NDArray[np.int64]:
+        """The rows that their caller knows them by, ascending."""
+        return self.places + self._start
 
     def look_at(self, places: NDArray[np.int64], rows: Tensor) -> None:
         """Find the rows that are not finite, and take back those that are.
@@ -116,14 +123,14 @@ class NonFiniteRows:
         Raises:
             NonFiniteError: There are some, and they are to be an error.
         """
-        places = self.places
-        if len(places) and self.on_nonfinite == "raise":
-            raise NonFiniteError(places, rows)
-        if len(places):
+        named = self.rows
+        if len(named) and self.on_nonfinite == "raise":
+            raise NonFiniteError(named, rows)
+        if len(named):
             logger.warning(
                 "%s: the model makes no finite numbers of these texts, even computed alone in float32: their "
                 "embeddings are NaN; on_nonfinite='raise' makes it an error",
-                rows_in_words(places),
+                rows_in_words(named),
             )
 
 

@@ -49,15 +49,16 @@ class SingleThreads(Executor):
 
     Args:
         count: How many.
+        name: What they are called, before a number.
 
     Raises:
         RuntimeError: The system gives no more threads.
     """
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, name: str = "encode") -> None:
         self._tasks = _Tasks()
         weakref.finalize(self, self._tasks.end, count).atexit = False
-        _make_single(self._tasks, count)
+        _make_single(self._tasks, count, name)
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """The future result of a call."""
@@ -114,7 +115,7 @@ class _Tasks:
                     self._queue.put(task)
 
 
-def _make_single(tasks: _Tasks, count: int) -> None:
+def _make_single(tasks: _Tasks, count: int, name: str) -> None:
     """Start threads of which each uses one processor, and leave the caller's setting as it was.
 
     torch keeps the number by thread, but each setting is also the one that new threads begin with.
@@ -133,7 +134,7 @@ def _make_single(tasks: _Tasks, count: int) -> None:
 
     try:
         for number in range(count):
-            threading.Thread(target=be_single, name=f"encode_{number}", daemon=True).start()
+            threading.Thread(target=be_single, name=f"{name}_{number}", daemon=True).start()
         everyone.wait()
     except BaseException:
         everyone.abort()  # a thread could not be started: those that were must not wait for it

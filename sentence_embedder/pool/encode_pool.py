@@ -220,7 +220,8 @@ class _Crew:
         self._model = model
         self._schedule = Schedule(len(slots))
         self._members = [_Member(slot, model, self._schedule) for slot in slots]
-        self._stopping = threading.Lock()
+        # A signal's handler may stop it while its thread does so already.
+        self._stopping = threading.RLock()
 
     @property
     def processes(self) -> list[BaseProcess]:

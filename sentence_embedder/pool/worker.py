@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import multiprocessing.process
 import os
 import pickle
 import signal
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from multiprocessing import connection, get_context
 from multiprocessing.process import BaseProcess
 from typing import Any
+from weakref import WeakSet
 
 import torch
 
@@ -27,6 +29,9 @@ _SECONDS_BETWEEN_LOOKS = 1.0
 
 _starting = threading.Lock()
 """multiprocessing looks after all of its processes when it starts one."""
+
+_processes: WeakSet[BaseProcess] = WeakSet()
+"""Those of all workers."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +74,7 @@ class Worker:
                     name=slot.name,
                     daemon=True,
                 )
+                _processes.add(self.process)
                 _start(self.process)
             opened.pop_all()
 
@@ -157,11 +163,11 @@ class Worker:
             self.process.kill()
 
     def end(self) -> None:
-        """End the process, and leave nothing behind."""
+        """End the process, and leave nothing behind. It is not closed, as multiprocessing waits for it, too, when
+        the interpreter ends.
+        """
         self.kill()
         self.process.join(_SECONDS_TO_END)
-        if self.process.exitcode is not None:
-            self.process.close()
         self._connection.close()
         if self._answers is not None:
             self._answers.close()
@@ -179,11 +185,14 @@ def _start(process: BaseProcess) -> None:
         process.start()
 
 
-def _forget_start() -> None:
-    """In a forked process, no other thread is starting anything."""
+def _forget_parent() -> None:
+    """In a forked process, no other thread is starting anything, and no worker is its own: multiprocessing would
+    end them with it.
+    """
     global _starting
     _starting = threading.Lock()
+    getattr(multiprocessing.process, "_children", set()).difference_update(_processes)
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_start)
+    os.register_at_fork(after_in_child=_forget_parent)

@@ -115,6 +115,7 @@ class Batcher:
         return self._answer("encode_document", sentences, arguments, timeout)
 
     def _answer(self, method: str, sentences: Any, arguments: dict[str, Any], timeout: float | None) -> Any:
+        timeout = None if timeout is None else min(timeout, threading.TIMEOUT_MAX)
         deadline = None if timeout is None else time.monotonic() + timeout
         waiter = WaitingThread()
         call = self._call(method, sentences, arguments, waiter)

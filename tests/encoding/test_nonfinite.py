@@ -121,6 +121,51 @@ def test_what_only_a_batch_spoils_is_computed_again(
     assert not caplog.records
 
 
+class OfNothing(OfCrowds):
+    """Makes NaN of all texts but some, which it spoils in company only."""
+
+    def forward(self, features: Features) -> Features:
+        """NaN, or what was given."""
+        rows = features["sentence_embedding"]
+        self.batches.append(len(rows))
+        is_short = features["attention_mask"].sum(dim=1) < 4
+        is_sound = is_short[:, None] & torch.tensor(len(rows) == 1)
+        return {**features, "sentence_embedding": torch.where(is_sound, rows, torch.nan)}
+
+
+@pytest.mark.parametrize("sound", [[], [3], [3, 70], [3, 130]])
+def test_a_model_that_makes_nothing_else(sound: list[int], model: SentenceTransformer) -> None:
+    """If no row of many comes right alone, no more are computed again; as long as one does, all are."""
+    texts = [f"the cat sat on mat {place}" for place in range(200)]
+    for place in sound:
+        texts[place] = "cat" if place == 3 else "a"
+    of_nothing = OfNothing()
+    model.add_module("of_nothing", of_nothing)
+
+    rows = model.encode(texts, prompt="")
+
+    again = of_nothing.batches[of_nothing.batches.index(1) :]
+    expected = {(): 64, (3,): 128, (3, 70): 192, (3, 130): 128}[tuple(sound)]
+    assert again == [1] * expected
+    assert np.flatnonzero(np.isfinite(rows).all(axis=1)).tolist() == [place for place in sound if place < expected]
+
+
+@pytest.mark.parametrize("precision", ["float32", "binary"])
+def test_rows_of_a_stream(precision: Any, poisoned: SentenceTransformer, caplog: pytest.LogCaptureFixture) -> None:
+    """A stream counts from its beginning."""
+    stream = poisoned.encode_iter(TEXTS, chunk_size=3, precision=precision)
+    if precision == "float32":
+        assert np.flatnonzero(np.isnan(np.concatenate([*stream])).all(axis=1)).tolist() == POISONED
+        assert "row 1: the model makes no finite numbers" in caplog.text
+        assert "rows 4, 5: the model makes no finite numbers" in caplog.text
+        return
+    stream = poisoned.encode_iter(TEXTS[2:], chunk_size=1, precision=precision)
+    assert [len(next(stream)) for _ in range(2)] == [1, 1]
+    with pytest.raises(NonFiniteError, match="row 2") as raised:
+        next(stream)
+    assert raised.value.rows.tolist() == [2]
+
+
 def test_halves_that_overflow_are_computed_in_float32(tiny_folders: dict[str, Path]) -> None:
     """Where float16 overflows, the rows are those of float32; the model's own weights stay as they are."""
     parts = SentenceTransformer(str(tiny_folders["bert"]), device="cpu")

@@ -245,8 +245,9 @@ def test_a_pool_of_another_model_is_refused(shared: Shared) -> None:
 @pytest.mark.parametrize("chunk_size", [0, -1, 2.5])
 def test_sizes_of_chunks_are_checked(shared: Shared, chunk_size: Any) -> None:
     """A size that is no positive whole number is refused."""
-    with pytest.raises(ValueError, match="chunk_size"):
-        shared[0].encode(["hello"], pool=shared[1], chunk_size=chunk_size)
+    for pool in (shared[1], None):
+        with pytest.raises(ValueError, match="chunk_size"):
+            shared[0].encode(["hello"], pool=pool, chunk_size=chunk_size)
 
 
 def test_a_pool_needs_a_device() -> None:

@@ -218,6 +218,24 @@ def test_an_interrupted_stop_can_be_repeated(model: SentenceTransformer, monkeyp
     assert pool.processes == []
 
 
+def test_a_stop_within_a_stop(model: SentenceTransformer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A signal's handler may stop a pool while the thread that it interrupts does so."""
+    pool = EncodePool(model, ["cpu"])
+    join, depth = _Member.join, []
+
+    def interrupted(self: _Member, seconds: float) -> None:
+        depth.append(1)
+        if len(depth) == 1:
+            pool.stop()
+        join(self, seconds)
+
+    monkeypatch.setattr(_Member, "join", interrupted)
+    within(_SECONDS_TO_END, pool.stop)
+
+    assert len(depth) == 2
+    assert pool.processes == []
+
+
 def test_an_idle_pool_keeps_no_texts(model: SentenceTransformer, pool: EncodePool) -> None:
     """What a call was given is not kept after it, nor after one that failed."""
 
@@ -557,6 +575,41 @@ def test_a_forked_process_has_no_pool(model: SentenceTransformer, pool: EncodePo
 
     assert within(60, lambda: os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])) == 0
     assert model.encode(TEXTS, pool=pool).tolist() == expected(TEXTS)
+
+
+def test_a_forked_process_that_ends_by_itself(tmp_path: Path) -> None:
+    """A process that was forked, and comes to its end like any other, does not take the workers with it."""
+    script = _script(
+        tmp_path,
+        """
+        before = [process.pid for process in pool.processes]
+        child = os.fork()
+        if child == 0:
+            sys.exit(3)
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+        print(all(process.is_alive() for process in pool.processes))
+        model.encode(["a", "bb"], pool=pool, chunk_size=1)
+        print([process.pid for process in pool.processes] == before)
+        pool.stop()
+        """,
+    )
+
+    printed, errors = script.communicate(timeout=_SECONDS_TO_END)
+
+    assert printed.split()[2:] == ["3", "True", "True"]
+    assert "Traceback" not in errors
+
+
+def test_a_pool_that_nobody_stops(tmp_path: Path) -> None:
+    """A script that ends with a pool at work says nothing about it."""
+    body = SCRIPT.replace('["cpu", "cpu"]', '["cpu"] * 4')
+    script = _script(tmp_path, 'print("done")', body=body)
+
+    printed, errors = script.communicate(timeout=_SECONDS_TO_END)
+
+    assert printed.split()[-1] == "done"
+    assert script.returncode == 0
+    assert "Traceback" not in errors
 
 
 @linux

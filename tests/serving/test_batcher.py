@@ -225,6 +225,12 @@ def test_who_gives_up_is_forgotten(model: SentenceTransformer, gate: Gate) -> No
     assert gate.sizes == [1, 1]
 
 
+@pytest.mark.parametrize("timeout", [float("inf"), 1e30, 60])
+def test_any_time_to_wait(timeout: float, shared: SentenceTransformer, batcher: Batcher) -> None:
+    """A caller may wait as long as it likes."""
+    _same(batcher.encode(TEXTS, timeout=timeout), shared.encode(TEXTS))
+
+
 def test_too_many_callers_have_to_wait(model: SentenceTransformer, gate: Gate) -> None:
     """Where the queue is full, a caller waits to be let in, or gives up."""
     with model.batcher(max_waiting=2) as batcher:
