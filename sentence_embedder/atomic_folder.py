@@ -11,6 +11,7 @@ import secrets
 import shutil
 import stat
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -20,6 +21,11 @@ PARTIAL = ".partial"
 
 _BEFORE = ".before"
 _LEFT = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{12}(?P<kind>\.partial|\.before)", re.DOTALL)
+
+_LONGEST_WAIT = 60.0
+"""For so many seconds it is waited for others who clear away beside a folder, or give one another place."""
+
+_POLL = 0.01
 
 _NOT_HERE = (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM)
 """What a system says that cannot exchange two folders, or make two names for one file."""
@@ -59,24 +65,25 @@ def replacing(folder: Path, goes: Goes) -> Iterator[Path]:
     is_fixed = _is_fixed(target)
     room = target if is_fixed else target.parent
     room.mkdir(parents=True, exist_ok=True)
-    _clear(room, target.name)
     partial = room / f".{target.name}.{secrets.token_hex(6)}{PARTIAL}"
-    partial.mkdir()
-    try:
-        with _locked(partial):
-            if target.exists():
-                _take_group(target, partial)
-            yield partial
-            if target.exists() and not is_fixed:
-                _keep(target, partial, goes)
-                _take_rights(target, partial)
-            flush(partial)
+    with contextlib.ExitStack() as held:
+        with _locked(room, wait=_LONGEST_WAIT):
+            _clear(room, target.name)
+            partial.mkdir()
+            held.enter_context(_locked(partial))
+        held.callback(shutil.rmtree, partial, ignore_errors=True)
+        if target.exists():
+            _take_group(target, partial)
+        yield partial
+        if target.exists() and not is_fixed:
+            _keep(target, partial, goes)
+            _take_rights(target, partial)
+        flush(partial)
+        with _locked(room, wait=_LONGEST_WAIT):
             if is_fixed:
                 _move_into(target, partial, goes)
             else:
                 _take_place(target, partial, goes)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def flush(folder: Path) -> None:
@@ -121,10 +128,9 @@ def _take_place(target: Path, partial: Path, goes: Goes) -> None:
     if not target.exists():
         partial.rename(target)
     else:
-        with _locked(target):
-            old = _moved_aside(target, partial)
-            _keep(old, target, goes)  # what somebody has put there since the new one was filled
-            shutil.rmtree(old, ignore_errors=True)
+        old = _moved_aside(target, partial)
+        _keep(old, target, goes)  # what somebody has put there since the new one was filled
+        shutil.rmtree(old, ignore_errors=True)
     flush_entries(target.parent)
 
 
@@ -228,21 +234,39 @@ def _exchange(one: Path, other: Path) -> bool:
     return not failed
 
 
-# ── What killed processes left ────────────────────────────────────────────────────────────────────────────────
+# ── Others who write ──────────────────────────────────────────────────────────────────────────────────────────
 
 
 @contextmanager
-def _locked(partial: Path) -> Iterator[None]:
-    """Within this context other processes see that the folder is being written."""
-    with contextlib.ExitStack() as opened:
-        number = _lock(partial)
-        if number is not None:
-            opened.callback(os.close, number)
+def _locked(folder: Path, *, wait: float = 0.0) -> Iterator[None]:
+    """Within this context others see that something is done with a folder.
+
+    Args:
+        folder: The folder.
+        wait: For how many seconds to wait for others, who may stand still; then it is done beside them.
+    """
+    number, deadline = None, time.monotonic() + wait
+    while True:
+        try:
+            number = _lock(folder)
+            break
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                break
+            time.sleep(_POLL)
+    try:
         yield
+    finally:
+        if number is not None:
+            os.close(number)
 
 
 def _lock(folder: Path) -> int | None:
-    """Lock a folder for as long as what is returned is open; None if that cannot be, or another process has."""
+    """Lock a folder for as long as what is returned is open; None if folders cannot be locked here.
+
+    Raises:
+        BlockingIOError: Somebody else has.
+    """
     try:
         import fcntl
     except ImportError:  # Windows
@@ -250,10 +274,15 @@ def _lock(folder: Path) -> int | None:
     number = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except OSError as error:
         os.close(number)
+        if isinstance(error, BlockingIOError):
+            raise
         return None
     return number
+
+
+# ── What killed processes left ────────────────────────────────────────────────────────────────────────────────
 
 
 def _clear(room: Path, name: str) -> None:
@@ -262,7 +291,7 @@ def _clear(room: Path, name: str) -> None:
         left = _LEFT.fullmatch(path.name)
         if left is None or left["name"] != name:
             continue
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # which says, among others, that somebody writes it
             number = _lock(path)
             if number is None:
                 continue

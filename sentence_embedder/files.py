@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import secrets
 import struct
 from pathlib import Path, PurePosixPath
 from pickle import UnpicklingError
@@ -128,10 +130,22 @@ def write_weights(folder: Path, module: nn.Module, *, safe_serialization: bool =
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
     if safe_serialization:
         save_file(weights, folder / SAFE_WEIGHTS_NAME, metadata={"format": "pt"})
+        give_usual_mode(folder / SAFE_WEIGHTS_NAME)
         remove_weights(folder, PICKLED_WEIGHTS_NAME)
     else:
         torch.save(weights, folder / PICKLED_WEIGHTS_NAME)
         remove_weights(folder, SAFE_WEIGHTS_NAME)
+
+
+def give_usual_mode(path: Path) -> None:
+    """Give a file the mode that new files have in its folder: those of safetensors only their owner may read."""
+    usual = path.with_name(f".{secrets.token_hex(6)}")
+    number = os.open(usual, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+    try:
+        path.chmod(os.fstat(number).st_mode)
+    finally:
+        os.close(number)
+        usual.unlink()
 
 
 def remove_weights(folder: Path, name: str) -> None:

@@ -7,6 +7,7 @@ that all of them read (the 2.7 dialect). Keys that nobody here knows are kept in
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -15,6 +16,8 @@ from typing import Annotated, Any, Literal, get_args
 from sentence_embedder.record import Count, Fields, FormatError, Range, Record, Share, Width
 
 MODULES_NAME = "modules.json"
+
+_MODULE_FOLDER = re.compile(r"\d{1,3}_[A-Z]\w*")
 """The file that names the modules of a model."""
 
 PoolingMode = Literal["cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"]
@@ -108,6 +111,20 @@ class ModuleEntry(Record):
     kwargs: Sequence[str] = ()
 
 
+def is_of_a_module(path: str) -> bool:
+    """Whether a file lies in a folder that is called as those of modules are: a number, and the name of a class.
+
+    Args:
+        path: The path of the file inside a model folder.
+
+    Example:
+        >>> is_of_a_module("1_Pooling/config.json"), is_of_a_module("2024_results/table.csv")
+        (True, False)
+    """
+    folder, _, inside = path.partition("/")
+    return inside != "" and _MODULE_FOLDER.fullmatch(folder) is not None
+
+
 @dataclass(frozen=True, kw_only=True)
 class TransformerConfig(Record):
     """``sentence_bert_config.json``: how a transformer's texts are tokenised and its weights loaded.
@@ -132,7 +149,7 @@ class TransformerConfig(Record):
     )
     written_if_set = frozenset(["tokenizer_name_or_path", "model_args", "tokenizer_args", "config_args"])
 
-    max_seq_length: int | None = None
+    max_seq_length: Annotated[int, Range(1, 10**40)] | None = None
     do_lower_case: bool = False
     tokenizer_name_or_path: str | None = None
     model_args: Mapping[str, Any] = field(default_factory=dict)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import logging
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
@@ -16,7 +15,7 @@ from torch import nn
 
 from sentence_embedder.atomic_folder import replacing
 from sentence_embedder.files import PICKLED_WEIGHTS_NAME, SAFE_WEIGHTS_NAME, check_inside, read_json, write_json
-from sentence_embedder.formats import MODULES_NAME, ModelConfig, ModuleEntry
+from sentence_embedder.formats import MODULES_NAME, ModelConfig, ModuleEntry, is_of_a_module
 from sentence_embedder.loading import alone
 from sentence_embedder.models import (
     BoW,
@@ -41,7 +40,7 @@ _CONFIG_NAME = "config_sentence_transformers.json"
 _CARD_NAME = "README.md"
 _MODEL_TYPE = "SentenceTransformer"
 
-_ADAPTER_WEIGHTS_NAMES = ("adapter_model.safetensors", "adapter_model.bin")
+_ADAPTER_WEIGHTS_NAME = "adapter_model.safetensors"
 _TRANSFORMER_ARGUMENTS = frozenset(["model_args", "tokenizer_args", "config_args"])
 _ROOT_NAMES = (
     *(MODULES_NAME, _CONFIG_NAME, "sentence_*_config.json", "router_config.json"),
@@ -54,7 +53,6 @@ _ROOT_NAMES = (
 )
 """What the files of a model are called that lie in its folder itself."""
 
-_MODULE_FOLDER = re.compile(r"\d+_[A-Za-z]\w*")
 _MOST_MODULES = 1_000
 _DEEPEST = 4
 _WITHOUT_CONFIG = (Normalize, StaticEmbedding)
@@ -281,8 +279,7 @@ def _files_of_model(folder: Path) -> Callable[[PurePosixPath], bool]:
 
 def is_model_file(path: str) -> bool:
     """Whether a file belongs to a model by its path inside the folder of one, whichever modules that has."""
-    name, *rest = PurePosixPath(path).parts
-    return _MODULE_FOLDER.fullmatch(name) is not None if rest else _is_root_name(name)
+    return is_of_a_module(path) if "/" in path else _is_root_name(path)
 
 
 def _is_root_name(name: str) -> bool:
@@ -304,7 +301,7 @@ def incomplete_folders(folder: Path) -> Sequence[str]:
 
 
 def _is_incomplete(folder: Path, module_class: type[Any]) -> bool:
-    names = (SAFE_WEIGHTS_NAME, PICKLED_WEIGHTS_NAME, *_ADAPTER_WEIGHTS_NAMES)
+    names = (SAFE_WEIGHTS_NAME, PICKLED_WEIGHTS_NAME, _ADAPTER_WEIGHTS_NAME)
     has_weights = any((folder / f"{name}{end}").exists() for name in names for end in ("", ".index.json"))
     config_name = getattr(module_class, "config_file_name", "config.json")
     if module_class is Router:

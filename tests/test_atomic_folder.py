@@ -8,7 +8,9 @@ import random
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -16,6 +18,11 @@ import pytest
 
 from sentence_embedder import SentenceTransformer, atomic_folder
 from sentence_embedder.atomic_folder import replacing
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 ROOT = Path(__file__).parents[1]
 
@@ -325,6 +332,53 @@ def test_a_rename_that_fails(folder: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
     assert contents(folder) == before
     assert names(folder.parent) == ["folder"]
+
+
+# ── Others who write ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.usefixtures("exchange")
+def test_many_write_at_once(folder: Path) -> None:
+    """Threads that write one folder at the same time all succeed; the last one's files are there, whole."""
+
+    def write(writer: int) -> None:
+        for turn in range(10):
+            replace(folder, **{f"model_{part}": f"{writer} {turn}" for part in range(5)})
+
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(write, range(4)))
+
+    written = {path: text for path, text in contents(folder).items() if path.startswith("model")}
+    assert len(written) == 5
+    assert len({*written.values()}) == 1
+    assert (folder / "notes" / "a.txt").read_text() == "mine"
+    assert names(folder.parent) == ["folder"]
+
+
+@pytest.mark.skipif(fcntl is None, reason="needs locks on folders")
+def test_who_clears_away_waits_for_others(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While somebody clears away, or changes places, beside a folder, others wait; not for ever, if that one stands
+    still.
+    """
+    assert fcntl is not None
+    number = os.open(folder.parent, os.O_RDONLY)
+    try:
+        fcntl.flock(number, fcntl.LOCK_EX)
+        writer = threading.Thread(target=replace, args=(folder,), kwargs={"model": "new"})
+        writer.start()
+        writer.join(0.3)
+        assert writer.is_alive()
+        assert names(folder.parent) == ["folder"]
+        fcntl.flock(number, fcntl.LOCK_UN)
+        writer.join(60)
+        assert contents(folder)["model.txt"] == b"new"
+
+        fcntl.flock(number, fcntl.LOCK_EX)
+        monkeypatch.setattr(atomic_folder, "_LONGEST_WAIT", 0.05)
+        replace(folder, model="newer")
+        assert contents(folder)["model.txt"] == b"newer"
+    finally:
+        os.close(number)
 
 
 # ── What others left ──────────────────────────────────────────────────────────────────────────────────────────

@@ -166,6 +166,18 @@ OF_CHAIN: Mapping[str, Attack] = {
         )
     },
     "class of no text": _says("modules.json", row=1, type=["os.system"]),
+    # Settings of another kind.
+    **{
+        f"{key} {value!r}": _says("config.json", **{key: value})
+        for key, value in (
+            *(("use_cache", "yes"), ("layer_norm_eps", "1e-12"), ("hidden_act", 1), ("is_decoder", 3)),
+            *(("num_attention_heads", 0), ("pad_token_id", 2**40), ("id2label", [1])),
+        )
+    },
+    **{
+        f"a length of {length}": _says("sentence_bert_config.json", max_seq_length=length)
+        for length in (-1, 0, 10**60, "12")
+    },
     # Paths.
     **{
         f"path {path!r}": _says("modules.json", row=1, path=path)

@@ -12,7 +12,7 @@ from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from sentence_embedder.formats import MODULES_NAME
+from sentence_embedder.formats import MODULES_NAME, is_of_a_module
 from sentence_embedder.hub.errors import HubError, HubUnavailableError, as_hub_errors, status_of, was_closed_here
 from sentence_embedder.hub.model_source import ModelSource
 
@@ -55,7 +55,10 @@ def locate(source: ModelSource, incomplete_folders: IncompleteFolders) -> Path:
         NotADirectoryError: The name is a path, and there is a file.
         HubError: The Hub has no such model, or does not give it, or cannot be reached.
     """
-    path = Path(source.name).expanduser()
+    path = Path(source.name)
+    if not path.exists():  # or a folder that is really called "~"
+        with suppress(RuntimeError):  # of somebody who has no home
+            path = path.expanduser()
     if path.is_dir():
         return path
     if path.exists():
@@ -194,7 +197,11 @@ def _needed(files: Sequence[str]) -> list[str]:
     safe = matching(_SAFE_WEIGHTS)
     with_safe_weights = {PurePosixPath(name).parent for name in safe}
     pickled = [name for name in matching(_PICKLED_WEIGHTS) if PurePosixPath(name).parent not in with_safe_weights]
-    return [name for name in (*matching(_NEEDED), *safe, *pickled) if name not in copies]
+    weights = {*safe, *matching(_PICKLED_WEIGHTS)}
+    # A module of somebody's own reads whatever is in its folder.
+    of_modules = [name for name in files if is_of_a_module(name) and name not in weights]
+    needed = dict.fromkeys((*matching(_NEEDED), *of_modules, *safe, *pickled))
+    return [name for name in needed if name not in copies]
 
 
 def _cache_folder(source: ModelSource) -> str | None:

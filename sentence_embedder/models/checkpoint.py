@@ -22,6 +22,7 @@ from sentence_embedder.files import (
     SAFE_WEIGHTS_NAME,
     WeightsError,
     check_inside,
+    give_usual_mode,
     read_json,
     remove_weights,
     write_json,
@@ -268,6 +269,10 @@ def _as_weights_errors(name: str) -> Iterator[None]:
         if name in str(error):
             raise
         raise ValueError(f"{name}: {error}") from error
+    except (OSError, ImportError, MemoryError):
+        raise
+    except Exception as error:
+        raise ValueError(f"{name}: expected a config.json of transformers, found another: {error!r}") from error
 
 
 @loads_alone
@@ -418,6 +423,8 @@ def save_model(folder: Path, model: Any, *, safe_serialization: bool = True) -> 
         # Of an adapted model only the adapter is written, which is always safetensors.
         if safe_serialization or getattr(model, "_hf_peft_config_loaded", False):
             model.save_pretrained(folder)
+            for path in folder.glob("*.safetensors"):
+                give_usual_mode(path)
             remove_weights(folder, PICKLED_WEIGHTS_NAME)
         else:
             config = copy.deepcopy(model.config)
@@ -489,7 +496,10 @@ def _make_tokenizer_portable(folder: Path) -> None:
     settings_path, tokenizer_path = folder / "tokenizer_config.json", folder / "tokenizer.json"
     settings = read_json(settings_path)
     if settings.get("tokenizer_class") == "TokenizersBackend":  # the name of transformers 5
-        write_json(settings_path, {**settings, "tokenizer_class": "PreTrainedTokenizerFast"})
+        settings["tokenizer_class"] = "PreTrainedTokenizerFast"
+    if isinstance(settings.get("extra_special_tokens"), list):  # likewise
+        settings["additional_special_tokens"] = settings.pop("extra_special_tokens")
+    write_json(settings_path, settings)
     if not tokenizer_path.exists():
         return
     tokenizer = read_json(tokenizer_path)

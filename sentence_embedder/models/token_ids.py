@@ -12,8 +12,8 @@ from sentence_embedder.models.checkpoint import has_plain_backend, one_call_at_a
 from sentence_embedder.models.stand_ins.tokenizer import StandInTokenizer
 from sentence_embedder.transient import Transient
 
-_NO_LIMIT = int(1e20)
-"""Tokenizers without a limit of their own report one above this."""
+_NO_LIMIT = 2**62
+"""Tokenizers without a limit of their own report one above this, which no text reaches."""
 
 UNLIMITED = _NO_LIMIT + 1
 """A limit that is none."""

@@ -147,7 +147,10 @@ class Transformer(nn.Module):
 
     @max_seq_length.setter
     def max_seq_length(self, limit: int | None) -> None:
-        self._max_seq_length = whole_or_none(limit, "max_seq_length")
+        limit = whole_or_none(limit, "max_seq_length")
+        if limit is not None and limit < 1:
+            raise ValueError(f"max_seq_length: expected 1 or more, or None, found {limit}")
+        self._max_seq_length = limit
 
     @property
     def model_seen(self) -> Any:

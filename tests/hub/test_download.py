@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import logging
 import os
 import pickle
@@ -30,6 +31,27 @@ from tests.hub.server import TOKEN, Fault, HubServer
 
 NAME = "sentence-transformers/tiny"
 COMMIT = "a" * 40
+
+SCALED = """
+from pathlib import Path
+from torch import nn
+
+
+class Scaled(nn.Module):
+    def __init__(self, factor):
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, features):
+        return {**features, "sentence_embedding": self.factor * features["sentence_embedding"]}
+
+    def save(self, path):
+        (Path(path) / "more" / "factor.dat").write_text(str(self.factor))
+
+    @staticmethod
+    def load(path):
+        return Scaled(float((Path(path) / "more" / "factor.dat").read_text()))
+"""
 
 
 def fill_cache(cache: Path, name: str, folder: Path) -> Path:
@@ -147,6 +169,22 @@ class TestPaths:
         with pytest.raises(NotADirectoryError, match="found a file"):
             SentenceTransformer(str(tmp_path / "model.bin"))
 
+    def test_a_folder_that_is_called_like_home(
+        self, tmp_path: Path, tiny_folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """What was saved as "~/mine" is found there; without it, it is looked for at home, if there is one."""
+        home = tmp_path / "home"
+        shutil.copytree(tiny_folders["bert"], home / "theirs")
+        monkeypatch.setenv("HOME", str(home))
+        monkeypatch.chdir(tmp_path)
+        model = SentenceTransformer("~/theirs", device="cpu")
+        model.save("~/mine")
+
+        assert len(SentenceTransformer("~/mine", device="cpu")) == 2
+        assert (tmp_path / "~" / "mine").is_dir()
+        with pytest.raises(FileNotFoundError, match="expected a model folder, found nothing"):
+            SentenceTransformer("~nobody-of-that-name/mine", device="cpu")
+
     def test_a_folder_goes_before_a_name(
         self, tiny_folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_network: list[Any]
     ) -> None:
@@ -207,6 +245,25 @@ class TestServer:
         )
         assert len(requests) == 1 + 2 * len(fetched)
         assert requests[0] == f"GET api/models/{NAME}"
+
+    def test_a_module_with_files_of_its_own(
+        self, hub: HubServer, tiny_folders: dict[str, Path], tmp_path: Path
+    ) -> None:
+        """What a module of somebody's own has written into its folder is fetched, whatever it is called."""
+        folder = Path(shutil.copytree(tiny_folders["bert"], tmp_path / "repository"))
+        rows = json.loads((folder / "modules.json").read_text())
+        rows.append({"idx": len(rows), "name": str(len(rows)), "path": "2_Scaled", "type": "scaled.Scaled"})
+        (folder / "modules.json").write_text(json.dumps(rows))
+        (folder / "scaled.py").write_text(SCALED)
+        (folder / "2_Scaled" / "more").mkdir(parents=True)
+        (folder / "2_Scaled" / "more" / "factor.dat").write_text("3.0")
+        hub.add_repository(NAME, folder)
+        arguments: Any = {"device": "cpu", "trust_remote_code": True}
+        expected = 3 * SentenceTransformer(str(tiny_folders["bert"]), device="cpu").encode("hello world")
+
+        for name in (str(folder), NAME):
+            model = SentenceTransformer(name, cache_folder=str(tmp_path / "cache"), **arguments)
+            np.testing.assert_allclose(model.encode("hello world"), expected, atol=1e-6)
 
     def test_a_plain_checkpoint(self, hub: HubServer, load: Any, checkpoint: Path) -> None:
         """A repository without modules.json is a plain transformer, which the cache remembers."""

@@ -154,15 +154,18 @@ class TestPush:
         """Files of an earlier model are deleted by the commit, or readers would take them; all others stay."""
         left = {
             **dict.fromkeys(["model.safetensors", "adapter_config.json", "2_Dense/config.json"], b"{}"),
-            **dict.fromkeys(["data.csv", "onnx/model.onnx", "notes/config.json"], b"mine"),
+            **dict.fromkeys(["data.csv", "onnx/model.onnx", "notes/config.json", "2024_results/a.csv"], b"mine"),
+            "3_Mine/weights.pt": b"old",
         }
         hub.add_repository("me/mine", left)
 
         model.push_to_hub("me/mine", token=TOKEN, exist_ok=True, safe_serialization=False)
 
         found = hub.files("me/mine")
-        assert {"data.csv", "onnx/model.onnx", "notes/config.json", "pytorch_model.bin"} <= found.keys()
-        assert not {"model.safetensors", "adapter_config.json", "2_Dense/config.json"} & found.keys()
+        kept = {"data.csv", "onnx/model.onnx", "notes/config.json", "2024_results/a.csv"}
+        assert {*kept, "pytorch_model.bin"} <= found.keys()
+        gone = {"model.safetensors", "adapter_config.json", "2_Dense/config.json", "3_Mine/weights.pt"}
+        assert not gone & found.keys()
         assert_same_vectors(load("me/mine"), model)
 
     @pytest.mark.parametrize("replaces", [False, True])

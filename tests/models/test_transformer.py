@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import logging
+import os
 import threading
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import pytest
 import torch
 from torch import nn
 
-from sentence_embedder.models import Transformer, checkpoint
+from sentence_embedder.models import Dense, Transformer, checkpoint
 from tests.tiny_models import TINY_MODELS
 
 TEXTS = ["the cat sat on the mat", "", "hello"]
@@ -170,6 +171,20 @@ class TestLimits:
         with pytest.raises(ValueError, match="max_seq_length: expected a whole number or None, found "):
             transformers["bert"].max_seq_length = limit
 
+    @pytest.mark.parametrize("limit", [0, -1])
+    def test_too_few_tokens(self, limit: int, transformers: dict[str, Transformer]) -> None:
+        """A limit that leaves nothing is refused when it is set."""
+        with pytest.raises(ValueError, match=f"max_seq_length: expected 1 or more, or None, found {limit}"):
+            transformers["bert"].max_seq_length = limit
+
+    @pytest.mark.parametrize("limit", [2**63, 2**64, 10**20])
+    def test_more_tokens_than_there_are(self, limit: int, transformers: dict[str, Transformer]) -> None:
+        """A limit beyond all numbers is none."""
+        transformer = copy.deepcopy(transformers["decoder"])
+        transformer.max_seq_length = limit
+
+        assert transformer.tokenize(["a" * 40])["input_ids"].shape[1] == 41
+
     def test_numbers_of_numpy(self, transformers: dict[str, Transformer]) -> None:
         """A whole number of numpy's is one of Python's, which a file can hold."""
         transformer = copy.deepcopy(transformers["bert"])
@@ -271,6 +286,38 @@ class TestFiles:
         assert merges[:2] == ["t h", "th e"]
         features = Transformer.load(tmp_path).tokenize(TEXTS)
         assert torch.equal(features["input_ids"], transformers["roberta"].tokenize(TEXTS)["input_ids"])
+
+    def test_added_tokens_are_spelt_for_old_readers(
+        self, transformers: dict[str, Transformer], tmp_path: Path
+    ) -> None:
+        """A special token that somebody has added is where tokenizers of 2024 look for it, and means the same."""
+        transformer = copy.deepcopy(transformers["bert"])
+        transformer.tokenizer.add_special_tokens({"additional_special_tokens": ["cat"]})
+        transformer.save(tmp_path)
+
+        settings = json.loads((tmp_path / "tokenizer_config.json").read_text())
+        assert settings["additional_special_tokens"] == ["cat"]
+        assert "extra_special_tokens" not in settings
+        loaded = Transformer.load(tmp_path)
+        assert loaded.tokenizer.all_special_tokens == transformer.tokenizer.all_special_tokens
+        assert torch.equal(loaded.tokenize(["a cat"])["input_ids"], transformer.tokenize(["a cat"])["input_ids"])
+
+    @pytest.mark.skipif(os.name == "nt", reason="needs modes of files")
+    @pytest.mark.parametrize("is_safe", [True, False])
+    def test_weights_have_the_mode_of_other_files(
+        self, is_safe: bool, transformers: dict[str, Transformer], tmp_path: Path
+    ) -> None:
+        """Whoever may read the settings may read the weights."""
+        before = os.umask(0o027)
+        try:
+            transformers["bert"].save(tmp_path / "bert", safe_serialization=is_safe)
+            Dense(3, 2).save(str(tmp_path), safe_serialization=is_safe)
+        finally:
+            os.umask(before)
+
+        files = [path for path in tmp_path.rglob("*") if path.is_file()]
+        assert {path.suffix for path in files} == {".json", ".safetensors" if is_safe else ".bin"}
+        assert {path.stat().st_mode & 0o777 for path in files} == {0o640}
 
     def test_the_switches_of_transformers_are_put_back(self, tiny_folders: dict[str, Path]) -> None:
         """Loading in many threads leaves transformers' progress bars and verbosity as they were."""
