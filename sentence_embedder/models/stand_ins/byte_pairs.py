@@ -28,10 +28,6 @@ class BytePairs(KnownTokenizer):
             "trim_offsets": exactly(True),
         }
 
-    def _vocabulary(self, model: Mapping[str, Any]) -> Mapping[str, int]:
-        vocabulary: Mapping[str, int] = model["vocab"]
-        return vocabulary
-
     def _check_parts(self, files: TokenizerFiles) -> None:
         tokenizer, model = files.tokenizer, files.tokenizer["model"]
         fixed = {

@@ -89,9 +89,10 @@ class KnownTokenizer(ABC):
     def _settings(self) -> Mapping[str, Fits]:
         """Keys that those of its kind have → their values."""
 
-    @abstractmethod
     def _vocabulary(self, model: Mapping[str, Any]) -> Mapping[str, int]:
         """Token → id."""
+        vocabulary: Mapping[str, int] = model["vocab"]
+        return vocabulary
 
     @abstractmethod
     def _check_parts(self, files: TokenizerFiles) -> None:

@@ -29,10 +29,6 @@ class WordPieces(KnownTokenizer):
             "never_split": exactly(None),
         }
 
-    def _vocabulary(self, model: Mapping[str, Any]) -> Mapping[str, int]:
-        vocabulary: Mapping[str, int] = model["vocab"]
-        return vocabulary
-
     def _check_parts(self, files: TokenizerFiles) -> None:
         config, tokenizer = files.config, files.tokenizer
         expected: Mapping[str, Mapping[str, Any]] = {
