@@ -242,14 +242,26 @@ def test_no_work_outlives_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
             self.at_work -= 1
             return features
 
+    tokenizing: list[Any] = []
+
+    def slowly(window: Any) -> Words:
+        tokenizing.append(window)
+        time.sleep(0.05)
+        tokenizing.remove(window)
+        return Words(window)
+
     forward = Slow()
-    words = Engine(tokenize=lambda window: Words(window), forward=forward, device=CPU, batch_size=32, longest=512)
+    words = Engine(tokenize=slowly, forward=forward, device=CPU, batch_size=32, longest=512)
     with pytest.raises(OSError, match="no space left"):
         words.run(texts, Full(), Steps(), rows=np.arange(len(texts)))
 
     computed = len(forward.batches)
     assert forward.at_work == 0
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("tokenize")]
+    assert not tokenizing
+    for thread in threading.enumerate():
+        if thread.name.startswith("tokenize"):
+            thread.join(60)  # it has nothing to do any more
+            assert not thread.is_alive()
     time.sleep(0.1)
     assert len(forward.batches) == computed
 

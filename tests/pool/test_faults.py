@@ -594,7 +594,7 @@ def test_a_forked_process_that_ends_by_itself(tmp_path: Path) -> None:
         """,
     )
 
-    printed, errors = script.communicate(timeout=_SECONDS_TO_END)
+    printed, errors = script.communicate(timeout=120)
 
     assert printed.split()[2:] == ["3", "True", "True"]
     assert "Traceback" not in errors
@@ -605,7 +605,7 @@ def test_a_pool_that_nobody_stops(tmp_path: Path) -> None:
     body = SCRIPT.replace('["cpu", "cpu"]', '["cpu"] * 4')
     script = _script(tmp_path, 'print("done")', body=body)
 
-    printed, errors = script.communicate(timeout=_SECONDS_TO_END)
+    printed, errors = script.communicate(timeout=120)
 
     assert printed.split()[-1] == "done"
     assert script.returncode == 0
