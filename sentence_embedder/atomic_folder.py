@@ -62,25 +62,22 @@ def replacing(folder: Path, goes: Goes) -> Iterator[Path]:
     target = folder.resolve()
     if target.exists() and not target.is_dir():
         raise NotADirectoryError(f"{folder}: expected a folder, or nothing, found a file")
-    is_fixed = _is_fixed(target)
-    room = target if is_fixed else target.parent
-    room.mkdir(parents=True, exist_ok=True)
-    partial = room / f".{target.name}.{secrets.token_hex(6)}{PARTIAL}"
+    target.parent.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as held:
-        with _locked(room, wait=_LONGEST_WAIT):
+        with _locked(target.parent, wait=_LONGEST_WAIT):
+            is_fixed = _is_fixed(target)
+            room = target if is_fixed else target.parent
             _clear(room, target.name)
+            partial = room / f".{target.name}.{secrets.token_hex(6)}{PARTIAL}"
             partial.mkdir()
             held.enter_context(_locked(partial))
-        held.callback(shutil.rmtree, partial, ignore_errors=True)
-        if target.exists():
-            _take_group(target, partial)
+            held.callback(shutil.rmtree, partial, ignore_errors=True)
+            if target.exists():
+                _take_group(target, partial)
         yield partial
-        if target.exists() and not is_fixed:
-            _keep(target, partial, goes)
-            _take_rights(target, partial)
-        flush(partial)
-        with _locked(room, wait=_LONGEST_WAIT):
+        with _locked(target.parent, wait=_LONGEST_WAIT):
             if is_fixed:
+                flush(partial)
                 _move_into(target, partial, goes)
             else:
                 _take_place(target, partial, goes)
@@ -126,11 +123,16 @@ def _is_fixed(target: Path) -> bool:
 
 def _take_place(target: Path, partial: Path, goes: Goes) -> None:
     if not target.exists():
+        flush(partial)
         partial.rename(target)
     else:
-        old = _moved_aside(target, partial)
-        _keep(old, target, goes)  # what somebody has put there since the new one was filled
-        shutil.rmtree(old, ignore_errors=True)
+        _keep(target, partial, goes)
+        _take_rights(target, partial)
+        flush(partial)
+        with _locked(target):
+            old = _moved_aside(target, partial)
+            _keep(old, target, goes)  # what a program that knows nothing of this has put there in between
+            shutil.rmtree(old, ignore_errors=True)
     flush_entries(target.parent)
 
 
@@ -243,7 +245,7 @@ def _locked(folder: Path, *, wait: float = 0.0) -> Iterator[None]:
 
     Args:
         folder: The folder.
-        wait: For how many seconds to wait for others, who may stand still; then it is done beside them.
+        wait: For how many seconds to wait for others at most; then it goes on without the lock.
     """
     number, deadline = None, time.monotonic() + wait
     while True:
@@ -262,7 +264,7 @@ def _locked(folder: Path, *, wait: float = 0.0) -> Iterator[None]:
 
 
 def _lock(folder: Path) -> int | None:
-    """Lock a folder for as long as what is returned is open; None if folders cannot be locked here.
+    """Lock a folder for as long as what is returned is open; None if it cannot be locked.
 
     Raises:
         BlockingIOError: Somebody else has.
@@ -271,7 +273,10 @@ def _lock(folder: Path) -> int | None:
         import fcntl
     except ImportError:  # Windows
         return None
-    number = os.open(folder, os.O_RDONLY)
+    try:
+        number = os.open(folder, os.O_RDONLY)
+    except PermissionError:  # which one may write to, but not list
+        return None
     try:
         fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:

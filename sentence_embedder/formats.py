@@ -16,9 +16,10 @@ from typing import Annotated, Any, Literal, get_args
 from sentence_embedder.record import Count, Fields, FormatError, Range, Record, Share, Width
 
 MODULES_NAME = "modules.json"
+"""The file that names the modules of a model."""
 
 _MODULE_FOLDER = re.compile(r"\d{1,3}_[A-Z]\w*")
-"""The file that names the modules of a model."""
+"""How the folder of a module is called: a number, and the name of its class."""
 
 PoolingMode = Literal["cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"]
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import math
 import operator
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from functools import cache
 from itertools import chain
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sentence_embedder.acceleration.patches import attention_function_of
+from sentence_embedder.acceleration.patches import Methods, attention_function_of
 from sentence_embedder.features import memory_of
 
 _WHOLE_NUMBERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
@@ -22,8 +23,8 @@ _WHOLE_NUMBERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64
 _SAMPLES = 16
 """Values of each tensor, about."""
 
-_ROUNDING = 1e-4
-"""How far a sum of products may be from another one of the same, as a part of the sum of their absolute values."""
+_VALUES_AT_ONCE = 2**20
+"""Of so many values there is a copy while they are added up."""
 
 
 class Snapshot:
@@ -32,7 +33,7 @@ class Snapshot:
 
     torch counts the changes of a tensor, except those made through ``.data``, a numpy view, or the like. In linear
     layers, and of buffers, which are copied, those are noticed by values of each, which are compared: a few, or,
-    beside much work, the sums of all rows, and their products with a vector at random.
+    beside much work, sums of all.
 
     A lone short text waits for this, so no module takes a step of Python.
 
@@ -44,7 +45,7 @@ class Snapshot:
         self._modules = list(model.modules())
         self._classes = list(map(type, self._modules))
         self._distinct_classes = list(dict.fromkeys(self._classes))
-        self._forward_passes = list(map(_forward_pass_of, self._distinct_classes))
+        self._methods = Methods(self._classes)
         self._attributes = [module.__dict__ for module in self._modules]
         self.is_bare = all(map(is_bare, self._modules))
         """Whether nobody had put anything around the forward passes."""
@@ -71,7 +72,6 @@ class Snapshot:
         self._sampled = _sampler(list(map(_few_values, self._copied)))
         self._values = self._sampled()
         self._sums = _sums_of_rows(self._copied)
-        self._products = _Products(self._copied)
 
     def is_current(self, *, thoroughly: bool = False) -> bool:
         """Whether the model still looks like that.
@@ -81,7 +81,7 @@ class Snapshot:
         """
         return (
             list(map(type, self._modules)) == self._classes
-            and list(map(_forward_pass_of, self._distinct_classes)) == self._forward_passes
+            and self._methods.are_same()
             and list(map(len, self._holders)) == self._counts
             and _are_same(self._set(), self._settings)
             and self._collections == self._copies
@@ -89,11 +89,8 @@ class Snapshot:
             and self._marked() == self._marks
             and self._sampled() == self._values
             and attention_function_of(self._modules[0]) is self._attention_function
-            and (not thoroughly or self._has_all_values())
+            and (not thoroughly or torch.equal(_sums_of_rows(self._copied), self._sums))
         )
-
-    def _has_all_values(self) -> bool:
-        return torch.equal(_sums_of_rows(self._copied), self._sums) and self._products.are_same()
 
     @property
     def is_shared(self) -> bool:
@@ -123,7 +120,6 @@ def is_bare(module: nn.Module) -> bool:
 _parts_of = operator.itemgetter("_modules", "_parameters", "_buffers", "_forward_hooks", "_forward_pre_hooks")
 _values_of = operator.methodcaller("values")
 _version_of = operator.attrgetter("_version")
-_forward_pass_of = operator.attrgetter("forward", "__call__")
 
 _PARTS = frozenset(nn.Module().__dict__) - {"training"}
 """What every module keeps its parts and hooks in."""
@@ -184,38 +180,29 @@ def _few_values(tensor: Tensor) -> Tensor:
 
 
 def _sums_of_rows(tensors: list[Tensor]) -> Tensor:
-    """The sums of all rows of some tensors, as whole numbers: exact, whoever adds them up. They tell any change of
-    one value, but not that values change places, or many their sign.
+    """Sums of all rows of some tensors, each value times a number of its column at random, as whole numbers that
+    wrap around: exact, whoever adds them up, and others if values have changed, or changed places.
     """
-    bits = [tensor.view(_WHOLE_NUMBERS[tensor.element_size()]) for tensor in tensors]
-    sums = [part.sum(dim=-1, dtype=part.dtype).reshape(-1) for part in bits]
+    sums = [part for tensor in tensors for part in _sums_of(tensor.view(_WHOLE_NUMBERS[tensor.element_size()]))]
     return torch.cat(sums) if sums else torch.empty(0)
 
 
-class _Products:
-    """The products of some tensors with a vector at random, which tell that values change places, or their sign.
+def _sums_of(bits: Tensor) -> Iterator[Tensor]:
+    factors = _factors(bits.shape[-1], bits.dtype).to(bits.device)
+    # A sign is the highest bit: two of them vanish from a sum that wraps around, so they are added up once more.
+    sign = 8 * bits.element_size() - 1
+    table = bits.reshape(-1, bits.shape[-1])
+    for rows in torch.split(table, max(1, _VALUES_AT_ONCE // bits.shape[-1])):
+        products = rows * factors
+        yield products.sum(dim=-1, dtype=bits.dtype)
+        torch.bitwise_right_shift(rows, sign, out=products).mul_(factors)
+        yield products.sum(dim=-1, dtype=bits.dtype)
 
-    Args:
-        tensors: The tensors; those that are not of floats are left out.
-    """
 
-    def __init__(self, tensors: list[Tensor]) -> None:
-        self._tensors = list(filter(torch.is_floating_point, tensors))
-        width = max((tensor.shape[-1] for tensor in self._tensors), default=0)
-        # Not by torch, whose numbers at random are the user's.
-        self._vector = torch.from_numpy(np.random.default_rng(0).uniform(0.5, 1, width).astype(np.float32))
-        self._before = self._of(self._tensors)
-
-    def are_same(self) -> bool:
-        """Whether they are what they were, to a rounding: who adds up decides about the order."""
-        now = self._of(self._tensors)
-        if torch.equal(now, self._before):
-            return True
-        limit = self._of(map(Tensor.abs, self._tensors)) * _ROUNDING
-        return bool(((now - self._before).abs() <= limit).all())
-
-    def _of(self, tensors: Iterable[Tensor]) -> Tensor:
-        products = [
-            (tensor.float() @ self._vector[: tensor.shape[-1]].to(tensor.device)).reshape(-1) for tensor in tensors
-        ]
-        return torch.cat(products).nan_to_num() if products else torch.empty(0)
+@cache
+def _factors(count: int, dtype: torch.dtype) -> Tensor:
+    """So many odd numbers at random; not by torch, whose numbers at random are the user's."""
+    limits = torch.iinfo(dtype)
+    # Of a fixed seed: a forked process compares with what another one has read.
+    numbers = np.random.default_rng(0).integers(limits.min, limits.max, count, dtype=np.int64)
+    return torch.from_numpy(numbers | 1).to(dtype)

@@ -112,8 +112,8 @@ class EncodeCall:
     def _compute_again(
         self, group: RoutedTexts, distinct: DistinctTexts, collector: Collector, found: Findings
     ) -> None:
-        """Compute texts of a route again whose embeddings are not finite: alone, in float32, module by module. If
-        that has helped none of many, it helps none: the model makes nothing else.
+        """Compute texts of a route again whose embeddings are not finite: alone, in float32, module by module.
+        Where none is finite, and that has helped none of many, the model makes nothing else; the others are left.
         """
         all_places = distinct.computed[group.places]
         these = np.flatnonzero(np.isin(all_places, found.nonfinite.places))
@@ -128,7 +128,8 @@ class EncodeCall:
                 engine = alone.engine(group.key, len(texts), is_plain=True)
                 engine.run(texts, placed, progress, rows=places + found.start)
             collector.settle()
-            if np.isin(places, found.nonfinite.places).all():
+            if len(these) == len(all_places) and np.isin(all_places, found.nonfinite.places).all():
+                found.nonfinite.tried = len(some)
                 return
 
     def engine(self, key: str | None, count: int, *, is_plain: bool = False) -> Engine:

@@ -59,6 +59,8 @@ class NonFiniteRows:
         if on_nonfinite not in _WAYS:
             raise ValueError(f"on_nonfinite: expected one of {list(_WAYS)}, found {on_nonfinite!r}")
         self.on_nonfinite = on_nonfinite
+        self.tried: int | None = None
+        """How many of them were computed again before the others were left; None for all."""
         self._start = start
         self._places: set[int] = set()
         self._unread: list[tuple[NDArray[np.int64], Tensor]] = []
@@ -128,9 +130,10 @@ class NonFiniteRows:
             raise NonFiniteError(named, rows)
         if len(named):
             logger.warning(
-                "%s: the model makes no finite numbers of these texts, even computed alone in float32: their "
+                "%s: the model makes no finite numbers of these texts, even computed alone in float32%s: their "
                 "embeddings are NaN; on_nonfinite='raise' makes it an error",
                 rows_in_words(named),
+                "" if self.tried is None else f", which was tried with {self.tried}",
             )
 
 

@@ -29,6 +29,9 @@ _NEEDED = (
 )
 _SAFE_WEIGHTS = ("*model.safetensors", "*model-?????-of-?????.safetensors")
 _PICKLED_WEIGHTS = ("*pytorch_model.bin", "*pytorch_model-?????-of-?????.bin")
+_OTHER_WEIGHTS = ("*.h5", "*.msgpack", "*.ot", "*.onnx", "*.onnx_data", "*.gguf", "*optimizer.pt", "*scheduler.pt")
+"""What other programs read, and what is left of training."""
+
 _COPIES = ("onnx/*", "openvino/*", "coreml/*", "*/onnx/*", "*/openvino/*")
 """Folders with the same model in forms that are not read here."""
 
@@ -197,9 +200,9 @@ def _needed(files: Sequence[str]) -> list[str]:
     safe = matching(_SAFE_WEIGHTS)
     with_safe_weights = {PurePosixPath(name).parent for name in safe}
     pickled = [name for name in matching(_PICKLED_WEIGHTS) if PurePosixPath(name).parent not in with_safe_weights]
-    weights = {*safe, *matching(_PICKLED_WEIGHTS)}
+    others = {*safe, *matching(_PICKLED_WEIGHTS), *matching(_OTHER_WEIGHTS)}
     # A module of somebody's own reads whatever is in its folder.
-    of_modules = [name for name in files if is_of_a_module(name) and name not in weights]
+    of_modules = [name for name in files if is_of_a_module(name) and name not in others]
     needed = dict.fromkeys((*matching(_NEEDED), *of_modules, *safe, *pickled))
     return [name for name in needed if name not in copies]
 

@@ -272,7 +272,7 @@ def _as_weights_errors(name: str) -> Iterator[None]:
     except (OSError, ImportError, MemoryError):
         raise
     except Exception as error:
-        raise ValueError(f"{name}: expected a config.json of transformers, found another: {error!r}") from error
+        raise ValueError(f"{name}: could not be loaded: {error!r}") from error
 
 
 @loads_alone

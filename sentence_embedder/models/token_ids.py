@@ -123,7 +123,7 @@ class TokenIds:
             return None
         backend = tokenizer.backend_tokenizer
         # A stand-in nobody changes, and a lone text waits for what is told here of others.
-        content = "" if isinstance(tokenizer, StandInTokenizer) else _content_of(backend)
+        content = () if isinstance(tokenizer, StandInTokenizer) else _content_of(backend)
         if content is None:
             return None
         state = (
@@ -138,6 +138,10 @@ class TokenIds:
         ).backend
 
 
+_State = tuple[tuple[Any, ...], int | None, str, bool]
+"""What a copy depends on: the content, the limit, the side on which is cut, whether special tokens are split."""
+
+
 @dataclass(frozen=True)
 class _Copy:
     """A copy of a tokenizer of the ``tokenizers`` library, and what it depends on; it shares the model, which is
@@ -146,10 +150,10 @@ class _Copy:
 
     backend: Any
     original: Any
-    state: tuple[str, int | None, str, bool]
+    state: _State
 
     @staticmethod
-    def of(original: Any, state: tuple[str, int | None, str, bool]) -> _Copy:
+    def of(original: Any, state: _State) -> _Copy:
         _, limit, side, split_special_tokens = state
         backend = _twin(original)
         backend.encode_special_tokens = split_special_tokens
@@ -158,13 +162,13 @@ class _Copy:
         return _Copy(backend, original, state)
 
 
-def _content_of(backend: Any) -> str | None:
+def _content_of(backend: Any) -> tuple[Any, ...] | None:
     """What somebody may have changed in a tokenizer; None if one of its steps is written in Python, and so cannot
     be told from others.
     """
-    parts = (backend.normalizer, backend.pre_tokenizer, backend.post_processor, backend.get_added_tokens_decoder())
+    steps = (backend.normalizer, backend.pre_tokenizer, backend.post_processor)
     try:
-        return f"{backend.get_vocab_size(with_added_tokens=True)} {parts!r}"
+        return backend.get_vocab_size(with_added_tokens=True), repr(steps), backend.get_added_tokens_decoder()
     except Exception:  # noqa: BLE001  # tokenizers raises nothing narrower
         return None
 

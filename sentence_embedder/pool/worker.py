@@ -163,11 +163,10 @@ class Worker:
             self.process.kill()
 
     def end(self) -> None:
-        """End the process, and leave nothing behind. It is not closed, as multiprocessing waits for it, too, when
-        the interpreter ends.
-        """
+        """End the process, and leave nothing behind."""
         self.kill()
         self.process.join(_SECONDS_TO_END)
+        # The process is not closed: when the interpreter ends, multiprocessing waits for it at the same time.
         self._connection.close()
         if self._answers is not None:
             self._answers.close()

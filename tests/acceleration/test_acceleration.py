@@ -20,6 +20,8 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 
 from sentence_embedder import SentenceTransformer, models
@@ -721,23 +723,35 @@ def test_sums_of_weights_are_exact() -> None:
     assert snapshot._sums_of_rows([]).numel() == 0
 
 
-def test_products_of_weights_are_the_same_to_a_rounding() -> None:
-    """Whatever is among the weights, they are what they were, and torch's random numbers are left alone."""
-    state = torch.get_rng_state()
-    weights = [torch.randn(3, 5), torch.full((2, 2), torch.nan), torch.full((4,), torch.inf), torch.arange(3)]
-    products = snapshot._Products(weights)
-    assert products.are_same()
+@pytest.mark.parametrize(
+    "dtype", [torch.float32, torch.float64, torch.bfloat16, torch.int64, torch.uint8, torch.bool]
+)
+@given(data=st.data())
+@settings(max_examples=30, deadline=None)
+def test_sums_of_weights_tell_places_and_signs(dtype: torch.dtype, data: st.DataObject) -> None:
+    """Any two values of a row that differ are told from each other in their places, and any signs that change."""
+    width = data.draw(st.integers(2, 40))
+    weight = torch.from_numpy(np.random.default_rng(width).normal(size=(3, width)) * 9).to(dtype)
+    sums = snapshot._sums_of_rows([weight])
+    one, other = data.draw(st.lists(st.integers(0, width - 1), min_size=2, max_size=2, unique=True))
+    swapped = weight.clone()
+    swapped[1, [one, other]] = swapped[1, [other, one]]
 
-    products._before[:3] += 1e-6
-    assert products.are_same()
-    weights[0][1] = weights[0][1].flip(0)
-    assert not products.are_same()
-    assert snapshot._Products([]).are_same()
-    torch.set_rng_state(state)
-    expected = torch.randn(3, 5)
-    torch.set_rng_state(state)
-    snapshot._Products(weights)
-    assert torch.equal(torch.randn(3, 5), expected)
+    assert torch.equal(snapshot._sums_of_rows([swapped]), sums) is torch.equal(swapped, weight)
+    if dtype.is_floating_point:
+        columns = sorted(data.draw(st.sets(st.integers(0, width - 1), min_size=1)))
+        negated = weight.clone()
+        negated[1, columns] *= -1
+        assert not torch.equal(snapshot._sums_of_rows([negated]), sums)
+
+
+def test_sums_of_weights_leave_random_numbers_alone() -> None:
+    """What torch gives at random is the user's."""
+    state = torch.get_rng_state()
+
+    snapshot._sums_of_rows([torch.ones(3, 77)])
+
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_it_is_no_part_of_the_model(model: SentenceTransformer) -> None:

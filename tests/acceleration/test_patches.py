@@ -23,6 +23,7 @@ from sentence_embedder.deferred import seen
 from sentence_embedder.models.stand_ins.model import StandInModel
 from tests.acceleration.test_acceleration import TEXTS, assert_like_the_plain_chain, way
 from tests.acceleration.tiny_transformers import CONFIGS, tiny_transformer
+from tests.programs import run_program
 
 # Longer than the texts with which what was read is compared.
 LONG = [*TEXTS, "the cat sat on the mat and the dog sat on the cat " * 2]
@@ -120,6 +121,60 @@ def _doubled(original: Any) -> Any:
         return (2 * first, *rest)
 
     return forward
+
+
+def _doubled_chunk(self: Any, attention_output: torch.Tensor) -> Any:
+    return self.output(self.intermediate(attention_output), 2 * attention_output)
+
+
+@pytest.mark.parametrize("is_loaded", [True, False])
+@pytest.mark.parametrize("comes", ["before", "later"])
+def test_other_methods_of_transformers(
+    comes: str, is_loaded: bool, tiny_folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A method that a forward pass calls counts as well, whenever it comes, and goes."""
+    model: Any = SentenceTransformer(str(tiny_folders["bert"]), device="cpu")
+    if is_loaded:
+        assert not isinstance(model[0].auto_model, StandInModel)
+    expected = SentenceTransformer(str(tiny_folders["bert"]), device="cpu").encode(LONG)
+    if comes == "later":
+        model.encode(LONG)
+
+    monkeypatch.setattr(modeling_bert.BertLayer, "feed_forward_chunk", _doubled_chunk)
+
+    assert not np.allclose(model.encode(LONG), expected, atol=1e-3)
+    assert_like_the_plain_chain(model)
+    monkeypatch.undo()
+    np.testing.assert_allclose(model.encode(LONG), expected, atol=1e-5)
+
+
+REGISTERED = """
+import sys, torch
+from sentence_embedder import SentenceTransformer
+
+import transformers.modeling_utils as utils
+assert "transformers.models.bert.modeling_bert" not in sys.modules
+attention = utils.ALL_ATTENTION_FUNCTIONS["sdpa"]
+
+
+def doubled(*arguments, **options):
+    first, second = attention(*arguments, **options)
+    return 2 * first, second
+
+
+model = SentenceTransformer(sys.argv[1], device="cpu")
+before = model.encode("the cat", prompt="")
+utils.AttentionInterface.register("sdpa", doubled)
+other = SentenceTransformer(sys.argv[1], device="cpu").encode("the cat", prompt="")
+print(abs(model.encode("the cat", prompt="") - before).max() > 0.01, abs(other - before).max() > 0.01)
+"""
+
+
+def test_an_attention_function_that_comes_before_the_model(tiny_folders: dict[str, Path]) -> None:
+    """One that is registered before the model's own file is imported counts, where a stand-in was, or would be,
+    read.
+    """
+    assert run_program(REGISTERED, str(tiny_folders["bert"])).split() == ["True", "True"]
 
 
 @pytest.mark.parametrize("method", ["forward", "__call__"])

@@ -133,21 +133,42 @@ class OfNothing(OfCrowds):
         return {**features, "sentence_embedding": torch.where(is_sound, rows, torch.nan)}
 
 
-@pytest.mark.parametrize("sound", [[], [3], [3, 70], [3, 130]])
-def test_a_model_that_makes_nothing_else(sound: list[int], model: SentenceTransformer) -> None:
-    """If no row of many comes right alone, no more are computed again; as long as one does, all are."""
-    texts = [f"the cat sat on mat {place}" for place in range(200)]
-    for place in sound:
-        texts[place] = "cat" if place == 3 else "a"
+@pytest.mark.parametrize(("place", "tried"), [(None, 64), (3, 200), (130, 64)])
+def test_a_model_that_makes_nothing_else(
+    place: int | None, tried: int, model: SentenceTransformer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """If no row is finite, and none of many comes right alone, the others are not computed again; it is said so."""
+    texts = [f"the cat sat on mat {number}" for number in range(200)]
+    if place is not None:
+        texts[place] = "cat"
     of_nothing = OfNothing()
     model.add_module("of_nothing", of_nothing)
 
     rows = model.encode(texts, prompt="")
 
-    again = of_nothing.batches[of_nothing.batches.index(1) :]
-    expected = {(): 64, (3,): 128, (3, 70): 192, (3, 130): 128}[tuple(sound)]
-    assert again == [1] * expected
-    assert np.flatnonzero(np.isfinite(rows).all(axis=1)).tolist() == [place for place in sound if place < expected]
+    assert of_nothing.batches[of_nothing.batches.index(1) :] == [1] * tried
+    assert np.flatnonzero(np.isfinite(rows).all(axis=1)).tolist() == ([place] if place == 3 else [])
+    assert ("which was tried with 64" in caplog.text) is (tried == 64)
+
+
+class OfThreeKinds(OfCrowds):
+    """Makes numbers of three tokens, of four if they are alone, and NaN of all else."""
+
+    def forward(self, features: Features) -> Features:
+        """NaN, or what was given."""
+        rows, tokens = features["sentence_embedding"], features["attention_mask"].sum(dim=1)
+        is_sound = (tokens == 3) | ((tokens == 4) & (len(rows) == 1))
+        return {**features, "sentence_embedding": torch.where(is_sound[:, None], rows, torch.nan)}
+
+
+def test_many_that_are_spoiled_beside_one_that_is_not(model: SentenceTransformer) -> None:
+    """As long as any row is finite, all others are computed again, however many come to nothing."""
+    texts = ["cat", *(f"the cat sat on mat {number}" for number in range(150)), "the dog"]
+    model.add_module("of_three_kinds", OfThreeKinds())
+
+    rows = model.encode(texts, prompt="")
+
+    assert np.flatnonzero(np.isfinite(rows).all(axis=1)).tolist() == [0, 151]
 
 
 @pytest.mark.parametrize("precision", ["float32", "binary"])

@@ -20,6 +20,13 @@ from tests.usual_tokenizers import MPNET_TOKENS, PRECOMPILED, USUAL_CHECKPOINTS
 Changes = Mapping[str, tuple[str, Mapping[str, Any]]]
 """What it is → a file, and what is changed in it."""
 
+
+def _decoder(name: str, *left_out: str) -> Mapping[str, Any]:
+    """The tokens of a usual checkpoint as tokenizer_config.json has them since 2023, but for some."""
+    tokens = [{**token} for token in USUAL_CHECKPOINTS[name].tokenizer()[0]["added_tokens"]]
+    return {str(token.pop("id")): token for token in tokens if token["content"] not in left_out}
+
+
 _PLAIN = {"lstrip": False, "normalized": False, "rstrip": False, "single_word": False}
 _ADDED = [
     {"id": idx, "content": token, **_PLAIN, "special": True}
@@ -211,6 +218,7 @@ _UNKNOWN_OF_XLM_ROBERTA: Changes = {
     "no space said": ("tokenizer.json", _words({"type": "Metaspace", "replacement": "▁"})),
     "another mark for spaces": ("tokenizer.json", _words({**_SPLIT, "replacement": "_"})),
     "not split": ("tokenizer.json", _words({**_SPLIT, "split": False})),
+    "a token too much": ("tokenizer_config.json", {"added_tokens_decoder": _decoder("xlm-roberta", "<mask>")}),
     "another template": ("tokenizer.json", {"post_processor/single/0": None}),
     "two types": ("tokenizer.json", {"post_processor/pair/4/Sequence/type_id": 1}),
 }
@@ -231,6 +239,8 @@ _UNKNOWN_OF_ROBERTA: Changes = {
     "a normalizer": ("tokenizer.json", {"normalizer": {"type": "NFC"}}),
     "other words": ("tokenizer.json", {"pre_tokenizer/use_regex": False}),
     "a space before words": ("tokenizer.json", {"pre_tokenizer/add_prefix_space": True}),
+    "tokens too much": ("tokenizer_config.json", {"added_tokens_decoder": {}}),
+    "a token too much": ("tokenizer_config.json", {"added_tokens_decoder": _decoder("roberta", "<mask>")}),
     "another template": ("tokenizer.json", {"post_processor/trim_offsets": False}),
     "one token twice": ("tokenizer.json", {"post_processor/sep": ["<s>", 0]}),
 }
@@ -284,6 +294,24 @@ class TestUnknown:
         folder = Path(shutil.copytree(checkpoints[name], tmp_path / "x"))
 
         assert_unknown(folder, *UNKNOWN[name][change])
+
+    @pytest.mark.parametrize("name", USUAL_CHECKPOINTS)
+    def test_what_is_filled_with(self, name: str, checkpoints: Mapping[str, Path], tmp_path: Path) -> None:
+        """Where the settings have tokens, transformers does not look beside them for the one that texts are filled
+        with.
+        """
+        folder = Path(shutil.copytree(checkpoints[name], tmp_path / "x"))
+        settings = json.loads((folder / "tokenizer_config.json").read_text())
+        inputs = settings.get("model_input_names", ["input_ids", "attention_mask"])
+        pad = settings["pad_token"]
+        own = {"tokenizer_class": "PreTrainedTokenizerFast", "model_input_names": inputs, "pad_token": None}
+        change(folder / "tokenizer_config.json", own)
+        change(folder / "special_tokens_map.json", {"pad_token": pad})
+        assert read_stand_in(folder) is not None
+
+        change(folder / "tokenizer_config.json", {"added_tokens_decoder": _decoder(name)})
+
+        assert read_stand_in(folder) is None
 
     @pytest.mark.parametrize(
         ("name", "key", "others"),
@@ -353,7 +381,7 @@ _ALIKE_OF_MPNET: Changes = {
     "around texts": ("tokenizer.json", {"post_processor": _AS_IN_ROBERTA}),
     "a broad mask": ("special_tokens_map.json", {"mask_token": {"content": "<mask>", "lstrip": True, **_MARKS}}),
     "a mask": ("special_tokens_map.json", {"mask_token": "<mask>", "bos_token": "<s>"}),
-    "a token that nothing uses": ("tokenizer_config.json", {"added_tokens_decoder": {"3": _UNUSED}}),
+    "all tokens": ("tokenizer_config.json", {"added_tokens_decoder": _decoder("mpnet")}),
     "one that a normaliser sees": ("tokenizer.json", {"added_tokens/3/normalized": True}),
     "none that nothing uses": ("tokenizer.json", {"added_tokens/3": None}),
     "its older class": ("tokenizer_config.json", {"tokenizer_class": "MPNetTokenizerFast"}),
@@ -369,6 +397,7 @@ _ALIKE_OF_MPNET: Changes = {
 _NO_CLASS = {"tokenizer_class": "PreTrainedTokenizerFast"}
 _NO_CASE = {"do_lower_case": True, "tokenize_chinese_chars": True, "strip_accents": NULL}
 _ALIKE_OF_XLM_ROBERTA: Changes = {
+    "all tokens": ("tokenizer_config.json", {"added_tokens_decoder": _decoder("xlm-roberta")}),
     "its older class": ("tokenizer_config.json", {"tokenizer_class": "XLMRobertaTokenizerFast"}),
     "no class": ("tokenizer_config.json", _NO_CLASS),
     "no class, with settings of BERT": ("tokenizer_config.json", {**_NO_CLASS, **_NO_CASE}),
@@ -396,6 +425,7 @@ _ALIKE_OF_XLM_ROBERTA: Changes = {
 }
 _PAIRS = [pair.split() for pair in USUAL_CHECKPOINTS["roberta"].tokenizer()[0]["model"]["merges"]]
 _ALIKE_OF_ROBERTA: Changes = {
+    "all tokens": ("tokenizer_config.json", {"added_tokens_decoder": _decoder("roberta")}),
     "its older class": ("tokenizer_config.json", {"tokenizer_class": "RobertaTokenizerFast"}),
     "no class": ("tokenizer_config.json", _NO_CLASS),
     "little said": ("tokenizer_config.json", dict.fromkeys(("add_prefix_space", "errors", "trim_offsets"))),

@@ -347,7 +347,7 @@ def test_an_mpnet_without_a_row_for_padding(table: str, mpnet: Path) -> None:
     save_file({**weights, name: weights[name][:1].clone()}, mpnet / "model.safetensors", metadata={"format": "pt"})
 
     assert read_stand_in(mpnet) is None
-    with pytest.raises(ValueError, match=r"expected a config\.json of transformers"):
+    with pytest.raises(ValueError, match="mpnet: could not be loaded: AssertionError"):
         Transformer(str(mpnet))
 
 

@@ -60,11 +60,14 @@ class KnownTokenizer(ABC):
         check("tokenizer_class" in config, "tokenizer_class")
         is_own = config["tokenizer_class"].startswith(self.name)
         check("model_input_names" in config or is_own or [*self.inputs] == _UNSAID_INPUTS, "model_input_names")
-        # A tokenizer of no architecture does not fill unless it is told with what.
-        check("pad_token" in {**config, **files.special_tokens} or is_own, "pad_token")
+        # A tokenizer of no architecture does not fill unless it is told with what; transformers looks for that
+        # beside the settings only if these have no tokens.
+        told = config if "added_tokens_decoder" in config else {**config, **files.special_tokens}
+        check("pad_token" in told or is_own, "pad_token")
         check_keys(files.tokenizer.get("truncation") or {}, _TRUNCATION, "truncation")
         check_keys(files.tokenizer.get("padding") or {}, _padding(self.roles["pad_token"]), "padding")
-        special = self._check_special_tokens(files, is_own=is_own)
+        special = self._special_tokens(files.tokenizer)
+        self._check_settings_of_tokens(files, is_own=is_own)
         check(files.tokenizer["post_processor"] in self.post_processors(special), "post_processor")
         self._check_parts(files)
         backend = Tokenizer.from_str(files.content)
@@ -102,9 +105,9 @@ class KnownTokenizer(ABC):
     def _own_parts(self, tokenizer: Mapping[str, Any], /) -> Mapping[str, Any]:
         """Of what ``tokenizer.json`` says, the steps that its own classes take in place of those."""
 
-    def _check_special_tokens(self, files: TokenizerFiles, *, is_own: bool) -> Mapping[str, int]:
-        """Token → id, of the special tokens, about which all files agree."""
-        vocabulary, added = self._vocabulary(files.tokenizer["model"]), files.tokenizer["added_tokens"]
+    def _special_tokens(self, tokenizer: Mapping[str, Any]) -> Mapping[str, int]:
+        """Token → id, of the special tokens in ``tokenizer.json``."""
+        vocabulary, added = self._vocabulary(tokenizer["model"]), tokenizer["added_tokens"]
         known = {token["content"]: token for token in added}
         special = {token: vocabulary[token] for token in known}
         ids = frozenset(special.values())
@@ -116,19 +119,24 @@ class KnownTokenizer(ABC):
             marks = {"lstrip": name in self.spaced, "normalized": False, "rstrip": False, "single_word": False}
             either = {"normalized": token["normalized"] is True} if name in self.normalized else {}
             check(exactly({**marks, **either, "special": True, "id": special[name], "content": name})(token), name)
-        by_id = {str(token["id"]): _without(token, "id") for token in added}
-        decoder = files.config.get("added_tokens_decoder", {})
-        for idx, token in decoder.items():
-            check(token == by_id[idx], "added_tokens_decoder")
-        # Its own classes then look there, and not into tokenizer.json, for tokens that have no role.
-        is_left_out = is_own and "added_tokens_decoder" in files.config
-        check(not is_left_out or known.keys() <= roles | {by_id[idx]["content"] for idx in decoder}, "added_tokens")
-        for role, expected in self.roles.items():
-            marked = _without(known[expected], "id", "special")
-            check(files.config.get(role, expected) in (expected, {**marked, "__type": "AddedToken"}), role)
-            check(files.special_tokens.get(role, expected) in (expected, marked), role)
-        check(files.special_tokens.keys() <= self.roles.keys(), "special_tokens_map.json")
         return special
+
+    def _check_settings_of_tokens(self, files: TokenizerFiles, *, is_own: bool) -> None:
+        """Raise unless the settings say of special tokens what ``tokenizer.json`` does."""
+        added = files.tokenizer["added_tokens"]
+        by_id = {str(token["id"]): _without(token, "id") for token in added}
+        if "added_tokens_decoder" in files.config:
+            decoder = files.config["added_tokens_decoder"]
+            for idx, token in decoder.items():
+                check(token == by_id[idx], "added_tokens_decoder")
+            # Its own classes look there for tokens and their marks, and not into tokenizer.json.
+            check(not is_own or decoder.keys() == by_id.keys(), "added_tokens_decoder")
+        marked = {token["content"]: _without(token, "id", "special") for token in added}
+        for role, expected in self.roles.items():
+            own = marked[expected]
+            check(files.config.get(role, expected) in (expected, {**own, "__type": "AddedToken"}), role)
+            check(files.special_tokens.get(role, expected) in (expected, own), role)
+        check(files.special_tokens.keys() <= self.roles.keys(), "special_tokens_map.json")
 
 
 def model_type(model: Mapping[str, Any]) -> str:
