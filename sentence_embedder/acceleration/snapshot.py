@@ -188,15 +188,16 @@ def _sums_of_rows(tensors: list[Tensor]) -> Tensor:
 
 
 def _sums_of(bits: Tensor) -> Iterator[Tensor]:
-    factors = _factors(bits.shape[-1], bits.dtype).to(bits.device)
-    # A sign is the highest bit: two of them vanish from a sum that wraps around, so they are added up once more.
-    sign = 8 * bits.element_size() - 1
+    is_wide = bits.element_size() >= 4  # of fewer bits there would be few factors
+    factors = _factors(bits.shape[-1], bits.dtype if is_wide else torch.int32).to(bits.device)
     table = bits.reshape(-1, bits.shape[-1])
     for rows in torch.split(table, max(1, _VALUES_AT_ONCE // bits.shape[-1])):
         products = rows * factors
-        yield products.sum(dim=-1, dtype=bits.dtype)
-        torch.bitwise_right_shift(rows, sign, out=products).mul_(factors)
-        yield products.sum(dim=-1, dtype=bits.dtype)
+        yield products.sum(dim=-1, dtype=factors.dtype)
+        if is_wide:
+            # A sign is the highest bit: two of them vanish from a sum that wraps around, so it is added up alone.
+            torch.bitwise_right_shift(rows, 8 * bits.element_size() - 1, out=products).mul_(factors)
+            yield products.sum(dim=-1, dtype=factors.dtype)
 
 
 @cache
