@@ -78,9 +78,10 @@ def is_patched(model: nn.Module) -> bool:
     found = Methods(
         kind for kind in vars(modeling).values() if isinstance(kind, type) and issubclass(kind, nn.Module)
     )
-    if found.are_of_libraries():
+    is_original = found.are_of_libraries()
+    if is_original:
         _of_stand_ins[type(model)] = found
-    return not found.are_of_libraries()
+    return not is_original
 
 
 def attention_function_of(model: nn.Module) -> Any:

@@ -44,7 +44,6 @@ class Snapshot:
     def __init__(self, model: nn.Module) -> None:
         self._modules = list(model.modules())
         self._classes = list(map(type, self._modules))
-        self._distinct_classes = list(dict.fromkeys(self._classes))
         self._methods = Methods(self._classes)
         self._attributes = [module.__dict__ for module in self._modules]
         self.is_bare = all(map(is_bare, self._modules))

@@ -495,11 +495,13 @@ class _ErrorsAlone(logging.Handler):
 def _make_tokenizer_portable(folder: Path) -> None:
     settings_path, tokenizer_path = folder / "tokenizer_config.json", folder / "tokenizer.json"
     settings = read_json(settings_path)
+    portable = {**settings}
     if settings.get("tokenizer_class") == "TokenizersBackend":  # the name of transformers 5
-        settings["tokenizer_class"] = "PreTrainedTokenizerFast"
+        portable["tokenizer_class"] = "PreTrainedTokenizerFast"
     if isinstance(settings.get("extra_special_tokens"), list):  # likewise
-        settings["additional_special_tokens"] = settings.pop("extra_special_tokens")
-    write_json(settings_path, settings)
+        portable["additional_special_tokens"] = portable.pop("extra_special_tokens")
+    if portable != settings:
+        write_json(settings_path, portable)
     if not tokenizer_path.exists():
         return
     tokenizer = read_json(tokenizer_path)

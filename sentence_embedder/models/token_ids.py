@@ -181,7 +181,7 @@ def _twin(original: Any) -> Any:
     for step in ("normalizer", "pre_tokenizer", "post_processor"):
         setattr(twin, step, getattr(original, step))
     twin.add_tokens([added[idx] for idx in sorted(added)])
-    if repr(twin.get_added_tokens_decoder()) == repr(added):
+    if twin.get_added_tokens_decoder() == added:
         return twin
     twin = copy.deepcopy(original)  # with ids that only a file can give to tokens
     twin.no_padding()

@@ -110,13 +110,8 @@ class BertStandIn(BertLikeStandIn):
         return AttentionSteps(heads.query, heads.key, heads.value, after.dense, after.LayerNorm)
 
     def _places(self, input_ids: Tensor) -> Tensor:
-        places: Tensor = self._positions(input_ids) + self.embeddings.token_type_embeddings.weight[0]
+        places: Tensor = super()._places(input_ids) + self.embeddings.token_type_embeddings.weight[0]
         return places
-
-    def _positions(self, input_ids: Tensor) -> Tensor:
-        """The embeddings of positions, (texts or 1, tokens, hidden_size)."""
-        positions: Tensor = self.embeddings.position_embeddings.weight[None, : input_ids.shape[1]]
-        return positions
 
 
 BERT_SETTINGS: Mapping[str, Fits] = {

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from sentence_embedder.models.stand_ins.architecture import SETTINGS, Architecture
 from sentence_embedder.models.stand_ins.bert import BERT_TOKENIZER
@@ -78,10 +78,6 @@ class DistilBertStandIn(StandInModel):
             down=ffn.lin2,
             output_norm=layer.output_layer_norm,
         )
-
-    def _places(self, input_ids: Tensor) -> Tensor:
-        places: Tensor = self.embeddings.position_embeddings.weight[None, : input_ids.shape[1]]
-        return places
 
 
 DISTILBERT = Architecture(

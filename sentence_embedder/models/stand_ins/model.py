@@ -56,6 +56,9 @@ class StandInModel(nn.Module, ABC):
     modeling: ClassVar[str]
     """The file of that class, as a dotted name."""
 
+    padding_id: ClassVar[int | None] = None
+    """The id of padding, if it is not counted among the positions, and these begin with the number that follows."""
+
     config: StandInConfig
 
     def __init__(self, config: StandInConfig) -> None:
@@ -63,6 +66,8 @@ class StandInModel(nn.Module, ABC):
         self.config = config
         tables = {name: table(rows, config.hidden_size) for name, rows in self._tables().items()}
         self.embeddings = parts(**tables, LayerNorm=self._norm())
+        if self.padding_id is not None:
+            self.embeddings.padding_idx = self.padding_id  # where transformers has it
         layers = nn.ModuleList(self._layer() for _ in range(config.num_hidden_layers))
         for name, module in self._behind_embeddings(layers).items():
             self.add_module(name, module)
@@ -90,9 +95,14 @@ class StandInModel(nn.Module, ABC):
     def _steps(self, layer: Any) -> Steps:
         """The modules of a layer."""
 
-    @abstractmethod
     def _places(self, input_ids: Tensor) -> Tensor:
         """What is added to the embeddings of words, for where they stand: (texts or 1, tokens, hidden_size)."""
+        table: nn.Embedding = self.embeddings.position_embeddings
+        if self.padding_id is None:
+            return table.weight[None, : input_ids.shape[1]]
+        is_token = input_ids != self.padding_id
+        places: Tensor = table(is_token.cumsum(dim=1) * is_token + self.padding_id)
+        return places
 
     def _norm(self) -> nn.Module:
         return nn.LayerNorm(self.config.hidden_size, eps=self.config.layer_norm_eps)
@@ -129,14 +139,6 @@ def table(rows: int, width: int) -> nn.Embedding:
     """A table of embeddings, of whatever numbers."""
     # Without a weight it would be filled at random, for which torch imports its compiler.
     return nn.Embedding(rows, width, _weight=torch.empty(rows, width))
-
-
-def positions_behind(padding_id: int, input_ids: Tensor) -> Tensor:
-    """The positions of tokens, (texts, tokens), counted from the id that follows that of padding, as RoBERTa does;
-    padding has its own for a position.
-    """
-    is_token = input_ids != padding_id
-    return is_token.cumsum(dim=1) * is_token + padding_id
 
 
 def parts(**named: nn.Module) -> Any:

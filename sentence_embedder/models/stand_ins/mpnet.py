@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from sentence_embedder.models.stand_ins.architecture import SETTINGS, Architecture
 from sentence_embedder.models.stand_ins.bert import AttentionSteps, BertLikeStandIn
 from sentence_embedder.models.stand_ins.known_values import exactly, whole
-from sentence_embedder.models.stand_ins.model import StandInConfig, parts, positions_behind, table
+from sentence_embedder.models.stand_ins.model import StandInConfig, parts, table
 from sentence_embedder.models.stand_ins.post_processors import roberta_processing, template
 from sentence_embedder.models.stand_ins.word_pieces import WordPieces
 
@@ -72,11 +72,8 @@ class MPNetStandIn(BertLikeStandIn):
 
     architecture = "MPNetModel"
     modeling = "transformers.models.mpnet.modeling_mpnet"
+    padding_id = _PADDING_ID
     config: MPNetConfig
-
-    def __init__(self, config: MPNetConfig) -> None:
-        super().__init__(config)
-        self.embeddings.padding_idx = _PADDING_ID  # where transformers has it
 
     def _encoder(self, layers: nn.ModuleList) -> nn.Module:
         return _Encoder(layers, self.config.num_attention_heads)
@@ -90,10 +87,6 @@ class MPNetStandIn(BertLikeStandIn):
     def _attention_steps(self, attention: Any) -> AttentionSteps:
         heads = attention.attn
         return AttentionSteps(heads.q, heads.k, heads.v, heads.o, attention.LayerNorm)
-
-    def _places(self, input_ids: Tensor) -> Tensor:
-        places: Tensor = self.embeddings.position_embeddings(positions_behind(_PADDING_ID, input_ids))
-        return places
 
     def _seen(self, tokens: Tensor) -> Tensor:
         bias: Tensor = self.encoder.compute_position_bias(tokens[:, 0, 0])

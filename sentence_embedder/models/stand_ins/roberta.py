@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from torch import Tensor
-
 from sentence_embedder.models.stand_ins.architecture import Architecture
 from sentence_embedder.models.stand_ins.bert import BERT_SETTINGS, BertConfig, BertStandIn
 from sentence_embedder.models.stand_ins.byte_pairs import BytePairs
 from sentence_embedder.models.stand_ins.known_values import a, exactly, whole
-from sentence_embedder.models.stand_ins.model import positions_behind
 from sentence_embedder.models.stand_ins.post_processors import roberta_processing
 from sentence_embedder.models.stand_ins.unigram import XLM_ROBERTA_TOKENIZER
 
@@ -34,14 +31,7 @@ class RobertaStandIn(BertStandIn):
 
     architecture = "RobertaModel"
     modeling = "transformers.models.roberta.modeling_roberta"
-
-    def __init__(self, config: RobertaConfig) -> None:
-        super().__init__(config)
-        self.embeddings.padding_idx = _PADDING_ID  # where transformers has it
-
-    def _positions(self, input_ids: Tensor) -> Tensor:
-        positions: Tensor = self.embeddings.position_embeddings(positions_behind(_PADDING_ID, input_ids))
-        return positions
+    padding_id = _PADDING_ID
 
 
 class XLMRobertaStandIn(RobertaStandIn):
