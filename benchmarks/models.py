@@ -63,6 +63,17 @@ _QWEN3_SHAPE = {
     "max_position_embeddings": 512,
 }
 
+_DISENTANGLED = {
+    "relative_attention": True,
+    "pos_att_type": ["p2c", "c2p"],
+    "position_buckets": 256,
+    "norm_rel_ebd": "layer_norm",
+    "share_att_key": True,
+    "position_biased_input": False,
+    "type_vocab_size": 0,
+}
+"""Attention as DeBERTa v3 has it."""
+
 RANDOM_MODELS: Mapping[str, RandomModel] = {
     "minilm": RandomModel("bert", _MINILM_SHAPE),
     "one-layer": RandomModel("bert", {**_MINILM_SHAPE, "num_hidden_layers": 1}),
@@ -71,9 +82,10 @@ RANDOM_MODELS: Mapping[str, RandomModel] = {
     "base-xlm-r": RandomModel("xlm-roberta", _BASE_SHAPE, max_seq_length=128),
     "base-modernbert": RandomModel("modernbert", _MODERNBERT_SHAPE, max_seq_length=128),
     "small-qwen3": RandomModel("qwen3", _QWEN3_SHAPE, pooling_mode="lasttoken", max_seq_length=128),
-    "small-electra": RandomModel("electra", {**_MINILM_SHAPE, "embedding_size": 384}, max_seq_length=128),
+    "small-electra": RandomModel("electra", {**_MINILM_SHAPE, "embedding_size": 128}, max_seq_length=128),
+    "small-deberta": RandomModel("deberta-v2", {**_MINILM_SHAPE, **_DISENTANGLED}, max_seq_length=128),
 }
-"""Name → shape. ``minilm`` is taken only where the real one is not at hand. The architecture of ``small-electra``
+"""Name → shape. ``minilm`` is taken only where the real one is not at hand. The architecture of ``small-deberta``
 alone keeps its own forward pass."""
 
 _SPECIAL_TOKENS = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}

@@ -13,6 +13,8 @@ from sentence_embedder.acceleration.families.bert import (
     read_albert,
     read_bert,
     read_distilbert,
+    read_electra,
+    read_ernie,
     read_mpnet,
     read_roberta,
 )
@@ -32,6 +34,8 @@ READERS: Mapping[str, Reader] = {
     "bert": read_bert,
     "camembert": read_roberta,
     "distilbert": read_distilbert,
+    "electra": read_electra,
+    "ernie": read_ernie,
     "eurobert": read_eurobert,
     "gemma3_text": read_gemma,
     "gte": read_rotary_bert,

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-_FROM_0 = frozenset({"albert", "bert", "distilbert", "electra"})
+_FROM_0 = frozenset({"albert", "bert", "distilbert", "electra", "ernie"})
 _BEHIND_PADDING = frozenset({"camembert", "mpnet", "roberta", "xlm-roberta", "xlm-roberta-xl"})
 """Architectures by where they count from: the first row of their table, or the row behind that of padding."""
 

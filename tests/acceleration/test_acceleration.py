@@ -776,26 +776,31 @@ def test_it_is_no_part_of_the_model(model: SentenceTransformer) -> None:
 
 
 @pytest.fixture
-def electra(tmp_path: Path, tiny_folders: dict[str, Path]) -> SentenceTransformer:
+def megatron(tmp_path: Path, tiny_folders: dict[str, Path]) -> SentenceTransformer:
     """A model of an architecture without a reader."""
     tokenizer = transformers.AutoTokenizer.from_pretrained(tiny_folders["bert"])
-    config = transformers.ElectraConfig(
-        vocab_size=len(tokenizer), hidden_size=32, embedding_size=16, num_hidden_layers=2, num_attention_heads=2
+    config = transformers.MegatronBertConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=64,
     )
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        transformers.ElectraModel(config).save_pretrained(tmp_path)
+        transformers.MegatronBertModel(config).save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
     return SentenceTransformer(str(tmp_path), device="cpu")
 
 
-def test_another_architecture_keeps_its_forward_pass(electra: SentenceTransformer) -> None:
+def test_another_architecture_keeps_its_forward_pass(megatron: SentenceTransformer) -> None:
     """It computes the same with its linear layers swapped in a shadow; the model itself stays as it is."""
-    linears = [module for module in electra.modules() if isinstance(module, nn.Linear)]
+    linears = [module for module in megatron.modules() if isinstance(module, nn.Linear)]
 
-    assert is_shadowed(electra)
-    assert_like_the_plain_chain(electra)
-    assert [module for module in electra.modules() if isinstance(module, nn.Linear)] == linears
+    assert is_shadowed(megatron)
+    assert_like_the_plain_chain(megatron)
+    assert [module for module in megatron.modules() if isinstance(module, nn.Linear)] == linears
     assert all(type(module) is nn.Linear for module in linears)
 
 
@@ -824,7 +829,7 @@ class _Threads:
 @pytest.mark.usefixtures("two_threads")
 @pytest.mark.parametrize("owner", ["nobody", "whose module follows", "whose layer is inside"])
 def test_threads_compute_a_shadow(
-    owner: str, electra: SentenceTransformer, monkeypatch: pytest.MonkeyPatch
+    owner: str, megatron: SentenceTransformer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Batches of at most ``batch_size`` texts, in several threads if all modules are known: else in one."""
 
@@ -838,36 +843,36 @@ def test_threads_compute_a_shadow(
             return given
 
     if owner == "whose module follows":
-        electra.append(Own())
+        megatron.append(Own())
     elif owner == "whose layer is inside":
-        electra[0].auto_model.encoder.layer[0].attention.self.dropout = Own()
+        megatron[0].auto_model.encoder.layer[0].attention.self.dropout = Own()
     seen = _Threads(2 if owner == "nobody" else 1)
     monkeypatch.setattr(forward_module, "forward_through", seen.forward_through)
     texts = [f"{text} {'on the mat ' * (number % 9)}" for number, text in enumerate(TEXTS * 60)]
 
-    found = electra.encode(texts, batch_size=24)
+    found = megatron.encode(texts, batch_size=24)
 
-    assert is_shadowed(electra)
+    assert is_shadowed(megatron)
     assert max(seen.batches) <= 24
     assert len(seen.threads) == (2 if owner == "nobody" else 1)
-    np.testing.assert_allclose(found, electra.encode(texts, deterministic=True), atol=1e-5)
+    np.testing.assert_allclose(found, megatron.encode(texts, deterministic=True), atol=1e-5)
 
 
 @pytest.mark.parametrize("output_value", [None, "token_embeddings"])
-def test_what_a_shadow_makes_can_be_written_to(output_value: Any, electra: SentenceTransformer) -> None:
+def test_what_a_shadow_makes_can_be_written_to(output_value: Any, megatron: SentenceTransformer) -> None:
     """No tensor of inference mode gets out."""
-    for found in electra.encode(TEXTS, output_value=output_value):
+    for found in megatron.encode(TEXTS, output_value=output_value):
         for tensor in found.values() if output_value is None else [found]:
             assert not tensor.is_inference()
             tensor.add_(1)
 
 
-def test_a_shadow_without_pooling(electra: SentenceTransformer) -> None:
+def test_a_shadow_without_pooling(megatron: SentenceTransformer) -> None:
     """What is missing is told."""
-    del electra[1]
+    del megatron[1]
 
     with pytest.raises(ValueError, match=r"expected sentence_embedding .* a Pooling makes one"):
-        electra.encode(TEXTS)
+        megatron.encode(TEXTS)
 
 
 def test_a_model_to_which_padding_matters(tmp_path: Path, tiny_folders: dict[str, Path]) -> None:
@@ -919,23 +924,23 @@ def test_padding_on_the_left_of_a_shadow(pad_token_id: int, tmp_path: Path, tiny
         assert_like_the_plain_chain(model)
 
 
-def test_buffers_that_nobody_counts(electra: SentenceTransformer) -> None:
+def test_buffers_that_nobody_counts(megatron: SentenceTransformer) -> None:
     """A shadow has buffers of its own: those of the model that are written to are noticed."""
-    before = electra.encode(TEXTS)
-    transformer: Any = electra[0]
+    before = megatron.encode(TEXTS)
+    transformer: Any = megatron[0]
     positions = transformer.auto_model.embeddings.position_ids.data
     positions.copy_(positions.flip(-1))
 
-    assert not np.allclose(electra.encode(TEXTS), before, atol=1e-4)
-    assert is_shadowed(electra)
-    assert_like_the_plain_chain(electra)
+    assert not np.allclose(megatron.encode(TEXTS), before, atol=1e-4)
+    assert is_shadowed(megatron)
+    assert_like_the_plain_chain(megatron)
 
 
-def test_a_shadow_for_each_who_computes(electra: SentenceTransformer) -> None:
+def test_a_shadow_for_each_who_computes(megatron: SentenceTransformer) -> None:
     """What a forward pass keeps in its modules, or writes into its buffers, nobody else finds there meanwhile; what
     somebody had and gave back, the next one gets, unless it failed.
     """
-    forward = way(electra)
+    forward = way(megatron)
     assert isinstance(forward, ShadowForward)
     with forward.shadow.lent() as own, forward.shadow.lent() as other:
         pass
@@ -955,24 +960,24 @@ def test_a_shadow_for_each_who_computes(electra: SentenceTransformer) -> None:
 
 @pytest.mark.parametrize("change", [_in_place, _through_data, _state_dict, _layer])
 def test_a_shadow_follows_its_model(
-    change: Callable[[SentenceTransformer], None], electra: SentenceTransformer
+    change: Callable[[SentenceTransformer], None], megatron: SentenceTransformer
 ) -> None:
     """Weights that change are noticed there too."""
-    before = electra.encode(TEXTS)
-    change(electra)
+    before = megatron.encode(TEXTS)
+    change(megatron)
 
-    assert not np.allclose(electra.encode(TEXTS), before, atol=1e-4)
-    assert is_shadowed(electra)
-    assert_like_the_plain_chain(electra)
+    assert not np.allclose(megatron.encode(TEXTS), before, atol=1e-4)
+    assert is_shadowed(megatron)
+    assert_like_the_plain_chain(megatron)
 
 
 @pytest.mark.parametrize("bias", [torch.arange(64.0).reshape(32, 2)[:, 0] / 9, torch.ones(1).expand(32)])
-def test_a_bias_that_does_not_lie_in_one_piece(bias: torch.Tensor, electra: SentenceTransformer) -> None:
+def test_a_bias_that_does_not_lie_in_one_piece(bias: torch.Tensor, megatron: SentenceTransformer) -> None:
     """A shadow reads it as it is."""
-    electra[0].auto_model.encoder.layer[0].output.dense.bias = nn.Parameter(bias)
+    megatron[0].auto_model.encoder.layer[0].output.dense.bias = nn.Parameter(bias)
 
-    assert is_shadowed(electra)
-    assert_like_the_plain_chain(electra)
+    assert is_shadowed(megatron)
+    assert_like_the_plain_chain(megatron)
 
 
 def test_a_forward_pass_that_writes_into_its_weights() -> None:
@@ -997,13 +1002,13 @@ def test_a_forward_pass_that_writes_into_its_weights() -> None:
     assert all(torch.equal(weight, before[name]) for name, weight in model.state_dict().items())
 
 
-def test_a_shadow_that_differs_is_not_used(electra: SentenceTransformer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_shadow_that_differs_is_not_used(megatron: SentenceTransformer, monkeypatch: pytest.MonkeyPatch) -> None:
     """A shadow is compared with its model, too."""
     for kind in (linear.PackedLinear, linear.PlainLinear):
         monkeypatch.setattr(kind, "__call__", lambda self, x: x.new_zeros(*x.shape[:-1], len(self.bias)))
 
-    assert way(electra) == PlainForward(electra, CPU, {})
-    assert_like_the_plain_chain(electra)
+    assert way(megatron) == PlainForward(megatron, CPU, {})
+    assert_like_the_plain_chain(megatron)
 
 
 def test_a_forward_pass_that_writes_into_its_buffers(tiny_folders: dict[str, Path], tmp_path: Path) -> None:
@@ -1114,12 +1119,12 @@ def test_half_precision(dtype: Any, tiny_folders: dict[str, Path]) -> None:
 
 
 @pytest.mark.usefixtures("native_halves")
-def test_half_precision_of_another_architecture(electra: SentenceTransformer) -> None:
+def test_half_precision_of_another_architecture(megatron: SentenceTransformer) -> None:
     """So does a shadow, whose linear layers alone are in half precision."""
-    expected = electra.encode(TEXTS)
-    electra._acceleration.dtype = "bfloat16"
+    expected = megatron.encode(TEXTS)
+    megatron._acceleration.dtype = "bfloat16"
 
-    found = electra.encode(TEXTS)
+    found = megatron.encode(TEXTS)
 
     assert found.dtype == np.float32
     assert not np.array_equal(found, expected)

@@ -125,7 +125,7 @@ def test_whether_padding_is_counted(name: str) -> None:
     assert read_encoder(model, PLAIN).embedding.counts_padding(padding_id) == is_changed
 
 
-@pytest.mark.parametrize("name", ["bert", "albert", "nomic"])
+@pytest.mark.parametrize("name", ["bert", "albert", "electra", "ernie-with-tasks", "nomic"])
 def test_token_types(name: str) -> None:
     """The second text of a pair has token type 1."""
     texts = ragged_texts()
@@ -405,7 +405,9 @@ def test_a_model_without_layers() -> None:
 
 def test_an_architecture_that_nobody_knows() -> None:
     """The error names the architecture."""
-    config = transformers.ElectraConfig(vocab_size=9, hidden_size=8, num_hidden_layers=1, num_attention_heads=1)
+    config = transformers.MegatronBertConfig(
+        vocab_size=9, hidden_size=8, num_hidden_layers=1, num_attention_heads=1
+    )
 
-    with pytest.raises(UnreadableError, match="electra"):
-        read_encoder(transformers.ElectraModel(config), PACKED)
+    with pytest.raises(UnreadableError, match="megatron-bert"):
+        read_encoder(transformers.MegatronBertModel(config), PACKED)

@@ -87,6 +87,10 @@ CONFIGS: Mapping[str, Callable[[], Any]] = {
     "albert": lambda: _bert(
         transformers.AlbertConfig, embedding_size=20, num_hidden_layers=3, num_hidden_groups=2, inner_group_num=2
     ),
+    "electra": lambda: _bert(transformers.ElectraConfig, embedding_size=20),
+    "electra-as-wide": lambda: _bert(transformers.ElectraConfig, embedding_size=32),
+    "ernie": lambda: _bert(transformers.ErnieConfig),
+    "ernie-with-tasks": lambda: _bert(transformers.ErnieConfig, use_task_id=True),
     "t5": lambda: _t5(transformers.T5Config),
     "mt5": lambda: _t5(transformers.MT5Config),
     "eurobert": lambda: _llama(transformers.EuroBertConfig, pad_token_id=0),

@@ -44,7 +44,7 @@ def _fails(model: Any, ids: list[int]) -> bool:
 @pytest.mark.parametrize(
     ("architecture", "most"),
     [
-        *((name, PLACES) for name in ("albert", "bert", "distilbert", "electra")),
+        *((name, PLACES) for name in ("albert", "bert", "distilbert", "electra", "ernie")),
         *((name, PLACES - 2) for name in ("camembert", "mpnet", "roberta", "xlm-roberta", "xlm-roberta-xl")),
     ],
 )

@@ -58,6 +58,7 @@ class _Names:
 _WORDS = ("input_ids", "embeddings.word_embeddings")
 _POSITIONS = ("positions", "embeddings.position_embeddings")
 _TYPES = ("token_type_ids", "embeddings.token_type_embeddings")
+_TASKS = ("task_type_ids", "embeddings.task_type_embeddings")
 
 _BERT = _Names(
     layers="encoder.layer",
@@ -130,15 +131,30 @@ class _Widened:
 
 def read_bert(model: nn.Module, config: Any, products: Products) -> Encoder:
     """A BERT."""
-    if config.is_decoder or config.add_cross_attention:
-        raise UnreadableError("a BERT that is a decoder")
+    _check_encodes(config)
     return _read_post_norm(model, config, products, _BERT)
+
+
+def read_ernie(model: nn.Module, config: Any, products: Products) -> Encoder:
+    """An ERNIE, a BERT that may have a table of tasks, of which every text is of the first."""
+    _check_encodes(config)
+    has_tasks = model.get_submodule("embeddings").use_task_id
+    tables = (*_BERT.tables, _TASKS) if has_tasks else _BERT.tables
+    return _read_post_norm(model, config, products, replace(_BERT, tables=tables))
+
+
+def read_electra(model: nn.Module, config: Any, products: Products) -> Encoder:
+    """An ELECTRA, a BERT whose embeddings may be narrower than its layers."""
+    _check_encodes(config)
+    after = _norm_of_embeddings(model)
+    if hasattr(model, "embeddings_project"):
+        after = _widened(after, linear_at(model, "embeddings_project"), products)
+    return _read_post_norm(model, config, products, _BERT, after=after)
 
 
 def read_roberta(model: nn.Module, config: Any, products: Products) -> Encoder:
     """A RoBERTa, XLM-RoBERTa or CamemBERT, whose positions are counted from that of padding on."""
-    if config.is_decoder or config.add_cross_attention:
-        raise UnreadableError("a RoBERTa that is a decoder")
+    _check_encodes(config)
     padding_id = model.get_submodule("embeddings").padding_idx
     return _read_post_norm(model, config, products, _BERT, padding_id=padding_id)
 
@@ -170,8 +186,19 @@ def read_albert(model: nn.Module, config: Any, products: Products) -> Encoder:
     # The same arithmetic as the model's, that of floats.
     layers = [layer for i in range(count) for layer in made[int(i / (count / config.num_hidden_groups))]]
     widening = linear_at(model, "encoder.embedding_hidden_mapping_in")
-    widen = replace(products, dtype=widening.weight.dtype).linear([widening])  # the residual begins with it
-    return _encoder(model, products, _ALBERT, layers, after=_Widened(_norm_of_embeddings(model), widen))
+    after = _widened(_norm_of_embeddings(model), widening, products)
+    return _encoder(model, products, _ALBERT, layers, after=after)
+
+
+def _widened(norm: Norm, widening: nn.Linear, products: Products) -> Norm:
+    # In the format of the weights: the residual begins with it.
+    return _Widened(norm, replace(products, dtype=widening.weight.dtype).linear([widening]))
+
+
+def _check_encodes(config: Any) -> None:
+    """Raise if a model is a decoder."""
+    if config.is_decoder or config.add_cross_attention:
+        raise UnreadableError(f"{config.model_type}: a decoder")
 
 
 def _read_post_norm(
@@ -180,12 +207,14 @@ def _read_post_norm(
     products: Products,
     names: _Names,
     *,
+    after: Norm | None = None,
     padding_id: Any = None,
     mask: Mask | None = None,
 ) -> Encoder:
     mask = mask or Mask()
     layers = [_post_norm_layer(layer, config, products, names, mask) for layer in layers_at(model, names.layers)]
-    return _encoder(model, products, names, layers, after=_norm_of_embeddings(model), padding_id=padding_id)
+    after = after or _norm_of_embeddings(model)
+    return _encoder(model, products, names, layers, after=after, padding_id=padding_id)
 
 
 def _encoder(
