@@ -509,6 +509,10 @@ class SentenceTransformer(nn.Sequential):
         device: str | torch.device | None = None,
         normalize_embeddings: bool = False,
         truncate_dim: int | None = None,
+        truncation: Truncation = "warn",
+        on_nonfinite: OnNonFinite = "nan",
+        deterministic: bool = False,
+        **kwargs: Any,
     ) -> Iterator[Any]:
         """The embeddings of a stream of texts, as a stream of arrays, in bounded memory.
 
@@ -523,13 +527,18 @@ class SentenceTransformer(nn.Sequential):
             device: See above.
             normalize_embeddings: See above.
             truncate_dim: See above.
+            truncation: See above.
+            on_nonfinite: See above; an error has the rows of its array, as those before it have come already.
+            deterministic: See above.
+            kwargs: See above.
 
         Yields:
             Arrays (chunk_size, dim), in the order of the texts.
 
         Raises:
-            TypeError: A row is missing or is no text.
+            TypeError: A row is missing or is no text; or no module takes an argument.
             ValueError: As for ``encode``; or the precision needs ranges, and the model is not calibrated.
+            NonFiniteError: As for ``encode``.
         """
         if precision in CALIBRATED_PRECISIONS and self.calibration is None:
             raise ValueError(
@@ -541,18 +550,31 @@ class SentenceTransformer(nn.Sequential):
                 "device: expected one for a stream; of several, start a pool, and encode a chunk at a time"
             )
         chunks = chunks_of(sentences, chunk_size)
-        # A class with an ``encode`` of its own may have been written for 2.7, which does not know it.
-        newer: dict[str, Any] = {} if truncate_dim is None else {"truncate_dim": truncate_dim}
+        # A class with an ``encode`` of its own may have been written for 2.7, which does not know what is newer.
         is_own = type(self).encode is SentenceTransformer.encode
+        if is_own:
+            self._check_kwargs(kwargs)
         limit = getattr(next(iter(self), None), "max_seq_length", None)
+
+        def findings_from(start: int) -> Findings:
+            return Findings(CutTexts(truncation, limit, start), NonFiniteRows(on_nonfinite, start))
+
+        findings_from(0)  # which says if there are no such ways
+        newer: dict[str, Any] = {
+            **({} if truncate_dim is None else {"truncate_dim": truncate_dim}),
+            **({} if truncation == "warn" else {"truncation": truncation}),
+            **({} if on_nonfinite == "nan" else {"on_nonfinite": on_nonfinite}),
+            **({"deterministic": True} if deterministic else {}),
+            **kwargs,
+        }
 
         def arrays() -> Iterator[Any]:
             start = 0
             for chunk in chunks:
                 as_items(chunk, self._kind_of_rows(), start)
-                cut, nonfinite = CutTexts("warn", limit, start), NonFiniteRows("nan", start)
-                findings = {"truncation": cut, "on_nonfinite": nonfinite} if is_own else {}
+                found = findings_from(start)
                 start += len(chunk)
+                told = {"truncation": found.cut, "on_nonfinite": found.nonfinite} if is_own else {}
                 rows = self.encode(
                     chunk,
                     prompt_name,
@@ -563,11 +585,10 @@ class SentenceTransformer(nn.Sequential):
                     convert_to_tensor=convert_to_tensor,
                     device=device,
                     normalize_embeddings=normalize_embeddings,
-                    **newer,
-                    **findings,
+                    **{**newer, **told},
                 )
-                self._tell_of(cut, len(chunk))
-                nonfinite.judge(rows)
+                self._tell_of(found.cut, len(chunk))
+                found.nonfinite.judge(rows)
                 yield rows
 
         return arrays()

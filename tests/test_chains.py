@@ -90,6 +90,7 @@ def test_routes_of_queries_and_documents(tiny_checkpoints: Folders) -> None:
 
     _assert_near(mixed, [documents[0], queries[1], queries[0], documents[1]])
     _assert_near(model.encode(texts, task="query"), queries)
+    _assert_near(np.concatenate([*model.encode_iter(texts, chunk_size=1, task="query")]), queries)
     assert np.abs(queries - documents).max() > 0.1
 
 

@@ -1187,6 +1187,24 @@ class TestStreams:
         assert [len(chunk) for chunk in chunks[:-1]] == [size] * (len(chunks) - 1)
         _same(np.concatenate(chunks), model.encode(TEXTS, normalize_embeddings=True, truncate_dim=8))
 
+    def test_a_text_that_is_too_long(self, tiny_folders: dict[str, Path], caplog: pytest.LogCaptureFixture) -> None:
+        """What is made of it is up to the caller; an error names the row in the stream, after the arrays before."""
+        model = SentenceTransformer(str(tiny_folders["bert"]), device="cpu")
+        texts = [*["the cat"] * 5, "the cat sat on the mat " * 9]
+
+        assert sum(map(len, model.encode_iter(texts, chunk_size=3, truncation="ignore"))) == 6
+        assert "were cut" not in caplog.text
+        chunks = model.encode_iter(texts, chunk_size=3, truncation="error")
+        assert len(next(chunks)) == 3
+        with pytest.raises(ValueError, match="row 5: expected a text of no more than 24 tokens"):
+            next(chunks)
+
+    def test_deterministic(self, model: SentenceTransformer) -> None:
+        """A row is bit for bit the same in a stream and in a call."""
+        chunks = model.encode_iter(TEXTS, chunk_size=2, deterministic=True)
+
+        np.testing.assert_array_equal(np.concatenate([*chunks]), model.encode(TEXTS, deterministic=True))
+
     @pytest.mark.parametrize("given", [np.array(TEXTS), np.array([["a cat", "a dog"]] * 3), np.array([0.1, 2])])
     def test_arrays(self, given: Any, model: SentenceTransformer) -> None:
         """The rows of an array, pairs and numbers too, are those of encode."""
@@ -1219,6 +1237,9 @@ class TestStreams:
             (pd.DataFrame({"a": ["x"]}), {}, TypeError, r"found a table: pass one of its columns \['a'\]"),
             (TEXTS, {"precision": "int8"}, ValueError, "int8 needs the range of each dimension"),
             (TEXTS, {"chunk_size": 0}, ValueError, "chunk_size: expected at least 1, found 0"),
+            (TEXTS, {"truncation": "maybe"}, ValueError, "truncation: expected one of"),
+            (TEXTS, {"on_nonfinite": "maybe"}, ValueError, "on_nonfinite: expected one of"),
+            (TEXTS, {"no_such": 1}, TypeError, r"no such argument: \['no_such'\]"),
         ],
     )
     def test_errors_come_with_the_call(
@@ -1239,8 +1260,9 @@ class TestStreams:
         (rows,) = model.encode_iter(TEXTS)
         _same(rows, model.encode(TEXTS))
         assert len(paraphrase_mining(model, TEXTS)) > 0
-        with pytest.raises(TypeError, match="truncate_dim"):
-            list(model.encode_iter(TEXTS, truncate_dim=3))
+        for newer in ({"truncate_dim": 3}, {"truncation": "error"}, {"on_nonfinite": "raise"}, {"task": "query"}):
+            with pytest.raises(TypeError, match=next(iter(newer))):
+                list(model.encode_iter(TEXTS, **newer))
 
 
 class OfOldTimes(SentenceTransformer):

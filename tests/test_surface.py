@@ -77,6 +77,7 @@ NEWER: dict[str, set[str]] = {
     "save": {"replace_model_card"},
     "encode_iter": {
         *("chunk_size", "precision", "convert_to_tensor", "device", "normalize_embeddings", "truncate_dim"),
+        *("truncation", "on_nonfinite", "deterministic"),
     },
 }
 """Method → its keyword-only arguments."""

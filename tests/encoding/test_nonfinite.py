@@ -74,6 +74,16 @@ def test_an_error_has_all_that_was_done(poisoned: SentenceTransformer) -> None:
         assert np.flatnonzero(np.isfinite(error.embeddings).all(axis=1)).tolist() == [0, 2, 3]
 
 
+def test_a_stream(poisoned: SentenceTransformer) -> None:
+    """It counts rows from its beginning; its error has those of an array."""
+    chunks = poisoned.encode_iter(TEXTS[2:], chunk_size=2, on_nonfinite="raise")
+
+    assert np.isfinite(next(chunks)).all()
+    with pytest.raises(NonFiniteError, match=r"^rows 2, 3: not finite") as caught:
+        next(chunks)
+    assert caught.value.embeddings.shape == (2, 32)
+
+
 def test_a_lone_text(poisoned: SentenceTransformer) -> None:
     """It is row 0."""
     with pytest.raises(NonFiniteError, match=r"^row 0: not finite"):
