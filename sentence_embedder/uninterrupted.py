@@ -6,8 +6,10 @@ import contextvars
 import sys
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future
+from functools import partial
 from typing import TypeVar
+
+from sentence_embedder.threads import Future
 
 _Result = TypeVar("_Result")
 
@@ -29,18 +31,10 @@ def uninterrupted(call: Callable[[], _Result]) -> _Result:
     # A module that is being imported here, another thread would wait for, if it needs it, while it is waited for.
     if not is_main or _an_import_is_underway():
         return call()
-    done: Future[_Result] = Future()
-    context = contextvars.copy_context()
-
-    def run() -> None:
-        try:
-            done.set_result(context.run(call))
-        except BaseException as error:  # noqa: BLE001  # it is raised where it is waited for
-            done.set_exception(error)
-
+    future = Future(partial(contextvars.copy_context().run, call))
     # No daemon: a process that ends in the middle of loading libraries may crash.
-    threading.Thread(target=run, name="uninterrupted").start()
-    return done.result()
+    threading.Thread(target=future.run, name="uninterrupted").start()
+    return future.result()
 
 
 def _an_import_is_underway() -> bool:

@@ -8,6 +8,7 @@ import struct
 import subprocess
 import sys
 from collections.abc import Mapping
+from importlib.metadata import version
 from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
@@ -68,7 +69,7 @@ def test_the_whole_path(
     assert content["baseline"] == "one"
     assert content["is_quick"]
     assert list(content["workloads"]) == workloads
-    assert content["versions"]["other"]["torch"] == torch.__version__
+    assert content["versions"]["other"]["torch"] == version("torch")
     figures = {(figure["engine"], figure["workload"]): figure for figure in content["figures"]}
     assert set(figures) == {(twin.key, workload) for twin in TWINS for workload in workloads}
     assert all(cost > 0 for figure in figures.values() for cost in figure["costs"])
@@ -126,7 +127,7 @@ def test_the_worker_embeds(name: str, tiny_folders: Mapping[str, Path], tmp_path
 
     np.testing.assert_allclose(rows["transformers"], rows["sentence_embedder"], atol=1e-5)
     assert worker.growth("texts") >= 0
-    assert worker.versions()["torch"] == torch.__version__
+    assert worker.versions()["torch"] == version("torch")
 
 
 # ── Texts and models ──────────────────────────────────────────────────────────────────────────────────────────

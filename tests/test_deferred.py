@@ -120,7 +120,8 @@ def test_modules_of_others() -> None:
     other = nn.Identity().eval()
     other.pending = [1]  # type: ignore[assignment]
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
+        for deprecated in (DeprecationWarning, FutureWarning):  # from torch 2.15 on the latter
+            warnings.simplefilter("ignore", deprecated)
         compiled = torch.jit.trace(nn.Sequential(nn.Linear(2, 2)).eval(), torch.zeros(1, 2))  # type: ignore[no-untyped-call]
     holder = nn.Sequential(other, compiled).eval()
 

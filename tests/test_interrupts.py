@@ -11,7 +11,7 @@ import pytest
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="timers that interrupt")
 
 BEGINNING = """
-import faulthandler, logging, random, signal, sys, time
+import contextlib, faulthandler, logging, random, signal, sys, time
 import numpy as np
 import torch
 from torch.utils.data import DataLoader
@@ -131,25 +131,122 @@ TOGETHER = (
 """What shares a process."""
 
 
-@pytest.mark.parametrize("names", TOGETHER, ids=", ".join)
-def test_it_works_as_before(names: tuple[str, ...], tiny_folders: dict[str, Path], tmp_path: Path) -> None:
-    """Interrupted at random moments, often in the middle, the model then gives what it gave."""
-    anew = 'model = SentenceTransformer(FOLDER, device="cpu")\n'
+def _printed(programs: str, tiny_folders: dict[str, Path], tmp_path: Path) -> list[int]:
+    """The numbers that programs print, in a process of their own."""
     program = tmp_path / "program.py"
-    program.write_text(BEGINNING + "".join(f"{anew}{PROGRAMS[name]}\n" for name in names), encoding="utf-8")
-
+    program.write_text(BEGINNING + programs, encoding="utf-8")
     done = subprocess.run(
         [sys.executable, str(program), str(tiny_folders["bert"]), str(tmp_path)],
         capture_output=True,
         text=True,
         timeout=180,
     )
-
     assert done.returncode == 0, done.stderr
-    counts = dict(zip(names, map(int, done.stdout.split()), strict=True))
+    return [*map(int, done.stdout.split())]
+
+
+@pytest.mark.parametrize("names", TOGETHER, ids=", ".join)
+def test_it_works_as_before(names: tuple[str, ...], tiny_folders: dict[str, Path], tmp_path: Path) -> None:
+    """Interrupted at random moments, often in the middle, the model then gives what it gave."""
+    anew = 'model = SentenceTransformer(FOLDER, device="cpu")\n'
+    programs = "".join(f"{anew}{PROGRAMS[name]}\n" for name in names)
+
+    counts = dict(zip(names, _printed(programs, tiny_folders, tmp_path), strict=True))
+
     assert min(counts.values()) >= 1, counts
 
 
 def test_nothing_is_left_out() -> None:
     """Each program belongs to one of the processes."""
     assert sorted(name for names in TOGETHER for name in names) == sorted(PROGRAMS)
+
+
+# ── At every place ────────────────────────────────────────────────────────────────────────────────────────────
+
+AT_EVERY_PLACE = """
+WAITING = ("threading.py", "threads.py", "latch.py", "engine.py", "schedule.py", "encode_pool.py", "_base.py",
+    "call.py", "call_queue.py")
+
+def interrupted_at(number, work):
+    # Ctrl-C at one of the places where it can come: where a function begins, and where one of C ends. Whether there
+    # are so many in the files in which one thread waits for another.
+    left = number
+
+    def watch(frame, event, _):
+        nonlocal left
+        if event in ("call", "c_return") and frame.f_code.co_filename.endswith(WAITING):
+            left -= 1
+            if left == 0:
+                sys.setprofile(None)
+                raise KeyboardInterrupt
+
+    sys.setprofile(watch)
+    try:
+        work()
+    except KeyboardInterrupt:
+        pass
+    except RuntimeError as error:
+        assert isinstance(error.__context__, KeyboardInterrupt)  # in Thread.start, which is not ours
+    finally:
+        sys.setprofile(None)
+    return left == 0
+
+def tried_everywhere(work):
+    number = 1
+    while interrupted_at(number, work):
+        work()
+        number += 1
+    assert agrees(model)
+    print(number)
+"""
+
+WAITS = {
+    "downloads": """
+from sentence_embedder.threads import Threads
+shared = Threads(3, "shared")
+
+def download():
+    with Threads(3, "own") as own:
+        assert list(own.map(len, few)) == list(shared.map(len, few)) == [11, 5]
+
+tried_everywhere(download)
+""",
+    "a batcher that has no room": """
+from threading import Thread
+
+with model.batcher(max_waiting=1) as batcher:
+    def call():
+        while not batcher.is_closed:
+            with contextlib.suppress(RuntimeError):
+                batcher.encode(few[0])
+
+    others = [Thread(target=call, daemon=True) for _ in range(3)]
+    for thread in others:
+        thread.start()
+    tried_everywhere(lambda: batcher.encode(few))
+for thread in others:
+    thread.join()
+""",
+    "threads": "tried_everywhere(lambda: model.encode(many, batch_size=256))",
+    "texts tokenised ahead": """
+from sentence_embedder.encoding import engine
+engine._WINDOW = 64
+tried_everywhere(lambda: model.encode(many, batch_size=256))
+""",
+    "a pool": """
+if __name__ == "__main__":
+    with model.start_multi_process_pool(["cpu"]) as pool:
+        tried_everywhere(lambda: model.encode(many, pool=pool, chunk_size=30))
+""",
+}
+
+
+@pytest.mark.parametrize("names", [[*WAITS][:-1], ["a pool"]], ids=", ".join)
+def test_at_every_place(names: list[str], tiny_folders: dict[str, Path], tmp_path: Path) -> None:
+    """Wherever a thread is interrupted that waits for another, or is about to, nobody waits for ever."""
+    programs = "\n".join(WAITS[name] for name in names)
+
+    places = _printed(AT_EVERY_PLACE + programs, tiny_folders, tmp_path)
+
+    assert len(places) == len(names)
+    assert min(places) > 20

@@ -185,7 +185,7 @@ import logging, sys, threading, time, torch
 logging.disable(logging.WARNING)
 torch.set_num_threads(2)
 from sentence_embedder import SentenceTransformer
-from sentence_embedder.encoding import engine, threads
+from sentence_embedder.encoding import engine, single_threads
 
 engine._WINDOW = 100  # so that texts are tokenised ahead, in a thread of their own
 model = SentenceTransformer(sys.argv[1], device="cpu")
@@ -195,7 +195,7 @@ expected = model.encode(texts, batch_size=512)
 def work():
     threading.main_thread().join()
     time.sleep(0.2)
-    print((model.encode(texts, batch_size=512) == expected).all(), bool(threads._pools))
+    print((model.encode(texts, batch_size=512) == expected).all(), bool(single_threads._pools))
 
 threading.Thread(target=work).start()
 """

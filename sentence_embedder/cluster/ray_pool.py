@@ -19,6 +19,7 @@ from torch import nn
 from sentence_embedder.cluster.shipped_model import Resources, ShippedModel, connected_ray
 from sentence_embedder.encoding.collector import Collector
 from sentence_embedder.encoding.cut_texts import CutTexts
+from sentence_embedder.latch import Latch
 from sentence_embedder.pool.encode_pool import chunks_of
 from sentence_embedder.pool.failure import Failure, PoolError, first_to_last
 from sentence_embedder.pool.request import Answer, Request
@@ -89,7 +90,7 @@ class RayPool:
         self._model = weakref.ref(model)
         self._shipped = ShippedModel.of(model, resources)
         self._actors = [actor.remote() for _ in range(count)]
-        self._stopped = threading.Event()
+        self._stopped = Latch()
         self._turn = threading.Lock()
         self._loading = [actor.load.remote(self._shipped) for actor in self._actors]  # ahead of the first call
 
@@ -113,7 +114,7 @@ class RayPool:
         Raises:
             PoolError: An actor failed, or could not start; a chunk was lost twice; or the pool was stopped.
         """
-        if self._stopped.is_set():
+        if self._stopped.is_open:
             raise PoolError("the pool was stopped: start another one")
         chunks = chunks_of(len(texts), len(self._actors), chunk_size)
         with self._turn:
@@ -124,9 +125,9 @@ class RayPool:
 
     def stop(self) -> None:
         """End the actors, whatever they are doing; calls that wait for them get a PoolError."""
-        if self._stopped.is_set():
+        if self._stopped.is_open:
             return
-        self._stopped.set()
+        self._stopped.open()
         if self._ray.is_initialized():  # else they have ended with the connection
             for actor in self._actors:
                 with contextlib.suppress(self._ray.exceptions.RayError, ValueError):
@@ -150,7 +151,7 @@ class _Run:
     Args:
         actors: The actors.
         shipped: Their model.
-        stopped: Set when the pool is stopped.
+        stopped: Open when the pool is stopped.
         request: What is wanted.
         texts: The texts.
         chunks: The places of those that an actor encodes together.
@@ -160,7 +161,7 @@ class _Run:
         self,
         actors: Sequence[Any],
         shipped: ShippedModel,
-        stopped: threading.Event,
+        stopped: Latch,
         request: Request,
         texts: Sequence[Any],
         chunks: Sequence[range],
@@ -234,7 +235,7 @@ class _Run:
 
     def _lose(self, actor: Any, rows: range | None, error: Exception) -> None:
         """Give the chunk of an actor that was lost to another one, and have it load the model when it is back."""
-        if self._stopped.is_set():
+        if self._stopped.is_open:
             raise PoolError("the pool was stopped before all texts were encoded") from error
         how = str(error).strip().partition("\n")[0] or type(error).__name__
         if rows is not None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, wait
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -19,10 +18,11 @@ from sentence_embedder.acceleration.forward import Forward
 from sentence_embedder.devices import give_back_memory, is_out_of_memory
 from sentence_embedder.encoding.collector import Collector
 from sentence_embedder.encoding.planner import by_padded_tokens, by_texts, by_tokens
-from sentence_embedder.encoding.threads import SingleThreads, single_threads, thread_count
+from sentence_embedder.encoding.single_threads import SingleThreads, single_threads, thread_count
 from sentence_embedder.encoding.token_budget import TokenBudget
 from sentence_embedder.features import BatchSource, Features, Places, TokenizedTexts
 from sentence_embedder.progress import Progress
+from sentence_embedder.threads import Future
 
 _WINDOW = 16_384
 """How many texts are tokenised at a time, while the model computes those before them."""
@@ -256,17 +256,17 @@ def _ahead(
     if len(windows) < 2:
         yield from map(tokenize, windows)
         return
-    thread = SingleThreads(1, "tokenize")
-    following = thread.submit(tokenize, windows[0])
-    try:
-        for window in windows[1:]:
-            source = following.result()
-            following = thread.submit(tokenize, window)
-            yield source
-        yield following.result()
-    finally:
-        if not following.cancel():
-            wait([following])
+    with SingleThreads(1, "tokenize") as thread:
+        following = thread.submit(partial(tokenize, windows[0]))
+        try:
+            for window in windows[1:]:
+                source = following.result()
+                following = thread.submit(partial(tokenize, window))
+                yield source
+            yield following.result()
+        finally:
+            if not following.cancel():
+                following.wait()
 
 
 def _computed(
@@ -287,12 +287,13 @@ def _computed(
             # One batch waits for each that is computed: nobody is idle, and not much is held.
             if len(running) == 2 * workers:
                 yield from _oldest(running)
-            running.append(threads.submit(parts_of, batch))
+            running.append(threads.submit(partial(parts_of, batch)))
         while running:
             yield from _oldest(running)
     finally:
         # Only after an error is there anything left: what has begun ends before the error goes on.
-        wait([future for future in running if not future.cancel()])
+        for future in [future for future in running if not future.cancel()]:
+            future.wait()
 
 
 def _oldest(running: deque[Future[list[_Computed]]]) -> list[_Computed]:

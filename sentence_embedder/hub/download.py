@@ -6,7 +6,6 @@ import logging
 import os
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from sentence_embedder.formats import MODULES_NAME, is_of_a_module
 from sentence_embedder.hub.errors import HubError, HubUnavailableError, as_hub_errors, status_of, was_closed_here
 from sentence_embedder.hub.model_source import ModelSource
+from sentence_embedder.threads import Threads
 
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import ModelInfo
@@ -173,12 +173,9 @@ def _fetched(source: ModelSource, commit: str, files: Sequence[str]) -> Path:
         return Path(path).parents[name.count("/")]
 
     wanted = [name for name in _needed(files) if name != MODULES_NAME]
-    threads = ThreadPoolExecutor(_MOST_AT_ONCE, thread_name_prefix="download")
-    try:
+    # After an error, and after Ctrl-C, nobody waits for files of many gigabytes.
+    with Threads(_MOST_AT_ONCE, "download") as threads:
         folders = list(threads.map(lambda name: fetch(name, commit), wanted))
-    finally:
-        # After an error, and after Ctrl-C, nobody waits for files of many gigabytes.
-        threads.shutdown(wait=False, cancel_futures=True)
     # By its own name the revision comes last, and with it modules.json, or the cache's note that there is none:
     # what an interrupted download leaves behind is not taken for a model.
     if MODULES_NAME in files:

@@ -93,7 +93,9 @@ class Schedule:
 
     def __init__(self, workers: int) -> None:
         self._most_in_hand = 2 * workers
-        self._change = threading.Condition()
+        # Taken as the lock that it is, in one step: where the condition is, a Ctrl-C may leave it taken.
+        self._lock = threading.RLock()
+        self._change = threading.Condition(self._lock)
         self._jobs: deque[Job] = deque()
         self._is_closed = False
 
@@ -118,7 +120,7 @@ class Schedule:
         """
         job = Job(request, texts, deque(chunks))
         try:
-            with self._change:
+            with self._lock:
                 if self._is_closed:
                     raise PoolError("the pool was stopped: start another one")
                 self._jobs.append(job)
@@ -127,19 +129,19 @@ class Schedule:
                 outcome = job.outcomes.get()
                 if isinstance(outcome, PoolError):
                     raise outcome
-                with self._change:
+                with self._lock:
                     job.in_hand -= 1
                     self._change.notify_all()
                 yield outcome
         finally:
             job.forget()  # whatever interrupts what follows
-            with self._change:
+            with self._lock:
                 if job in self._jobs:
                     self._jobs.remove(job)
 
     def take(self) -> Task | None:
         """The next task, as soon as there is one; None when the schedule is closed."""
-        with self._change:
+        with self._lock:
             while not self._is_closed:
                 for _ in range(len(self._jobs)):
                     job = self._jobs[0]
@@ -160,13 +162,13 @@ class Schedule:
                 )
             )
             return
-        with self._change:
+        with self._lock:
             task.job.returned.append(replace(task, lost=error))
             self._change.notify_all()
 
     def close(self) -> None:
         """End all jobs: there are no more tasks."""
-        with self._change:
+        with self._lock:
             self._is_closed = True
             for job in self._jobs:
                 job.outcomes.put(PoolError("the pool was stopped before all texts were encoded"))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from torch import Tensor
 from sentence_embedder.encoding.cut_texts import CutTexts
 from sentence_embedder.encoding.findings import Findings
 from sentence_embedder.encoding.nonfinite import NonFiniteError, NonFiniteRows
+from sentence_embedder.latch import Latch
 
 
 @dataclass(frozen=True)
@@ -35,9 +35,7 @@ class WaitingThread:
     """A thread that sleeps until the answer is there."""
 
     def __init__(self) -> None:
-        # A lock is the lightest thing to sleep on: it is taken here, and freed by who has the answer.
-        self._asleep = threading.Lock()
-        self._asleep.acquire()
+        self._is_there = Latch()
         self._outcome: Outcome | None = None
         self.is_waiting = True
 
@@ -51,7 +49,7 @@ class WaitingThread:
             TimeoutError: They did not come in time.
         """
         try:
-            is_there = self._asleep.acquire(timeout=-1 if timeout is None else max(0.0, timeout))
+            is_there = self._is_there.wait(timeout)
         finally:
             self.is_waiting = False  # also if this thread is interrupted
         outcome = self._outcome
@@ -66,7 +64,7 @@ class WaitingThread:
         if self._outcome is not None:
             return
         self._outcome = outcome
-        self._asleep.release()
+        self._is_there.open()
 
 
 @dataclass(frozen=True)

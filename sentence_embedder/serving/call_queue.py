@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
+from sentence_embedder.latch import Latch
 from sentence_embedder.serving.call import Call
 
 
@@ -25,7 +26,6 @@ class CallQueue:
         # One that its thread can take again: the garbage collector, which may close the queue, comes at any time.
         self._lock = threading.RLock()
         self._has_calls = threading.Condition(self._lock)
-        self._has_room = threading.Condition(self._lock)
         self._on_room: list[Callable[[], None]] = []
         self._calls: list[Call] = []
         self._texts = 0
@@ -44,13 +44,13 @@ class CallQueue:
             RuntimeError: The queue is closed.
             TimeoutError: There was no room in time.
         """
-        with self._lock:
-            if not self._has_room.wait_for(lambda: self.is_closed or self._fits(call), timeout):
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while not self.try_put(call, (has_room := Latch()).open):
+            if not has_room.wait(None if deadline is None else deadline - time.monotonic()):
                 raise TimeoutError(
                     f"the batcher has {self._texts:,} texts waiting, and took no more in time: there are more "
                     "calls than it can answer; wait longer, raise max_waiting, or let fewer in"
                 )
-            self._add(call)
 
     def try_put(self, call: Call, on_room: Callable[[], None]) -> bool:
         """Add a call if there is room for it.
@@ -111,7 +111,6 @@ class CallQueue:
             self._has_calls.wait(left)
 
     def _tell_of_room(self) -> None:
-        self._has_room.notify_all()
         callbacks, self._on_room = self._on_room, []
         for tell in callbacks:
             tell()

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from sentence_embedder.encoding.threads import SingleThreads, single_threads, thread_count
+from sentence_embedder.encoding.single_threads import SingleThreads, single_threads, thread_count
 
 
 @pytest.fixture(autouse=True)
@@ -101,8 +101,8 @@ def test_an_exception_thrown_into_them() -> None:
     for thread in before:
         assert ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(ValueError)) == 1
 
-    assert list(pool.map(str, range(50), timeout=20)) == [str(number) for number in range(50)]
-    assert set(pool.map(ident, range(2), timeout=20)) == before
+    assert list(pool.map(str, range(50))) == [str(number) for number in range(50)]
+    assert set(pool.map(ident, range(2))) == before
 
 
 def test_an_error_is_that_of_its_task() -> None:
@@ -113,27 +113,27 @@ def test_an_error_is_that_of_its_task() -> None:
 
     pool = SingleThreads(1)
     holds = threading.Event()
-    first, failing, cancelled = pool.submit(holds.wait, 20), pool.submit(fail), pool.submit(fail)
-    cancelled.cancel()
+    first, failing, cancelled = pool.submit(lambda: holds.wait(20)), pool.submit(fail), pool.submit(fail)
+    assert cancelled.cancel()
     holds.set()
 
-    assert first.result(20)
+    assert first.result()
     with pytest.raises(KeyboardInterrupt):
-        failing.result(20)
-    assert pool.submit(str, 1).result(20) == "1"
-    assert cancelled.cancelled()
+        failing.result()
+    assert pool.submit(lambda: str(1)).result() == "1"
+    assert not failing.cancel()
 
 
 def test_they_end_when_nobody_has_them() -> None:
     """Threads of a pool that is gone end, after what they have to do."""
     pool = SingleThreads(2)
     threads = [thread for thread in threading.enumerate() if thread.name.startswith("encode_")]
-    result = pool.submit(str, 1)
+    result = pool.submit(lambda: str(1))
 
     del pool
     gc.collect()
 
-    assert result.result(20) == "1"
+    assert result.result() == "1"
     for _ in range(200):
         if sum(thread.is_alive() for thread in threads) <= len(threads) - 2:
             break
@@ -145,7 +145,7 @@ def test_they_end_when_nobody_has_them() -> None:
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_a_forked_process_has_its_own() -> None:
     """A process that was forked, which has none of the threads, starts its own rather than wait for them."""
-    single_threads(2).submit(str, 1).result()
+    single_threads(2).submit(lambda: str(1)).result()
 
     child = os.fork()
     if child == 0:
@@ -157,3 +157,32 @@ def test_a_forked_process_has_its_own() -> None:
             os._exit(code)
 
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_a_map() -> None:
+    """Results come in the order of the items; after an error in a context nothing is begun that was not, and the
+    threads end, whoever keeps the error.
+    """
+    begun: list[int] = []
+    holds = threading.Event()
+
+    def one_by(number: int) -> float:
+        begun.append(number)
+        if number == 1:
+            holds.wait(20)
+        return 1 / number
+
+    def failing(threads: SingleThreads) -> None:
+        with threads:
+            list(threads.map(one_by, range(50)))
+
+    single = SingleThreads(1, "of a map")
+    assert list(single.map(abs, [-3, 1, -2])) == [3, 1, 2]
+    (thread,) = [thread for thread in threading.enumerate() if thread.name.startswith("of a map")]
+    with pytest.raises(ZeroDivisionError):
+        failing(single)
+    holds.set()
+    thread.join(20)
+
+    assert not thread.is_alive()
+    assert set(begun) <= {0, 1}
