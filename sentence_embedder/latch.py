@@ -46,5 +46,6 @@ class Latch:
                 return True
         is_open = self._lock.acquire(timeout=max(0.0, timeout))
         if is_open:
-            self._lock.release()
+            with contextlib.suppress(RuntimeError):  # it has just been opened once more
+                self._lock.release()
         return is_open

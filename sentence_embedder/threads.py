@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import CancelledError
 from functools import partial
 from queue import SimpleQueue
 from typing import Any, Generic, TypeVar
@@ -13,6 +14,10 @@ from sentence_embedder.latch import Latch
 
 _Result = TypeVar("_Result")
 _Item = TypeVar("_Item")
+
+_ONCE = "once"
+_NOBODY = 0
+"""The number of no thread."""
 
 
 class Future(Generic[_Result]):
@@ -23,32 +28,61 @@ class Future(Generic[_Result]):
     """
 
     def __init__(self, call: Callable[[], _Result]) -> None:
-        self._call = call
-        self._turn = threading.Lock()
+        self._call: Callable[[], _Result] | None = call
+        self._taker: dict[str, int] = {}
         self._done = Latch()
         self._results: list[_Result] = []
         self._error: BaseException | None = None
 
+    @property
+    def is_over(self) -> bool:
+        """Whether it has ended, or never begins."""
+        return self._done.is_open
+
     def run(self) -> None:
         """Make the result, unless another thread does, or nobody is to."""
+        if self.is_over or not self._is_taken_by(threading.get_ident()):
+            return
         try:
-            if self._turn.acquire(blocking=False):
-                self._results.append(self._call())
-                self._done.open()
+            call, self._call = self._call, None  # what it was given, nobody needs for as long as the result
+            if call is not None:
+                self._results.append(call())
+            self._done.open()
         except BaseException as error:  # noqa: BLE001  # it is that of whoever waits for the result
             self._error = error
             self._done.open()
+            del self  # the error has this frame, and would keep itself
+
+    def fail(self, error: BaseException) -> bool:
+        """End it by an error if this thread has begun it, and was interrupted; whether it is over."""
+        if self._taker.get(_ONCE) == threading.get_ident() and not self.is_over:
+            if not self._results and self._error is None:
+                self._error = error
+            self._done.open()
+        return self.is_over
 
     def cancel(self) -> bool:
         """Let nobody begin it; whether nobody has."""
-        return self._turn.acquire(blocking=False)
+        is_cancelled = self._is_taken_by(_NOBODY)
+        if is_cancelled:
+            self._error = CancelledError()
+            self._done.open()
+        return is_cancelled
+
+    def _is_taken_by(self, taker: int) -> bool:
+        # One step: whoever is interrupted in it has taken it, and is known, or has not.
+        return self._taker.setdefault(_ONCE, taker) == taker
 
     def wait(self) -> None:
-        """Wait until it has ended. What was cancelled never does."""
+        """Wait until it is over."""
         self._done.wait()
 
     def result(self) -> _Result:
-        """What came of it, when it is there; what the call raises is raised."""
+        """What came of it, when it is there; what the call raises is raised.
+
+        Raises:
+            CancelledError: Nobody has begun it, and nobody will.
+        """
         self._done.wait()
         error = self._error
         if self._results or error is None:
@@ -69,7 +103,7 @@ class Threads:
     Args:
         count: How many.
         name: What they are called, before a number.
-        prepare: Called in each of them before all others go on.
+        prepare: Called in each of them before they are given anything; what it raises comes out here.
 
     Raises:
         RuntimeError: The system gives no more threads.
@@ -94,13 +128,16 @@ class Threads:
 
     def map(self, function: Callable[[_Item], _Result], items: Iterable[_Item]) -> Iterator[_Result]:
         """What a function makes of each item, in their order."""
-        return map(Future.result, [self.submit(partial(function, item)) for item in items])
+        futures = [self.submit(partial(function, item)) for item in items]
+        return (future.result() for future in futures)
 
     def __enter__(self) -> Threads:
         return self
 
     def __exit__(self, *_: object) -> None:
-        # An error that somebody keeps has frames that have this object: it is not waited for that they go.
+        # Nothing is begun any more, and what was begun is not waited for. Nor that this object goes: an error that
+        # somebody keeps has frames that have it.
+        self._calls.are_cancelled = True
         self._calls.cancel()
         self._end()
 
@@ -109,6 +146,8 @@ class _Calls:
     """What a number of threads have to do."""
 
     def __init__(self) -> None:
+        self.are_cancelled = False
+        """Whether none is begun any more."""
         self._queue: SimpleQueue[Future[Any] | None] = SimpleQueue()
         self._unfinished: set[Future[Any]] = set()
 
@@ -118,7 +157,7 @@ class _Calls:
         self._queue.put(future)
 
     def cancel(self) -> None:
-        """Let nobody begin what nobody has; what was begun is not waited for."""
+        """Let nobody begin what nobody has."""
         for future in self._unfinished.copy():
             future.cancel()
 
@@ -129,34 +168,45 @@ class _Calls:
 
     def work(self) -> None:
         """Do calls until there are no more."""
+        thrown: BaseException | None = None
         while True:
             try:
+                if thrown is not None:  # perhaps when a call had just been taken
+                    self._go_on_after(thrown)
+                    thrown = None
                 while (future := self._queue.get()) is not None:
+                    if self.are_cancelled:
+                        future.cancel()
                     future.run()
-                    self._unfinished.discard(future)
+                    if future.is_over:
+                        self._unfinished.discard(future)
                     del future  # whoever waits for it has the result, which may be large
                 return
-            except BaseException:  # noqa: BLE001  # thrown in from outside, perhaps when a call had just been taken
-                for future in self._unfinished.copy():
-                    self._queue.put(future)
+            except BaseException as error:  # noqa: BLE001  # thrown in from outside, at any moment, this one too
+                thrown = error
+
+    def _go_on_after(self, error: BaseException) -> None:
+        """End what this thread was interrupted in, and let it be looked at what else there is to do."""
+        for future in self._unfinished.copy():
+            if future.fail(error):
+                self._unfinished.discard(future)
+            else:
+                self._queue.put(future)
 
 
 def _start(calls: _Calls, count: int, name: str, prepare: Callable[[], object]) -> None:
     """Start threads, and wait until all are prepared."""
 
-    def work(prepared: Latch) -> None:
-        try:
-            prepare()
-        finally:
-            prepared.open()
+    def work(prepared: Future[object]) -> None:
+        prepared.run()
         calls.work()
 
-    latches = [Latch() for _ in range(count)]
+    futures = [Future(prepare) for _ in range(count)]
     try:
-        for number, latch in enumerate(latches):
-            threading.Thread(target=work, args=(latch,), name=f"{name}_{number}", daemon=True).start()
-        for latch in latches:
-            latch.wait()
+        for number, prepared in enumerate(futures):
+            threading.Thread(target=work, args=(prepared,), name=f"{name}_{number}", daemon=True).start()
+        for prepared in futures:
+            prepared.result()
     except BaseException:
-        calls.end(count)  # a thread could not be started: those that were must not wait for ever
+        calls.end(count)  # a thread could not be started, say: those that were must not wait for ever
         raise

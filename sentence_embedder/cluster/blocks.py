@@ -137,7 +137,7 @@ def blocks_of(paths: Sequence[str], block_rows: int, check_columns: CheckColumns
     if block_rows < 1:
         raise ValueError(f"block_rows: expected 1 or more, found {block_rows}")
     files = [file for path in paths for file in _files_at(path)]
-    with Threads(_FILES_AT_ONCE, "blocks") as threads:
+    with Threads(min(_FILES_AT_ONCE, len(files)), "blocks") as threads:
         ranges = threads.map(lambda file: _ranges(file[0], block_rows, check_columns), files)
         found = [
             Block(place, start, stop, _output(place, info, start))

@@ -174,7 +174,7 @@ def _fetched(source: ModelSource, commit: str, files: Sequence[str]) -> Path:
 
     wanted = [name for name in _needed(files) if name != MODULES_NAME]
     # After an error, and after Ctrl-C, nobody waits for files of many gigabytes.
-    with Threads(_MOST_AT_ONCE, "download") as threads:
+    with Threads(min(_MOST_AT_ONCE, len(wanted)), "download") as threads:
         folders = list(threads.map(lambda name: fetch(name, commit), wanted))
     # By its own name the revision comes last, and with it modules.json, or the cache's note that there is none:
     # what an interrupted download leaves behind is not taken for a model.

@@ -134,10 +134,12 @@ class Schedule:
                     self._change.notify_all()
                 yield outcome
         finally:
-            job.forget()  # whatever interrupts what follows
-            with self._lock:
-                if job in self._jobs:
-                    self._jobs.remove(job)
+            try:
+                job.forget()
+            finally:  # also if it is interrupted
+                with self._lock:
+                    if job in self._jobs:
+                        self._jobs.remove(job)
 
     def take(self) -> Task | None:
         """The next task, as soon as there is one; None when the schedule is closed."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 
 from sentence_embedder.latch import Latch
@@ -25,8 +27,8 @@ class CallQueue:
         self._max_waiting = max_waiting
         # One that its thread can take again: the garbage collector, which may close the queue, comes at any time.
         self._lock = threading.RLock()
-        self._has_calls = threading.Condition(self._lock)
-        self._on_room: list[Callable[[], None]] = []
+        self._has_calls = Latch()
+        self._on_room: deque[Callable[[], None]] = deque()
         self._calls: list[Call] = []
         self._texts = 0
         self._wake_at = 1
@@ -47,6 +49,8 @@ class CallQueue:
         deadline = None if timeout is None else time.monotonic() + timeout
         while not self.try_put(call, (has_room := Latch()).open):
             if not has_room.wait(None if deadline is None else deadline - time.monotonic()):
+                with self._lock, contextlib.suppress(ValueError):  # or it has just been told
+                    self._on_room.remove(has_room.open)
                 raise TimeoutError(
                     f"the batcher has {self._texts:,} texts waiting, and took no more in time: there are more "
                     "calls than it can answer; wait longer, raise max_waiting, or let fewer in"
@@ -79,20 +83,20 @@ class CallQueue:
 
     def _add(self, call: Call) -> None:
         self.check_open()
+        if len(self._calls) + 1 >= self._wake_at:
+            self._has_calls.open()  # first: a call that is there, and nobody told of, might wait for ever
         self._calls.append(call)
         self._texts += len(call.items)
-        if len(self._calls) >= self._wake_at:
-            self._has_calls.notify()
 
     def take(self) -> list[Call] | None:
         """The calls to compute next, when there are some; None when there are none and the queue is closed."""
-        with self._lock:
-            while True:
-                self._wait_for(1, None)
+        while True:
+            self._wait_for(1, None)
+            # Who comes alone is served at once. Where several were, they come again at about the same time.
+            self._wait_for(self._expected, self._max_wait)
+            with self._lock:
                 if not self._calls:
                     return None
-                # Who comes alone is served at once. Where several were, they come again at about the same time.
-                self._wait_for(self._expected, self._max_wait)
                 batch, self._calls = next_batch(self._calls, self._max_tokens)
                 self._texts = sum(len(call.items) for call in self._calls)
                 self._expected = len(batch)
@@ -102,18 +106,20 @@ class CallQueue:
 
     def _wait_for(self, count: int, timeout: float | None) -> None:
         """Sleep until so many calls are there, the time is over, or the queue is closed."""
-        self._wake_at = count
         deadline = None if timeout is None else time.monotonic() + timeout
-        while len(self._calls) < count and not self.is_closed:
-            left = None if deadline is None else deadline - time.monotonic()
-            if left is not None and left <= 0:
-                return
+        left = timeout
+        while left is None or left > 0:
+            with self._lock:
+                if len(self._calls) >= count or self.is_closed:
+                    return
+                self._wake_at, self._has_calls = count, Latch()
             self._has_calls.wait(left)
+            left = None if deadline is None else deadline - time.monotonic()
 
     def _tell_of_room(self) -> None:
-        callbacks, self._on_room = self._on_room, []
-        for tell in callbacks:
-            tell()
+        while self._on_room:
+            self._on_room[0]()  # before it is taken out: who is interrupted in between tells it once more
+            self._on_room.popleft()
 
     def take_all(self) -> list[Call]:
         """All calls that wait."""
@@ -125,7 +131,7 @@ class CallQueue:
         """Take no more calls. Those that wait are still taken out."""
         with self._lock:
             self.is_closed = True
-            self._has_calls.notify_all()
+            self._has_calls.open()
             self._tell_of_room()
 
 

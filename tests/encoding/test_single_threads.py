@@ -8,13 +8,17 @@ import os
 import signal
 import threading
 import time
+import weakref
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
+from functools import partial
 
 import pytest
 import torch
 
 from sentence_embedder.encoding.single_threads import SingleThreads, single_threads, thread_count
+from sentence_embedder.latch import Latch
+from sentence_embedder.threads import Threads
 
 
 @pytest.fixture(autouse=True)
@@ -186,3 +190,75 @@ def test_a_map() -> None:
 
     assert not thread.is_alive()
     assert set(begun) <= {0, 1}
+
+
+def test_what_a_map_raises() -> None:
+    """A call that raises what would end an iterator ends it by an error."""
+    with SingleThreads(1) as single, pytest.raises(RuntimeError, match="StopIteration"):
+        list(single.map(next, [iter([1]), iter([])]))
+
+
+def test_what_was_cancelled() -> None:
+    """Nobody waits for it."""
+    pool = SingleThreads(1)
+    holds = threading.Event()
+    first, second = pool.submit(lambda: holds.wait(20)), pool.submit(lambda: 1)
+
+    assert second.cancel()
+
+    second.wait()
+    with pytest.raises(CancelledError):
+        second.result()
+    holds.set()
+    assert first.result()
+    assert not first.cancel()
+
+
+def test_an_exception_thrown_in_when_a_call_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever waits for the call gets what came of it, wherever its thread was interrupted."""
+    open_latch, thrown = Latch.open, [ValueError(), ValueError()]
+
+    def open_or_throw(latch: Latch) -> None:
+        if thrown:
+            raise thrown.pop()
+        open_latch(latch)
+
+    pool = SingleThreads(1)
+    monkeypatch.setattr(Latch, "open", open_or_throw)
+
+    with pytest.raises(ZeroDivisionError):
+        pool.submit(lambda: 1 / 0).result()
+    thrown.append(ValueError())
+    assert pool.submit(lambda: 3).result() == 3
+
+
+def test_threads_that_cannot_be_prepared() -> None:
+    """It is an error at once, and not when they are given something."""
+    with pytest.raises(ZeroDivisionError):
+        Threads(2, "unprepared", prepare=lambda: 1 / 0)
+
+
+def test_nothing_is_kept_that_a_call_was_given() -> None:
+    """Neither by its result, nor by its error, once it is dropped."""
+
+    class Large:
+        """What takes memory."""
+
+    def fail(_: Large) -> None:
+        raise ValueError
+
+    pool = SingleThreads(1)
+    gc.disable()
+    try:
+        given = Large()
+        kept = weakref.ref(given)
+        done = pool.submit(partial(id, given))
+        done.result()
+        failed = pool.submit(partial(fail, given))
+        with pytest.raises(ValueError):  # noqa: PT011
+            failed.result()
+        del given, failed
+        pool.submit(int).result()  # so that the thread has nothing else in hand
+        assert kept() is None
+    finally:
+        gc.enable()
