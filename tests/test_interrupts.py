@@ -252,16 +252,16 @@ with model.batcher(max_waiting=1) as batcher:
 for thread in others:
     thread.join()
 """,
-    "threads": "tried_everywhere(lambda: model.encode(many, batch_size=256))",
+    "threads": "tried_everywhere(lambda: model.encode(many[:60], batch_size=256))",
     "texts tokenised ahead": """
 from sentence_embedder.encoding import engine
-engine._WINDOW = 64
-tried_everywhere(lambda: model.encode(many, batch_size=256))
+engine._WINDOW = 32
+tried_everywhere(lambda: model.encode(many[:60], batch_size=64))
 """,
     "a pool": """
 if __name__ == "__main__":
     with model.start_multi_process_pool(["cpu"]) as pool:
-        tried_everywhere(lambda: model.encode(many, pool=pool, chunk_size=30))
+        tried_everywhere(lambda: model.encode(many[:60], pool=pool, chunk_size=30))
 """,
 }
 
