@@ -138,7 +138,6 @@ class Threads:
         # Nothing is begun any more, and what was begun is not waited for. Nor that this object goes: an error that
         # somebody keeps has frames that have it.
         self._calls.are_cancelled = True
-        self._calls.cancel()
         self._end()
 
 
@@ -155,11 +154,6 @@ class _Calls:
         """Take a call."""
         self._unfinished.add(future)
         self._queue.put(future)
-
-    def cancel(self) -> None:
-        """Let nobody begin what nobody has."""
-        for future in self._unfinished.copy():
-            future.cancel()
 
     def end(self, count: int) -> None:
         """Let so many threads end, after what is to be done."""

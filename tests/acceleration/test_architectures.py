@@ -234,7 +234,7 @@ def _with_positions_backwards(model: Any) -> None:
         *(_without_norm_weight, _as_decoder),
     ],
 )
-@pytest.mark.parametrize("name", ["bert", "roberta"])
+@pytest.mark.parametrize("name", ["bert", "electra", "ernie", "roberta"])
 def test_what_is_not_known_is_not_read(name: str, change: Any) -> None:
     """A model with anything that the reader does not know keeps its own forward pass."""
     model = tiny_transformer(name)

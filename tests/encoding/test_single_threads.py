@@ -19,6 +19,7 @@ import torch
 from sentence_embedder.encoding.single_threads import SingleThreads, single_threads, thread_count
 from sentence_embedder.latch import Latch
 from sentence_embedder.threads import Threads
+from tests.pool.deadline import within
 
 
 @pytest.fixture(autouse=True)
@@ -105,8 +106,8 @@ def test_an_exception_thrown_into_them() -> None:
     for thread in before:
         assert ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(ValueError)) == 1
 
-    assert list(pool.map(str, range(50))) == [str(number) for number in range(50)]
-    assert set(pool.map(ident, range(2))) == before
+    assert within(20, lambda: list(pool.map(str, range(50)))) == [str(number) for number in range(50)]
+    assert within(20, lambda: set(pool.map(ident, range(2)))) == before
 
 
 def test_an_error_is_that_of_its_task() -> None:
@@ -121,10 +122,12 @@ def test_an_error_is_that_of_its_task() -> None:
     assert cancelled.cancel()
     holds.set()
 
-    assert first.result()
+    assert within(20, first.result)
     with pytest.raises(KeyboardInterrupt):
-        failing.result()
-    assert pool.submit(lambda: str(1)).result() == "1"
+        within(20, failing.result)
+    assert within(20, pool.submit(lambda: str(1)).result) == "1"
+    with pytest.raises(CancelledError):
+        within(20, cancelled.result)
     assert not failing.cancel()
 
 
@@ -137,7 +140,7 @@ def test_they_end_when_nobody_has_them() -> None:
     del pool
     gc.collect()
 
-    assert result.result() == "1"
+    assert within(20, result.result) == "1"
     for _ in range(200):
         if sum(thread.is_alive() for thread in threads) <= len(threads) - 2:
             break
@@ -206,9 +209,9 @@ def test_what_was_cancelled() -> None:
 
     assert second.cancel()
 
-    second.wait()
+    within(20, second.wait)
     with pytest.raises(CancelledError):
-        second.result()
+        within(20, second.result)
     holds.set()
     assert first.result()
     assert not first.cancel()
@@ -227,9 +230,9 @@ def test_an_exception_thrown_in_when_a_call_has_ended(monkeypatch: pytest.Monkey
     monkeypatch.setattr(Latch, "open", open_or_throw)
 
     with pytest.raises(ZeroDivisionError):
-        pool.submit(lambda: 1 / 0).result()
+        within(20, pool.submit(lambda: 1 / 0).result)
     thrown.append(ValueError())
-    assert pool.submit(lambda: 3).result() == 3
+    assert within(20, pool.submit(lambda: 3).result) == 3
 
 
 def test_threads_that_cannot_be_prepared() -> None:

@@ -146,9 +146,9 @@ def read_ernie(model: nn.Module, config: Any, products: Products) -> Encoder:
 def read_electra(model: nn.Module, config: Any, products: Products) -> Encoder:
     """An ELECTRA, a BERT whose embeddings may be narrower than its layers."""
     _check_encodes(config)
-    after = _norm_of_embeddings(model)
-    if hasattr(model, "embeddings_project"):
-        after = _widened(after, linear_at(model, "embeddings_project"), products)
+    norm = _norm_of_embeddings(model)
+    is_narrower = hasattr(model, "embeddings_project")
+    after = _widened(norm, linear_at(model, "embeddings_project"), products) if is_narrower else norm
     return _read_post_norm(model, config, products, _BERT, after=after)
 
 
@@ -190,7 +190,7 @@ def read_albert(model: nn.Module, config: Any, products: Products) -> Encoder:
     return _encoder(model, products, _ALBERT, layers, after=after)
 
 
-def _widened(norm: Norm, widening: nn.Linear, products: Products) -> Norm:
+def _widened(norm: Norm, widening: nn.Linear, products: Products) -> _Widened:
     # In the format of the weights: the residual begins with it.
     return _Widened(norm, replace(products, dtype=widening.weight.dtype).linear([widening]))
 
@@ -207,7 +207,7 @@ def _read_post_norm(
     products: Products,
     names: _Names,
     *,
-    after: Norm | None = None,
+    after: Callable[[Tensor], Tensor] | None = None,
     padding_id: Any = None,
     mask: Mask | None = None,
 ) -> Encoder:
