@@ -226,4 +226,7 @@ class Session:
         threads = str(self.threads)
         offline = {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "TRANSFORMERS_VERBOSITY": "error"}
         limits = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "RAYON_NUM_THREADS": threads}
-        return {**offline, **limits, "PYTHONPATH": str(ROOT) if interpreter == Path(sys.executable) else ""}
+        # What pip installs it compiles, but not this checkout, which a process must be allowed to do.
+        compiled = {"PYTHONDONTWRITEBYTECODE": ""}
+        path = str(ROOT) if interpreter == Path(sys.executable) else ""
+        return {**offline, **limits, **compiled, "PYTHONPATH": path}

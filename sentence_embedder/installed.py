@@ -16,8 +16,8 @@ def check_package_availability(package_name: str, owner: str) -> bool:
         facts = metadata(package_name)
     except PackageNotFoundError:
         return False
-    addresses = [facts["Home-page"], *(facts.get_all("Project-URL") or ())]
-    return any(owner in address for address in addresses if address)
+    addresses = (address for name in ("Home-page", "Project-URL") for address in facts.get_all(name) or ())
+    return any(owner in address for address in addresses)
 
 
 def is_datasets_available() -> bool:

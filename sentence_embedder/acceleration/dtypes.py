@@ -68,8 +68,13 @@ def is_native(dtype: torch.dtype, device: torch.device) -> bool:
 
 
 def has_instructions(*names: str) -> bool:
-    """Whether the processor has any of these instructions, as torch names them; an older torch knows of none."""
-    return any(_capabilities().get(name, False) for name in names)
+    """Whether the processor has any of these instructions, as torch names them; an older torch knows of some."""
+    capabilities = _capabilities()
+    # An older torch has no such table, but functions for some of them.
+    return any(
+        capabilities.get(name, False) if capabilities else getattr(torch.cpu, f"_is_{name}_supported", bool)()
+        for name in names
+    )
 
 
 def is_made_by(maker: str) -> bool:

@@ -16,7 +16,7 @@ CPU = torch.device("cpu")
 def instructions(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """What the processor is said to have."""
     has: dict[str, Any] = {"avx512_f": True, "avx512_bf16": False}
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: has)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: has, raising=False)
     return has
 
 
@@ -32,11 +32,16 @@ def test_an_emulated_format_is_refused(instructions: dict[str, Any]) -> None:
 
 
 def test_a_torch_that_knows_no_instructions(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where torch does not say what the processor has, it has nothing but float32."""
-    monkeypatch.delattr(torch.cpu, "get_capabilities")
+    """Where torch does not say what the processor has, it has nothing but float32, and what a function tells."""
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False, raising=False)
     assert is_native(torch.float32, CPU)
     assert not is_native(torch.bfloat16, CPU)
     assert not has_instructions("amx_bf16", "avx512_bf16")
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True, raising=False)
+
+    assert is_native(torch.bfloat16, CPU)
+    assert not has_instructions("amx_bf16")
 
 
 def test_a_format_that_does_not_exist() -> None:
