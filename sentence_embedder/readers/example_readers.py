@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from itertools import islice
+from itertools import islice, zip_longest
 from pathlib import Path
 from typing import ClassVar
 
@@ -99,19 +99,34 @@ class NLIDataReader:
         return cls._LABELS[name]
 
     def get_examples(self, filename: str, max_examples: int = 0) -> list[InputExample]:
-        """The examples of the three files that end alike, or so many of them."""
+        """The examples of the three files that end alike, or so many of them.
+
+        Raises:
+            ValueError: There is no such label, or a file ends before the others.
+        """
         folder = Path(self.dataset_folder)
+        rows = islice(
+            self._rows([folder / f"{part}.{filename}" for part in ("s1", "s2", "labels")]), most(max_examples)
+        )
+        return [
+            InputExample(guid=f"{filename}-{number}", texts=[first, second], label=label)
+            for number, (first, second, label) in enumerate(rows)
+        ]
+
+    def _rows(self, paths: Sequence[Path]) -> Iterator[tuple[str, str, int]]:
+        """Premise, hypothesis and number of the label of each row."""
         with ExitStack() as files:
-            parts = [files.enter_context(opened(folder / f"{part}.{filename}")) for part in ("s1", "s2", "labels")]
-            rows = islice(zip(*parts, strict=True), most(max_examples))
-            return [
-                InputExample(
-                    guid=f"{filename}-{number}",
-                    texts=[first.rstrip("\r\n"), second.rstrip("\r\n")],
-                    label=self.map_label(label),
-                )
-                for number, (first, second, label) in enumerate(rows)
-            ]
+            parts = [files.enter_context(opened(path)) for path in paths]
+            for number, row in enumerate(zip_longest(*parts), start=1):
+                if None in row:
+                    path = paths[row.index(None)]
+                    raise ValueError(f"{path}, row {number}: expected a line, as in the other files, found the end")
+                first, second, label = (line.rstrip("\r\n") for line in row)
+                try:
+                    known = self.map_label(label)
+                except ValueError as error:
+                    raise ValueError(f"{paths[-1]}, row {number}: {error}") from error
+                yield first, second, known
 
 
 class STSDataReader:

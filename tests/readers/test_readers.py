@@ -78,10 +78,10 @@ def test_inferences(tmp_path: Path) -> None:
     ]
     assert reader.get_num_labels() == len(reader.get_labels()) == 3
     _write(tmp_path / "labels.dev.gz", "maybe", "entailment")
-    with pytest.raises(ValueError, match="found 'maybe"):
+    with pytest.raises(ValueError, match=r"labels\.dev\.gz, row 1: expected one of .*, found 'maybe"):
         reader.get_examples("dev.gz")
     _write(tmp_path / "labels.dev.gz", "neutral")
-    with pytest.raises(ValueError, match="shorter"):
+    with pytest.raises(ValueError, match=r"labels\.dev\.gz, row 2: expected a line, .*, found the end"):
         reader.get_examples("dev.gz")
 
 
