@@ -44,16 +44,20 @@ def check_inside(path: str, where: str) -> None:
         raise FormatError(where, "a path inside the model folder", path)
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Path, *, most: float = _LARGEST_JSON) -> Any:
     """The content of a JSON file.
+
+    Args:
+        path: The file.
+        most: How many bytes it may have: 64 MiB, as settings have less, and vocabularies too.
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: The file is not JSON, or has more than 64 MiB: settings have less, and vocabularies too.
+        ValueError: The file is not JSON, or has more bytes.
     """
     size = path.stat().st_size
-    if size > _LARGEST_JSON:
-        raise ValueError(f"{path}: expected JSON of at most {_LARGEST_JSON:,} bytes, found {size:,}")
+    if size > most:
+        raise ValueError(f"{path}: expected JSON of at most {most:,} bytes, found {size:,}")
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from numbers import Number
 from typing import Any, Protocol
 
 import torch
@@ -81,12 +82,19 @@ class Collation:
             raise ValueError(
                 f"expected columns of texts, found a lone text in {lone}: put a DataLoader around the rows"
             )
+        numbers = [name for name, column in texts.items() if all(map(_is_number, column))]
+        if numbers:
+            raise ValueError(f"expected columns of texts, found numbers in {numbers}: leave those columns out")
         labels = [as_tensor(column) for name, column in columns.items() if name in LABEL_COLUMNS]
         if len(labels) > 1 or not texts:
             raise ValueError(
                 f"expected columns of texts and at most one of {list(LABEL_COLUMNS)}, found {list(columns)}"
             )
         return [self.model.tokenize(list(column)) for column in texts.values()], labels[0] if labels else None
+
+
+def _is_number(cell: Any) -> bool:
+    return isinstance(cell, Number) or (isinstance(cell, Tensor) and cell.ndim == 0)
 
 
 def _is_ready(found: Any) -> bool:

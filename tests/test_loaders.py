@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader, IterableDataset
@@ -101,6 +102,9 @@ def test_rows_need_no_labels(model: SentenceTransformer) -> None:
         {"anchor": "a text", "positive": "another"},
         {"label": [1]},
         {"text": ["a"], "label": [1], "score": [2]},
+        {"id": [1, 2], "text": ["a", "b"]},
+        [{"id": np.int64(1), "text": "a"}, {"id": np.int64(2), "text": "b"}],
+        {"id": torch.tensor([1, 2]), "text": ["a", "b"]},
         [1, 2],
         ("a", "b"),
         torch.ones(2),

@@ -117,7 +117,7 @@ class InformationRetrievalEvaluator(MeasuringEvaluator):
         self.main_score_function = main.value if isinstance(main, SimilarityFunction) else main
         if corpus_chunk_size < 1:
             raise ValueError(f"corpus_chunk_size: expected 1 or more, found {corpus_chunk_size}")
-        if not ndcg_at_k:
+        if len(ndcg_at_k) == 0:
             raise ValueError("ndcg_at_k: expected a number at least, of which the highest counts, found none")
         self.query_prompts = {"prompt": query_prompt, "prompt_name": query_prompt_name}
         self.corpus_prompts = {"prompt": corpus_prompt, "prompt_name": corpus_prompt_name}

@@ -55,7 +55,7 @@ class TranslationEvaluator(MeasuringEvaluator):
             truncate_dim=truncate_dim,
         )
         check_lengths(source_sentences=source_sentences, target_sentences=target_sentences)
-        if not source_sentences:
+        if len(source_sentences) == 0:
             raise ValueError("source_sentences: expected one text at least, found none")
         self.source_sentences = source_sentences
         self.target_sentences = target_sentences
@@ -137,7 +137,7 @@ class MSEEvaluator(MeasuringEvaluator):
             truncate_dim=truncate_dim,
         )
         check_lengths(source_sentences=source_sentences, target_sentences=target_sentences)
-        if not source_sentences:
+        if len(source_sentences) == 0:
             raise ValueError("source_sentences: expected one text at least, found none")
         self.target_sentences = target_sentences
         (self.source_embeddings,) = self.embedded(teacher_model, source_sentences)

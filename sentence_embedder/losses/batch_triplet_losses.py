@@ -33,8 +33,13 @@ class BatchHardTripletLossDistanceFunction:
 
     @staticmethod
     def eucledian_distance(embeddings: Tensor, squared: bool = False) -> Tensor:  # spelt as it is known
-        """The length of the difference, or its square; its gradient is finite where it is zero, too."""
-        products = embeddings @ embeddings.T
+        """The length of the difference, or its square; its gradient is finite where it is zero, too.
+
+        Halves are computed in float32, also under autocast: rounded products would leave little of a difference.
+        """
+        with torch.autocast(embeddings.device.type, enabled=False):
+            exact = embeddings if embeddings.dtype == torch.float64 else embeddings.float()
+            products = exact @ exact.T
         norms = products.diagonal()
         squares = (norms - 2 * products + norms[:, None]).clamp(min=0)
         if squared:
@@ -74,6 +79,8 @@ class _BatchTripletLoss(EmbeddingLoss):
         model: The model that is trained.
         distance_metric: Distances of all pairs.
     """
+
+    needs_labels = True
 
     def __init__(
         self, model: nn.Module, distance_metric: Distances = BatchHardTripletLossDistanceFunction.eucledian_distance

@@ -45,6 +45,8 @@ class ContrastiveLoss(EmbeddingLoss):
         size_average: Whether the mean of the rows is taken, rather than their sum.
     """
 
+    needs_labels = True
+
     def __init__(
         self,
         model: nn.Module,
@@ -84,6 +86,8 @@ class OnlineContrastiveLoss(EmbeddingLoss):
         distance_metric: Distances row by row.
         margin: How far apart is far enough.
     """
+
+    needs_labels = True
 
     def __init__(
         self,

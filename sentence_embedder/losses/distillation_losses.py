@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sentence_embedder.losses.embedding_loss import EmbeddingLoss
+from sentence_embedder.losses.embedding_loss import EmbeddingLoss, width_of
 from sentence_embedder.losses.similarity_losses import Similarity, name_of
 from sentence_embedder.similarity import pairwise_dot_score
 
@@ -61,7 +61,7 @@ class EmbedDistillLoss(EmbeddingLoss):
         self.projection_dim = projection_dim
         self.projection: nn.Linear | None = None
         if projection_dim is not None:
-            self.projection = nn.Linear(_width_of(model), projection_dim, device=_device_of(model))
+            self.projection = nn.Linear(_known_width_of(model), projection_dim, device=_device_of(model))
 
     def of_embeddings(self, embeddings: list[Tensor], labels: Tensor | None) -> Tensor:
         """The loss of texts and the teacher's embeddings: (rows, dim), the same for each column, or (rows, columns,
@@ -79,7 +79,7 @@ class EmbedDistillLoss(EmbeddingLoss):
         teachers = [labels] * len(embeddings) if labels.ndim == 2 else labels.unbind(dim=1)
         distances = []
         for embedding, teacher in zip(embeddings, teachers, strict=True):
-            projected = embedding if self.projection is None else self.projection(embedding)
+            projected = embedding if self.projection is None else _projected(embedding, self.projection)
             if projected.shape != teacher.shape:
                 raise ValueError(
                     f"labels: expected embeddings {tuple(projected.shape)}, found {tuple(teacher.shape)}; for a "
@@ -112,7 +112,7 @@ class EmbedDistillLoss(EmbeddingLoss):
         if weights.keys() != {"weight", "bias"} or weights["weight"].ndim != 2:
             raise ValueError(f"{path}: expected a linear layer, weight and bias, found {sorted(weights)}")
         to_dim, from_dim = weights["weight"].shape
-        expected = (_width_of(self.model), to_dim if self.projection_dim is None else self.projection_dim)
+        expected = (_known_width_of(self.model), to_dim if self.projection_dim is None else self.projection_dim)
         if (from_dim, to_dim) != expected:
             raise ValueError(f"{path}: expected a layer from width to width {expected}, found {(from_dim, to_dim)}")
         if self.projection is None:
@@ -125,8 +125,13 @@ class EmbedDistillLoss(EmbeddingLoss):
         return {"distance_metric": self.distance_metric, "projection_dim": self.projection_dim}
 
 
-def _width_of(model: nn.Module) -> int:
-    width: int | None = model.get_embedding_dimension()  # type: ignore[operator]
+def _projected(embedding: Tensor, projection: nn.Linear) -> Tensor:
+    wider: Tensor = projection(embedding.to(projection.weight.dtype))  # of a model in halves it is one of float32
+    return wider
+
+
+def _known_width_of(model: nn.Module) -> int:
+    width = width_of(model)
     if width is None:
         raise ValueError(
             "projection: expected a model that knows the width of its embeddings, found one that does not"
@@ -181,6 +186,8 @@ class MarginMSELoss(EmbeddingLoss):
         similarity_fct: Similarities row by row.
     """
 
+    needs_labels = True
+
     def __init__(self, model: nn.Module, similarity_fct: Similarity = pairwise_dot_score) -> None:
         super().__init__(model)
         self.similarity_fct = similarity_fct
@@ -224,6 +231,8 @@ class DistillKLDivLoss(EmbeddingLoss):
     Raises:
         ValueError: A temperature is not above 0, or infinite.
     """
+
+    needs_labels = True
 
     def __init__(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from typing import Any, TypeVar
 
 from torch import Tensor, nn
@@ -26,9 +27,11 @@ class EmbeddingLoss(nn.Module):
     Attributes:
         gather_across_devices: Whether the loss is that of the rows of all processes that train the model together,
             as if they were one batch: they are each other's negatives.
+        needs_labels: Whether there is no loss without labels.
     """
 
     gather_across_devices = False
+    needs_labels = False
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -66,8 +69,17 @@ class EmbeddingLoss(nn.Module):
         return [self.model(features)["sentence_embedding"] for features in sentence_features]
 
     def targets(self, sentence_features: Sequence[Features], labels: Any) -> Any:
-        """What the embeddings are held against: the labels, unless a loss looks for something else."""
+        """What the embeddings are held against: the labels, unless a loss looks for something else.
+
+        Raises:
+            ValueError: It needs labels, and there are none.
+        """
         del sentence_features
+        if labels is None and self.needs_labels:
+            raise ValueError(
+                f"{type(self).__name__}: expected a label for each row, found none; they come from a column label, "
+                "labels, score or scores"
+            )
         return labels
 
     def joint_targets(self, sentence_features: Sequence[Features], labels: Any) -> Any:
@@ -87,6 +99,17 @@ class EmbeddingLoss(nn.Module):
     def get_config_dict(self) -> dict[str, Any]:
         """The settings, for the model card."""
         return {}
+
+
+def width_of(model: nn.Module) -> int | None:
+    """How many values the embeddings have that a model is trained with, if it knows: ``truncate_dim`` cuts those of
+    ``encode`` alone.
+    """
+    whole = getattr(model, "truncate_sentence_embeddings", None)
+    names = ("get_embedding_dimension", "get_sentence_embedding_dimension")
+    asked = next((getattr(model, name) for name in names if hasattr(model, name)), None)
+    with nullcontext() if whole is None else whole(None):
+        return None if asked is None else asked()
 
 
 def columns(found: list[_Column], *counts: int) -> list[_Column]:

@@ -73,9 +73,13 @@ class GISTEmbedLoss(EmbeddingLoss):
     def targets(self, sentence_features: Sequence[Features], labels: Any) -> list[Tensor]:
         """The guide's embeddings of each column."""
         del labels
+        is_trained = self.guide.training
         self.guide.eval()  # dropout would change its mind from batch to batch
-        with torch.no_grad():
-            return [self._guided(features) for features in sentence_features]
+        try:
+            with torch.no_grad():
+                return [self._guided(features) for features in sentence_features]
+        finally:
+            self.guide.train(is_trained)  # it may be the model itself
 
     def _guided(self, features: Features) -> Tensor:
         return self.guide(self._for_guide(features))["sentence_embedding"]  # type: ignore[no-any-return]

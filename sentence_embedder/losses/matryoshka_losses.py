@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sentence_embedder.features import Features
-from sentence_embedder.losses.embedding_loss import EmbeddingLoss
+from sentence_embedder.losses.embedding_loss import EmbeddingLoss, width_of
 from sentence_embedder.losses.gathering import agreed
 from sentence_embedder.losses.gradient_cache import Loss, RowWiseLoss, mini_batched_loss
 
@@ -44,9 +44,9 @@ class MatryoshkaLoss(EmbeddingLoss):
     ) -> None:
         super().__init__(model)
         weights = [1.0] * len(matryoshka_dims) if matryoshka_weights is None else matryoshka_weights
-        if len(weights) != len(matryoshka_dims) or not matryoshka_dims:
+        if len(weights) != len(matryoshka_dims) or len(matryoshka_dims) == 0:
             raise ValueError(f"expected a weight for each width, found {weights!r} for {matryoshka_dims!r}")
-        width = getattr(model, "get_sentence_embedding_dimension", lambda: None)()
+        width = width_of(model)
         if min(matryoshka_dims) < 1 or (width is not None and max(matryoshka_dims) > width):
             most = "" if width is None else f" to {width}"
             raise ValueError(

@@ -28,6 +28,8 @@ class CosineSimilarityLoss(EmbeddingLoss):
         cos_score_transformation: What is done to the similarities before.
     """
 
+    needs_labels = True
+
     def __init__(
         self,
         model: nn.Module,
@@ -89,6 +91,8 @@ class CoSENTLoss(EmbeddingLoss):
         similarity_fct: Similarities row by row.
     """
 
+    needs_labels = True
+
     def __init__(
         self, model: nn.Module, scale: float = 20.0, similarity_fct: Similarity = pairwise_cos_sim
     ) -> None:
@@ -121,13 +125,15 @@ class AnglELoss(CoSENTLoss):
     """``CoSENTLoss`` with the angle of complex numbers in place of the cosine, whose gradient vanishes near 1 and
     -1 (Li and Li 2023, https://arxiv.org/abs/2309.12871).
 
-    Of triplets and more columns, anchors with positives are pairs, whose label is 1 if none is given, and anchors
-    with negatives are pairs of the opposite label, 1 - y.
+    Of triplets and more columns, anchors with positives are pairs, whose label is 1 if none is given (an
+    ``InputExample`` needs ``label=1``), and anchors with negatives are pairs of the opposite label, 1 - y.
 
     Args:
         model: The model that is trained.
         scale: The inverse of a temperature.
     """
+
+    needs_labels = False
 
     def __init__(self, model: nn.Module, scale: float = 20.0) -> None:
         super().__init__(model, scale, similarity_fct=pairwise_angle_sim)
@@ -136,14 +142,20 @@ class AnglELoss(CoSENTLoss):
         """The loss of pairs and their similarities (rows,), or of anchors, positives and negatives.
 
         Raises:
-            ValueError: There is one column alone, or pairs have no labels.
+            ValueError: There is one column alone, or pairs have no labels; or all labels of triplets are 0, which
+                InputExamples have if none is given.
         """
         if len(embeddings) < 3:
             if labels is None:
                 raise ValueError("labels: expected a similarity for each pair, found None")
             return super().of_embeddings(embeddings, labels)
         anchors, *others = embeddings
-        of_positives = anchors.new_ones(len(anchors)) if labels is None else labels.view(-1)
+        of_positives = anchors.new_ones(len(anchors)) if labels is None else labels.view(-1).to(anchors.dtype)
+        if not of_positives.any():
+            raise ValueError(
+                "labels: expected 1 where the second text of a triplet is near the first, found 0 for all rows, "
+                "which an InputExample has unless it is given another: label=1"
+            )
         of_negatives = (1 - of_positives).repeat(len(others) - 1)
         pairs = [anchors.repeat(len(others), 1), torch.cat(others)]
         return super().of_embeddings(pairs, torch.cat((of_positives, of_negatives)))

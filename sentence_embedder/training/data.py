@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain, islice
 from typing import Any
 
@@ -151,7 +151,12 @@ class Share:
 def _loader_of(given: Any, collation: Collation, ranks: Ranks) -> Iterable[Any]:
     """What yields the batches of this process."""
     if hasattr(given, "column_names") and hasattr(given, "__getitem__"):  # of datasets
-        given = DataLoader(given, batch_size=_DEFAULT_BATCH_SIZE, shuffle=True)
+        if isinstance(given, Mapping):
+            raise ValueError(
+                f"expected one data set, found several, by the names {list(given)}: choose one of them"
+            )
+        is_stream = isinstance(given, IterableDataset)
+        given = DataLoader(given, batch_size=_DEFAULT_BATCH_SIZE, shuffle=not is_stream)
     loader: Any = batches_of(given, collation)
     if ranks.size == 1 or any(isinstance(sampler, DistributedSampler) for sampler in _samplers_of(loader)):
         return loader  # type: ignore[no-any-return]

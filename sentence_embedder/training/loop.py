@@ -280,6 +280,7 @@ class Training:
                 is_best=is_best,
             )
         )
+        self._steps_written = -1  # a checkpoint of this step does not know of it
         self._tell(self._callback, score, self._epoch, steps)
         if is_best:
             self._model.best_score = score

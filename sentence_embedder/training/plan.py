@@ -89,6 +89,12 @@ class TrainingPlan:
         )
         return {
             **{name: getattr(self, name) for name in names},
-            "optimizer_class": f"{self.optimizer_class.__module__}.{self.optimizer_class.__qualname__}",
+            "optimizer_class": _full_name(self.optimizer_class),
             "optimizer_params": {name: repr(value) for name, value in self.optimizer_params.items()},
         }
+
+
+def _full_name(optimizer_class: Any) -> str:
+    """Of a class, or of what makes an optimizer, such as a ``functools.partial`` of one."""
+    made = getattr(optimizer_class, "func", optimizer_class)
+    return f"{made.__module__}.{getattr(made, '__qualname__', type(made).__qualname__)}"

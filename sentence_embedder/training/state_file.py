@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,8 @@ def read_state(folder: Path) -> Any:
     """The state that a folder holds, its tensors on the CPU."""
     # A copy: what safetensors gives is the file itself.
     tensors = {name: tensor.clone() for name, tensor in load_file(folder / _TENSORS_NAME).items()}
-    return _decoded(read_json(folder / _JSON_NAME), tensors)
+    # However long it is: the record of a training grows with every log.
+    return _decoded(read_json(folder / _JSON_NAME, most=math.inf), tensors)
 
 
 def has_state(folder: Path) -> bool:

@@ -308,6 +308,20 @@ def test_labels_may_be_tensors(minilm: SentenceTransformer) -> None:
     assert (alone["cosine_accuracy"], alone["cosine_f1"], alone["cosine_ap"]) == (1, 1, 1)
 
 
+def test_texts_in_arrays(minilm: SentenceTransformer) -> None:
+    """Texts may be an array of numpy, or a column of pandas."""
+    texts = ["a cat", "the dog", "red"]
+    translation = evaluation.TranslationEvaluator(texts, texts)(minilm)
+    distance = evaluation.MSEEvaluator(texts, texts, teacher_model=minilm)(minilm)
+
+    columns: list[Any] = [np.array(texts), pd.Series(texts)]
+    for column in columns:
+        assert evaluation.TranslationEvaluator(column, column)(minilm) == translation
+        assert evaluation.MSEEvaluator(column, column, teacher_model=minilm)(minilm) == distance
+        with pytest.raises(ValueError, match="found none"):
+            evaluation.TranslationEvaluator(column[:0], column[:0])
+
+
 def test_an_evaluator_says_how_it_judges(minilm: SentenceTransformer) -> None:
     """The class itself judges nothing: that is for those that derive from it."""
     with pytest.raises(NotImplementedError):

@@ -413,10 +413,20 @@ def test_parts_of_a_loss_can_be_left_out() -> None:
     assert set(loss(_columns(2), None)) == {"gor_second_moment"}
 
 
+_OF_PAIRS = ("CosineSimilarityLoss", "CoSENTLoss", "ContrastiveLoss", "OnlineContrastiveLoss")
+_OF_CLASSES = (
+    *("BatchAllTripletLoss", "BatchHardTripletLoss"),
+    *("BatchHardSoftMarginTripletLoss", "BatchSemiHardTripletLoss"),
+)
+
 WRONG_LABELS = [
     ("CoSENTLoss", 2, torch.zeros(3), r"one for each of 12 rows, found \(3,\)"),
     ("AnglELoss", 2, None, "a similarity for each pair, found None"),
     ("EmbedDistillLoss", 1, None, "a teacher's embeddings, .* found None"),
+    *((name, 2, None, "a label for each row, found none") for name in _OF_PAIRS),
+    *((name, 1, None, "a label for each row, found none") for name in _OF_CLASSES),
+    *((name, 3, None, "a label for each row, found none") for name in ("MarginMSELoss", "DistillKLDivLoss")),
+    ("AnglELoss", 3, torch.zeros(ROWS), "found 0 for all rows.*label=1"),
     ("EmbedDistillLoss", 1, torch.zeros(ROWS, 2, WIDTH), r"found \(12, 2, 8\)"),
     ("MSELoss", 1, torch.zeros(ROWS, 3), "for a teacher of another width give its width as projection_dim"),
 ]
@@ -427,6 +437,52 @@ def test_the_shape_of_labels_is_checked(name: str, count: int, labels: Any, mess
     """Labels that do not fit to the texts are an error that says what would."""
     with pytest.raises(ValueError, match=message):
         getattr(losses, name)(LinearModel())(_columns(count), labels)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+def test_distances_of_halves(dtype: torch.dtype) -> None:
+    """Texts that are near one another, and far from zero, keep their distances in halves, and where torch chooses
+    them.
+    """
+    generator = torch.Generator().manual_seed(1)
+    common, own = (torch.randn(rows, 384, generator=generator) for rows in (1, 12))
+    texts = (14 * common + 0.05 * own).to(dtype)
+    expected = torch.cdist(texts.double(), texts.double())
+
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype == torch.float32):
+        found = losses.BatchHardTripletLossDistanceFunction.eucledian_distance(texts)
+
+    torch.testing.assert_close(found.double(), expected, atol=0.1, rtol=0)
+
+
+def test_a_model_that_cuts_its_embeddings_is_trained_whole(tiny_folders: dict[str, Path]) -> None:
+    """``truncate_dim`` is for ``encode``: a loss sees all values of an embedding."""
+    model = SentenceTransformer(str(tiny_folders["bert"]), device="cpu", truncate_dim=16)
+    inner, widths = losses.MultipleNegativesRankingLoss(model), [32, 16]
+
+    assert losses.MatryoshkaLoss(model, inner, widths).matryoshka_dims == (32, 16)
+    assert losses.MSELoss(model, projection_dim=8).projection.in_features == 32  # type: ignore[union-attr]
+    assert model.truncate_dim == 16
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_projection_of_halves(dtype: torch.dtype) -> None:
+    """The embeddings of a model in halves go through a layer to the teacher's width as others do."""
+    loss = losses.MSELoss(LinearModel(), projection_dim=3)
+    embeddings, labels = torch.ones(ROWS, WIDTH), torch.zeros(ROWS, 3)
+    expected = loss.of_embeddings([embeddings], labels)
+
+    torch.testing.assert_close(loss.of_embeddings([embeddings.to(dtype)], labels), expected)
+
+
+def test_a_model_that_guides_itself(tiny_folders: dict[str, Path]) -> None:
+    """It is in training mode where it learns."""
+    model = SentenceTransformer(str(tiny_folders["bert"]), device="cpu").train()
+    loss = losses.GISTEmbedLoss(model, guide=model)
+
+    loss([model.tokenize(["a cat", "the dog"]), model.tokenize(["red", "do"])], None)
+
+    assert all(module.training for module in model.modules())
 
 
 def test_the_width_has_two_names() -> None:
@@ -449,7 +505,8 @@ def test_widths_can_come_in_any_order() -> None:
     """
 
     def value(dims: list[int]) -> torch.Tensor:
-        model = LinearModel()
+        model: Any = LinearModel()
+        model.get_embedding_dimension = lambda: None  # it does not know
         inner = losses.MultipleNegativesRankingLoss(model)
         weights = [dim / 10 for dim in dims]
         return losses.MatryoshkaLoss(model, inner, dims, weights)(_columns(2), None)  # type: ignore[no-any-return]

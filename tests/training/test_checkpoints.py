@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from sentence_embedder import InputExample, SentenceTransformer, losses
+from sentence_embedder.files import read_json
 from sentence_embedder.training.checkpoints import CheckpointError, Checkpoints
 from sentence_embedder.training.randomness import Randomness
 from sentence_embedder.training.state_file import read_state, write_state
@@ -152,6 +153,30 @@ def test_more_epochs_can_follow(tiny_folders: dict[str, Path], tmp_path: Path) -
     assert_same(saved, {name: tensor.numpy() for name, tensor in model.state_dict().items()})
 
 
+def test_what_has_ended_is_not_judged_again(tiny_folders: dict[str, Path], tmp_path: Path) -> None:
+    """Nor if the last step is one after which a checkpoint is due anyway, before the model is judged."""
+    scores: list[float] = []
+
+    def judge(*_: Any, **__: Any) -> float:
+        scores.append(len(scores))
+        return scores[-1]
+
+    def fit() -> Any:
+        model = SentenceTransformer(str(tiny_folders["bert"]), device="cpu")
+        loader = loader_of(examples(InputExample, count=12), batch_size=3)
+        return model.fit(
+            [(loader, losses.CosineSimilarityLoss(model))],
+            evaluator=judge,
+            show_progress_bar=False,
+            checkpoint_path=tmp_path,
+            checkpoint_save_steps=2,
+            resume_from_checkpoint=True,
+        )
+
+    assert [len(record.evaluations) for record in (fit(), fit())] == [1, 1]
+    assert scores == [0]
+
+
 def test_workers_and_weights_of_losses(tiny_folders: dict[str, Path], tmp_path: Path) -> None:
     """Data that workers fetch, and weights that a loss has beside the model's, go on, too."""
 
@@ -241,6 +266,16 @@ def test_what_no_checkpoint_holds_is_named(tmp_path: Path) -> None:
     """An object in the state of an optimizer, say, is an error that says where it stands."""
     with pytest.raises(TypeError, match=r"state\['a'\]\[0\]: expected tensors, .* found .*Path"):
         write_state(tmp_path, {"a": [tmp_path]})
+
+
+def test_a_state_of_many_logs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A state may be longer than the settings of a model."""
+    monkeypatch.setattr(read_json, "__kwdefaults__", {"most": 1000})
+    write_state(tmp_path, {"logs": [0.5] * 1000})
+
+    with pytest.raises(ValueError, match="at most 1,000 bytes"):
+        read_json(tmp_path / "state.json")
+    assert read_state(tmp_path) == {"logs": [0.5] * 1000}
 
 
 def test_numbers_of_numpy_are_numbers(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import logging
 import pickle
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -216,8 +217,10 @@ def test_data_without_a_length_needs_steps(make: Make) -> None:
 
 
 def test_data_sets_of_datasets(make: Make) -> None:
-    """A data set of ``datasets`` is taken as it is, in shuffled batches of 32; in a DataLoader, so is a stream."""
-    from datasets import Dataset
+    """A data set of ``datasets`` is taken as it is, in shuffled batches of 32, and so is a stream, in its order; of
+    several one has to be chosen.
+    """
+    from datasets import Dataset, DatasetDict
 
     rows: Any = Dataset.from_dict({"text": TEXTS * 3, "label": [float(place) for place in range(3 * len(TEXTS))]})
     stream = rows.to_iterable_dataset().with_format("torch")
@@ -227,12 +230,27 @@ def test_data_sets_of_datasets(make: Make) -> None:
     fit(model, [(loader_of(rows, batch_size=21), Counting(model, seen))])
     fit(model, [(loader_of(stream, batch_size=21, shuffle=False), Counting(model, seen))], steps_per_epoch=2)
 
+    fit(model, [(stream, Counting(model, seen))], steps_per_epoch=2)
+
     everything = [float(place) for place in range(42)]
     batches = [labels for _, labels in seen]
-    assert [len(labels) for labels in batches] == [32, 10, 21, 21, 21, 21]
+    assert [len(labels) for labels in batches] == [32, 10, 21, 21, 21, 21, 32, 10]
     assert sorted(batches[0] + batches[1]) == sorted(batches[2] + batches[3]) == everything
     assert batches[0] + batches[1] != everything
-    assert batches[4] + batches[5] == everything
+    assert batches[4] + batches[5] == batches[6] + batches[7] == everything
+    with pytest.raises(ValueError, match=r"expected one data set, found several.*'train'"):
+        fit(model, [(DatasetDict({"train": rows}), Counting(model, seen))])
+
+
+def test_an_optimizer_with_arguments_of_its_own(make: Make) -> None:
+    """Whatever makes an optimizer can be given, and the model card names the class."""
+    model = make()
+    made: Any = functools.partial(torch.optim.AdamW, betas=(0.9, 0.98))
+
+    record = fit(model, [(pairs(), losses.CosineSimilarityLoss(model))], optimizer_class=made)
+
+    assert record.steps == 3
+    assert TrainingPlan(optimizer_class=made).to_dict()["optimizer_class"] == "torch.optim.adamw.AdamW"
 
 
 def test_no_data_is_an_error(make: Make) -> None:
