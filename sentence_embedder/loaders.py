@@ -82,7 +82,8 @@ class Collation:
             raise ValueError(
                 f"expected columns of texts, found a lone text in {lone}: put a DataLoader around the rows"
             )
-        numbers = [name for name, column in texts.items() if all(map(_is_number, column))]
+        cells = {name: list(column) for name, column in texts.items()}
+        numbers = [name for name, column in cells.items() if column and all(map(_is_number, column))]
         if numbers:
             raise ValueError(f"expected columns of texts, found numbers in {numbers}: leave those columns out")
         labels = [as_tensor(column) for name, column in columns.items() if name in LABEL_COLUMNS]
@@ -90,7 +91,7 @@ class Collation:
             raise ValueError(
                 f"expected columns of texts and at most one of {list(LABEL_COLUMNS)}, found {list(columns)}"
             )
-        return [self.model.tokenize(list(column)) for column in texts.values()], labels[0] if labels else None
+        return [self.model.tokenize(column) for column in cells.values()], labels[0] if labels else None
 
 
 def _is_number(cell: Any) -> bool:
