@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from numbers import Number
 from typing import Any
 
 logger = logging.getLogger(__name__)
@@ -64,7 +65,8 @@ def first_named(prompts: Mapping[str, str], names: Sequence[str]) -> str | None:
 
 
 def apply_prompt(prompt: str | None, items: Sequence[Any]) -> Sequence[Any]:
-    """The items with the prompt before them: before the first text of a pair, before the text of ``{key: text}``.
+    """The items with the prompt before them: before the first text of a pair, before the text of ``{key: text}``;
+    what is no text, such as an image, stays as it is.
 
     Example:
         >>> apply_prompt("query: ", ["hello", ("one", "two"), {"title": "three"}])
@@ -75,7 +77,11 @@ def apply_prompt(prompt: str | None, items: Sequence[Any]) -> Sequence[Any]:
 
 def _prepend(prompt: str, item: Any) -> Any:
     if isinstance(item, Mapping):
-        return {key: f"{prompt}{text}" for key, text in item.items()}
+        return {key: _prompted(prompt, text) for key, text in item.items()}
     if isinstance(item, (list, tuple)):
-        return [f"{prompt}{text}" if place == 0 else text for place, text in enumerate(item)]
-    return f"{prompt}{item}"
+        return [_prompted(prompt, text) if place == 0 else text for place, text in enumerate(item)]
+    return _prompted(prompt, item)
+
+
+def _prompted(prompt: str, text: Any) -> Any:
+    return f"{prompt}{text}" if isinstance(text, (str, Number)) else text

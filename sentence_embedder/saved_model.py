@@ -15,7 +15,7 @@ from torch import nn
 
 from sentence_embedder.atomic_folder import replacing
 from sentence_embedder.files import PICKLED_WEIGHTS_NAME, SAFE_WEIGHTS_NAME, check_inside, read_json, write_json
-from sentence_embedder.formats import MODULES_NAME, ModelConfig, ModuleEntry, is_of_a_module
+from sentence_embedder.formats import MODULES_NAME, ModelConfig, ModuleEntry, WeightsIndex, is_of_a_module
 from sentence_embedder.loading import alone
 from sentence_embedder.models import (
     BoW,
@@ -302,7 +302,7 @@ def incomplete_folders(folder: Path) -> Sequence[str]:
 
 def _is_incomplete(folder: Path, module_class: type[Any]) -> bool:
     names = (SAFE_WEIGHTS_NAME, PICKLED_WEIGHTS_NAME, _ADAPTER_WEIGHTS_NAME)
-    has_weights = any((folder / f"{name}{end}").exists() for name in names for end in ("", ".index.json"))
+    has_weights = any((folder / name).exists() or _has_parts(folder / f"{name}.index.json") for name in names)
     config_name = getattr(module_class, "config_file_name", "config.json")
     if module_class is Router:
         return not any((folder / name).exists() for name in (config_name, "config.json"))
@@ -310,6 +310,14 @@ def _is_incomplete(folder: Path, module_class: type[Any]) -> bool:
     has_config = any((folder / name).exists() for name in config_names)
     lacks_config = module_class not in _WITHOUT_CONFIG and not has_config
     return lacks_config or (module_class not in _WITHOUT_WEIGHTS and not has_weights)
+
+
+def _has_parts(index: Path) -> bool:
+    """Whether there is an index of weights, and every file that it names."""
+    if not index.exists():
+        return False
+    parts = WeightsIndex.from_dict(read_json(index), str(index)).weight_map.values()
+    return all((index.parent / name).exists() for name in frozenset(parts))
 
 
 def _plain_transformer(folder: Path, arguments: LoadArguments) -> dict[str, nn.Module]:

@@ -52,6 +52,9 @@ def test_an_unknown_name(prompts: dict[str, str], remedy: str) -> None:
         check_prompt_name(prompts, "code", "what")
 
 
+_IMAGE = object()
+
+
 @pytest.mark.parametrize(
     ("item", "prompted"),
     [
@@ -61,11 +64,14 @@ def test_an_unknown_name(prompts: dict[str, str], remedy: str) -> None:
         (("a", "b"), ["q: a", "b"]),
         (["a", "b"], ["q: a", "b"]),
         ({"title": "a"}, {"title": "q: a"}),
+        (_IMAGE, _IMAGE),
+        ({"picture": _IMAGE}, {"picture": _IMAGE}),
+        ([_IMAGE, "b"], [_IMAGE, "b"]),
     ],
     ids=repr,
 )
 def test_where_it_stands(item: Any, prompted: Any) -> None:
-    """A prompt stands before the text, the first text of a pair, the text under a key."""
+    """A prompt stands before the text, the first text of a pair, the text under a key, and before nothing else."""
     given = [item]
 
     assert apply_prompt("q: ", given) == [prompted]

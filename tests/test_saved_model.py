@@ -20,6 +20,7 @@ from sentence_embedder.files import WeightsError
 from sentence_embedder.formats import TRANSFORMER_CONFIG_NAMES
 from sentence_embedder.models import Dense, Normalize, Pooling, Transformer
 from sentence_embedder.record import FormatError
+from sentence_embedder.saved_model import incomplete_folders
 from tests.tiny_models import TINY_MODELS
 
 TEXTS = ["the cat sat on the mat", "hello world", "query"]
@@ -446,6 +447,9 @@ class TestDialects:
 
         assert (folder / "model.safetensors.index.json").exists()
         np.testing.assert_array_equal(_load(folder).encode(TEXTS), expected.encode(TEXTS))
+        assert not incomplete_folders(folder)
+        next(folder.glob("model-00002-of-*.safetensors")).unlink()
+        assert [*incomplete_folders(folder)] == [""]
 
     def test_settings_of_a_model(self, folder: Path, tmp_path: Path) -> None:
         """A width, a similarity, prompts (also empty ones) and requirements are read, and written again."""

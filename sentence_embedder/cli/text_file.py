@@ -172,8 +172,7 @@ def _csv_rows(path: Path) -> Iterator[Record]:
     with _readable(path), path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.reader(file, delimiter=delimiter, strict=True)
         names = next(reader, [])
-        if len(set(names)) < len(names):
-            raise ValueError(f"{path}: expected a name a column in the first line, found {names}")
+        _check_names(names, path)
         for values in reader:
             if not values:  # an empty line
                 continue
@@ -192,7 +191,15 @@ def _parquet_file(path: Path) -> Any:
         raise ImportError(
             f"{path}: Parquet needs pyarrow: pip install 'sentence-embedder[parquet]'", name="pyarrow"
         ) from error
-    return parquet.ParquetFile(path)
+    file = parquet.ParquetFile(path)
+    _check_names(file.schema_arrow.names, path)
+    return file
+
+
+def _check_names(names: Sequence[str], path: Path) -> None:
+    """Raise a ValueError if two columns have one name: they could not be told apart."""
+    if len(set(names)) < len(names):
+        raise ValueError(f"{path}: expected a name a column, found {list(names)}")
 
 
 def _parquet_rows(path: Path, columns: Sequence[str]) -> Iterator[Record]:

@@ -18,6 +18,8 @@ _FORMATS = (".parquet", ".csv", ".json", ".jsonl", ".ndjson")
 _LONGEST_STEM = 100
 _ROWS_AT_ONCE = 16_384
 _FILES_AT_ONCE = 16
+_LARGEST_PART = 2**31 - 1
+"""How many bytes pyarrow parses at once at most."""
 
 CheckColumns = Callable[[Sequence[str], str], None]
 """The names of a file's columns, the file → an error, if it has not what is needed."""
@@ -89,10 +91,20 @@ class Block:
             if suffix == ".parquet":
                 return self._read_parquet(file)
             text = pyarrow.string()
+            # At once: in parts it would be cut within a row that is longer than one, or that has several lines.
+            size = min(max(file.size(), 1), _LARGEST_PART)
             if suffix == ".csv":
-                return csv.read_csv(file, convert_options=csv.ConvertOptions(column_types={column: text}))
-            options = json.ParseOptions(explicit_schema=pyarrow.schema([(column, text)]))
-            return json.read_json(file, parse_options=options)
+                return csv.read_csv(
+                    file,
+                    read_options=csv.ReadOptions(block_size=size),
+                    parse_options=csv.ParseOptions(newlines_in_values=True),
+                    convert_options=csv.ConvertOptions(column_types={column: text}),
+                )
+            return json.read_json(
+                file,
+                read_options=json.ReadOptions(block_size=size),
+                parse_options=json.ParseOptions(explicit_schema=pyarrow.schema([(column, text)])),
+            )
 
     def _read_parquet(self, file: Any) -> Any:
         """Of a Parquet file no more is read than the row groups that have some of the rows, and less is kept."""

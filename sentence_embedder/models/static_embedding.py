@@ -128,7 +128,7 @@ class StaticEmbedding(nn.Module):
                 f"{folder}: expected a row for each of {tokenizer.get_vocab_size()} tokens, found weights of shape "
                 f"{tuple(table.shape)}"
             )
-        return cls(tokenizer, table.clone())
+        return cls(tokenizer, table.to(torch.float32, copy=True))  # as all modules have them
 
     def save(self, output_path: str | Path, *, safe_serialization: bool = True) -> None:
         """Write weights and tokenizer into a folder, which is made if need be; arguments as for ``Module.save``."""

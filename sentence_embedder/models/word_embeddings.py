@@ -165,11 +165,14 @@ class WordEmbeddings(Module):
 
     def tokenize_ahead(self, texts: Sequence[str]) -> TokenizedTexts:
         """The ids of any number of texts, not yet padded."""
-        rows = [self.tokenizer.tokenize(text)[: self.config.max_seq_length] for text in texts]
+        limit = self.config.max_seq_length
+        whole = [self.tokenizer.tokenize(text) for text in texts]
+        rows = [row[:limit] for row in whole]
         return TokenizedTexts(
             columns={"input_ids": np.fromiter((idx for row in rows for idx in row), dtype=np.int32)},
             lengths=np.array([len(row) for row in rows], dtype=np.int64),
             pad_values={"input_ids": 0},
+            cut=np.flatnonzero([len(row) > limit for row in whole]),
         )
 
     def forward(self, features: Features) -> Features:

@@ -122,3 +122,12 @@ def test_chunks_are_bounded() -> None:
     assert list(in_chunks(iter("abcde"), 2)) == [["a", "b"], ["c", "d"], ["e"]]
     assert list(in_chunks(iter(["x" * 2**20, "y", "z"]), 5)) == [["x" * 2**20], ["y", "z"]]
     assert list(in_chunks(iter([]), 5)) == []
+
+
+def test_columns_of_one_name_are_refused(tmp_path: Path) -> None:
+    """One would be taken for the other."""
+    columns = [pyarrow.array(["a"]), pyarrow.array([1]), pyarrow.array([2])]
+    parquet.write_table(pyarrow.Table.from_arrays(columns, names=["text", "n", "n"]), tmp_path / "in.parquet")
+
+    with pytest.raises(ValueError, match=r"expected a name a column, found \['text', 'n', 'n'\]"):
+        list(TextFile(tmp_path / "in.parquet").texts())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import json
 import threading
 from pathlib import Path
 from typing import Any, cast
@@ -376,6 +378,18 @@ def test_rows_of_row_groups(tmp_path: Path) -> None:
         assert table.column("number").to_pylist() == list(range(start, stop))
     with pytest.raises(ValueError, match="expected 10 rows, found 0: it has changed"):
         Block(file, 40_000, 40_010, "unused").read("text")
+
+
+def test_long_rows_and_rows_of_several_lines(tmp_path: Path) -> None:
+    """A row may be longer than what a file is otherwise parsed in, and have several lines."""
+    texts = [f"one {number}\n\ntwo" for number in range(60_000)] + ["word " * 500_000]
+    with (tmp_path / "texts.csv").open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file, quoting=csv.QUOTE_ALL).writerows([["text"], *([text] for text in texts)])
+    (tmp_path / "texts.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), "utf-8")
+
+    for name in ("texts.csv", "texts.jsonl"):
+        table = Block(Location.at(str(tmp_path / name)), 0, -1, "unused").read("text")
+        assert table.column("text").to_pylist() == texts
 
 
 @pytest.mark.usefixtures("machines")

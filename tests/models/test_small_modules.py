@@ -10,11 +10,13 @@ import pytest
 import torch
 from torch import nn
 
+from sentence_embedder import SentenceTransformer
 from sentence_embedder.features import Features
 from sentence_embedder.files import read_json, write_json
 from sentence_embedder.formats import DenseConfig
-from sentence_embedder.models import Dense, Dropout, LayerNorm, Normalize
+from sentence_embedder.models import Dense, Dropout, LayerNorm, Normalize, Pooling, StaticEmbedding, WordEmbeddings
 from sentence_embedder.models.module import Module
+from sentence_embedder.models.tokenizer import WhitespaceTokenizer
 from sentence_embedder.record import FormatError
 
 MODULES: dict[str, Callable[[], Module]] = {
@@ -254,3 +256,24 @@ def test_a_dense_of_a_class_of_ones_own(tmp_path: Path) -> None:
     Dense(2, 3).save(tmp_path)
 
     assert type(Own.load(tmp_path)) is Own
+
+
+def test_words_beyond_the_limit_are_told() -> None:
+    """Which texts had more words than are kept is known, so that ``encode`` can tell."""
+    words = WordEmbeddings(WhitespaceTokenizer(["cat", "dog"], stop_words=[]), torch.ones(2, 3), max_seq_length=2)
+
+    assert words.tokenize_ahead(["cat dog", "cat dog cat", "", "dog dog dog dog"]).cut.tolist() == [1, 3]
+    model = SentenceTransformer(modules=[words, Pooling(3)], device="cpu")
+    with pytest.raises(ValueError, match="1"):
+        model.encode(["cat dog", "cat dog cat"], truncation="error")
+
+
+def test_static_embeddings_of_halves(minilm: SentenceTransformer, tmp_path: Path) -> None:
+    """Saved in halves, they are read in float32, as the weights of all modules are."""
+    table = torch.randn(len(minilm.tokenizer), 6)
+    StaticEmbedding(minilm.tokenizer, table.half()).save(tmp_path)
+
+    found = StaticEmbedding.load(tmp_path).embedding.weight
+
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found.detach(), table.half().float(), atol=0, rtol=0)
