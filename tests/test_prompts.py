@@ -52,7 +52,14 @@ def test_an_unknown_name(prompts: dict[str, str], remedy: str) -> None:
         check_prompt_name(prompts, "code", "what")
 
 
-_IMAGE = object()
+class _Image:
+    """What is no text."""
+
+    def __repr__(self) -> str:
+        return "an image"
+
+
+_IMAGE = _Image()
 
 
 @pytest.mark.parametrize(
