@@ -266,12 +266,16 @@ if __name__ == "__main__":
 }
 
 
+SHORT = "the end of a batcher"
+"""It has few places, the fewer the less others wait."""
+
+
 @pytest.mark.parametrize("names", [[*WAITS][:-1], ["a pool"]], ids=", ".join)
 def test_at_every_place(names: list[str], tiny_folders: dict[str, Path], tmp_path: Path) -> None:
     """Wherever a thread is interrupted that waits for another, or is about to, nobody waits for ever."""
     programs = "\n".join(WAITS[name] for name in names)
 
-    places = _printed(AT_EVERY_PLACE + programs, tiny_folders, tmp_path)
+    places = dict(zip(names, _printed(AT_EVERY_PLACE + programs, tiny_folders, tmp_path), strict=True))
 
-    assert len(places) == len(names)
-    assert min(places) > 3, places
+    assert places.pop(SHORT, 4) > 3
+    assert min(places.values()) > 20, places
