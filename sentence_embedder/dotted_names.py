@@ -21,6 +21,17 @@ def fullname(obj: object) -> str:
     return named.__name__ if named.__module__ == "builtins" else f"{named.__module__}.{named.__name__}"
 
 
+def qualified_name(thing: Any) -> str:
+    """The dotted name by which a class or a function knows itself, those that it stands in included.
+
+    Example:
+        >>> from fractions import Fraction
+        >>> qualified_name(Fraction), qualified_name(Fraction.limit_denominator)
+        ('fractions.Fraction', 'fractions.Fraction.limit_denominator')
+    """
+    return f"{thing.__module__}.{thing.__qualname__}"
+
+
 def import_from_string(dotted_path: str) -> Any:
     """What a dotted name names. Its module is imported, which runs code: a stranger must not choose the name.
 

@@ -172,7 +172,7 @@ def _csv_rows(path: Path) -> Iterator[Record]:
     with _readable(path), path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.reader(file, delimiter=delimiter, strict=True)
         names = next(reader, [])
-        _check_names(names, path)
+        _check_names(names, f"{path}, line 1")
         for values in reader:
             if not values:  # an empty line
                 continue
@@ -192,14 +192,14 @@ def _parquet_file(path: Path) -> Any:
             f"{path}: Parquet needs pyarrow: pip install 'sentence-embedder[parquet]'", name="pyarrow"
         ) from error
     file = parquet.ParquetFile(path)
-    _check_names(file.schema_arrow.names, path)
+    _check_names(file.schema_arrow.names, str(path))
     return file
 
 
-def _check_names(names: Sequence[str], path: Path) -> None:
+def _check_names(names: Sequence[str], where: str) -> None:
     """Raise a ValueError if two columns have one name: they could not be told apart."""
     if len(set(names)) < len(names):
-        raise ValueError(f"{path}: expected a name a column, found {list(names)}")
+        raise ValueError(f"{where}: expected a name a column, found {list(names)}")
 
 
 def _parquet_rows(path: Path, columns: Sequence[str]) -> Iterator[Record]:

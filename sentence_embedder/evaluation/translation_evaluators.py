@@ -54,9 +54,7 @@ class TranslationEvaluator(MeasuringEvaluator):
             write_csv=write_csv,
             truncate_dim=truncate_dim,
         )
-        check_lengths(source_sentences=source_sentences, target_sentences=target_sentences)
-        if len(source_sentences) == 0:
-            raise ValueError("source_sentences: expected one text at least, found none")
+        _check_texts(source_sentences, target_sentences)
         self.source_sentences = source_sentences
         self.target_sentences = target_sentences
         self.print_wrong_matches = print_wrong_matches
@@ -136,9 +134,7 @@ class MSEEvaluator(MeasuringEvaluator):
             write_csv=write_csv,
             truncate_dim=truncate_dim,
         )
-        check_lengths(source_sentences=source_sentences, target_sentences=target_sentences)
-        if len(source_sentences) == 0:
-            raise ValueError("source_sentences: expected one text at least, found none")
+        _check_texts(source_sentences, target_sentences)
         self.target_sentences = target_sentences
         (self.source_embeddings,) = self.embedded(teacher_model, source_sentences)
 
@@ -235,3 +231,10 @@ def _parallel(rows: Sequence[Mapping[str, Any]], source: str, target: str) -> tu
 def _mean_squared_difference(expected: torch.Tensor, found: torch.Tensor) -> float:
     """Times 100."""
     return 100 * float(((expected - found) ** 2).mean())
+
+
+def _check_texts(source_sentences: Sequence[str], target_sentences: Sequence[str]) -> None:
+    """Raise a ValueError unless there are as many of one as of the other, and some."""
+    check_lengths(source_sentences=source_sentences, target_sentences=target_sentences)
+    if len(source_sentences) == 0:
+        raise ValueError("source_sentences: expected one text at least, found none")

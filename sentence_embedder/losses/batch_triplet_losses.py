@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from sentence_embedder.losses.embedding_loss import EmbeddingLoss, columns
 from sentence_embedder.losses.similarity_losses import name_of
-from sentence_embedder.similarity import cos_sim
+from sentence_embedder.similarity import as_matrix, cos_sim
 
 Distances = Callable[[Tensor], Tensor]
 """Embeddings (rows, dim) → the distances of all pairs (rows, rows)."""
@@ -38,7 +38,7 @@ class BatchHardTripletLossDistanceFunction:
         Halves are computed in float32, also under autocast: rounded products would leave little of a difference.
         """
         with torch.autocast(embeddings.device.type, enabled=False):
-            exact = embeddings if embeddings.dtype == torch.float64 else embeddings.float()
+            exact = as_matrix(embeddings)
             products = exact @ exact.T
         norms = products.diagonal()
         squares = (norms - 2 * products + norms[:, None]).clamp(min=0)

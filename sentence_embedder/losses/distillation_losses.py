@@ -79,7 +79,7 @@ class EmbedDistillLoss(EmbeddingLoss):
         teachers = [labels] * len(embeddings) if labels.ndim == 2 else labels.unbind(dim=1)
         distances = []
         for embedding, teacher in zip(embeddings, teachers, strict=True):
-            projected = embedding if self.projection is None else _projected(embedding, self.projection)
+            projected = self._projected(embedding)
             if projected.shape != teacher.shape:
                 raise ValueError(
                     f"labels: expected embeddings {tuple(projected.shape)}, found {tuple(teacher.shape)}; for a "
@@ -87,6 +87,13 @@ class EmbedDistillLoss(EmbeddingLoss):
                 )
             distances.append(distance(projected, teacher.detach().to(projected), self.distance_metric))
         return torch.stack(distances).mean()
+
+    def _projected(self, embedding: Tensor) -> Tensor:
+        if self.projection is None:
+            return embedding
+        # Of a model in halves the layer is one of float32 all the same.
+        projected: Tensor = self.projection(embedding.to(self.projection.weight.dtype))
+        return projected
 
     def cut_targets(self, targets: Tensor, width: int) -> Tensor:
         """The teacher's embeddings, cut likewise."""
@@ -123,11 +130,6 @@ class EmbedDistillLoss(EmbeddingLoss):
     def get_config_dict(self) -> dict[str, Any]:
         """The settings, for the model card."""
         return {"distance_metric": self.distance_metric, "projection_dim": self.projection_dim}
-
-
-def _projected(embedding: Tensor, projection: nn.Linear) -> Tensor:
-    wider: Tensor = projection(embedding.to(projection.weight.dtype))  # of a model in halves it is one of float32
-    return wider
 
 
 def _known_width_of(model: nn.Module) -> int:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from sentence_embedder.dotted_names import qualified_name
 from sentence_embedder.losses.embedding_loss import EmbeddingLoss, columns
 from sentence_embedder.similarity import pairwise_angle_sim, pairwise_cos_sim
 
@@ -51,11 +52,7 @@ class CosineSimilarityLoss(EmbeddingLoss):
 
     def get_config_dict(self) -> dict[str, Any]:
         """The settings, for the model card."""
-        return {"loss_fct": _full_name(self.loss_fct)}
-
-
-def _full_name(thing: object) -> str:
-    return f"{type(thing).__module__}.{type(thing).__qualname__}"
+        return {"loss_fct": qualified_name(type(self.loss_fct))}
 
 
 def cosent(scores: Tensor, labels: Tensor) -> Tensor:

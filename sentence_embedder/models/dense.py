@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sentence_embedder.dotted_names import qualified_name
 from sentence_embedder.features import Features
 from sentence_embedder.files import read_weights
 from sentence_embedder.formats import DenseConfig
@@ -17,7 +18,7 @@ from sentence_embedder.models.module import Module, OwnClass, check_importable, 
 from sentence_embedder.record import FormatError
 
 _ACTIVATIONS: dict[str, type[nn.Module]] = {
-    f"{activation.__module__}.{activation.__qualname__}": activation
+    qualified_name(activation): activation
     for activation in (
         *(nn.CELU, nn.ELU, nn.GELU, nn.GLU, nn.Hardshrink, nn.Hardsigmoid, nn.Hardswish, nn.Hardtanh),
         *(nn.LeakyReLU, nn.LogSigmoid, nn.LogSoftmax, nn.Mish, nn.PReLU, nn.ReLU, nn.ReLU6, nn.RReLU),
@@ -73,7 +74,7 @@ class Dense(Module):
                 in_features=in_features,
                 out_features=out_features,
                 bias=bias,
-                activation_function=_name_of(activation_function),
+                activation_function=qualified_name(type(activation_function)),
                 module_input_name=module_input_name,
                 module_output_name=module_output_name or module_input_name,
                 use_residual=use_residual,
@@ -139,7 +140,7 @@ class Dense(Module):
 
     def get_config_dict(self) -> dict[str, Any]:
         """The settings as they are written to disk, with the activation function of now."""
-        return replace(self.config, activation_function=_name_of(self.activation_function)).to_dict()
+        return replace(self.config, activation_function=qualified_name(type(self.activation_function))).to_dict()
 
     def check_can_be_saved(self) -> None:
         """See ``Module.check_can_be_saved``.
@@ -181,10 +182,6 @@ class Dense(Module):
     def get_embedding_dimension(self) -> int:
         """The same, under its newer name."""
         return self.get_sentence_embedding_dimension()
-
-
-def _name_of(activation: object) -> str:
-    return f"{type(activation).__module__}.{type(activation).__qualname__}"
 
 
 def _activation_named(name: str, own_class: OwnClass) -> nn.Module:

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 import torch
 from torch import nn
 
+from sentence_embedder.dotted_names import qualified_name
 from sentence_embedder.features import Features
 from sentence_embedder.files import read_json, read_weights, write_json, write_weights
 from sentence_embedder.record import FormatError, Record
@@ -52,7 +53,7 @@ def check_importable(thing: object, base: type[Any], where: str) -> None:
     if not isinstance(thing, base) or not is_there or kind.__module__.startswith(_FROM_MODELS):
         raise ValueError(
             f"{where}: expected an instance of a class derived from {base.__name__} that can be imported, found "
-            f"{thing!r}: the file names only its class, and {kind.__module__}.{kind.__qualname__} could not be "
+            f"{thing!r}: the file names only its class, and {qualified_name(kind)} could not be "
             "loaded again. Write such a class at the top of a module that is installed"
         )
 

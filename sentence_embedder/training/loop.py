@@ -153,9 +153,14 @@ class Training:
         )
         self._record = record
         self._epoch = self._steps = 0
-        self._steps_written = -1
+        self._written: tuple[int, int] | None = None
         model.best_score = _NO_SCORE
         self._tally = Tally.empty(len(self._objectives))
+
+    @property
+    def _reached(self) -> tuple[int, int]:
+        """How many steps and evaluations there have been: after the last step the model may still be judged."""
+        return self._record.steps, len(self._record.evaluations)
 
     @property
     def _total_steps(self) -> int:
@@ -280,7 +285,6 @@ class Training:
                 is_best=is_best,
             )
         )
-        self._steps_written = -1  # a checkpoint of this step does not know of it
         self._tell(self._callback, score, self._epoch, steps)
         if is_best:
             self._model.best_score = score
@@ -327,7 +331,7 @@ class Training:
     def _finish(self) -> None:
         if not self._has_saved_the_best():
             self._save()
-        if self._steps_written != self._record.steps:
+        if self._written != self._reached:
             self._write_checkpoint()
 
     def _has_saved_the_best(self) -> bool:
@@ -346,7 +350,7 @@ class Training:
         self._record.checkpoints = self._ranks.first_says(
             lambda: _write(checkpoints, self._record.steps, self._model, state)
         )
-        self._steps_written = self._record.steps
+        self._written = self._reached
 
     def _state(self) -> dict[str, Any]:
         return {

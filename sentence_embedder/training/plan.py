@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 from torch.optim import Optimizer
 
+from sentence_embedder.dotted_names import qualified_name
 from sentence_embedder.training.schedules import check_scheduler
 
 AmpDtype = Literal["bfloat16", "float16"]
@@ -89,12 +90,12 @@ class TrainingPlan:
         )
         return {
             **{name: getattr(self, name) for name in names},
-            "optimizer_class": _full_name(self.optimizer_class),
+            "optimizer_class": qualified_name(_named(self.optimizer_class)),
             "optimizer_params": {name: repr(value) for name, value in self.optimizer_params.items()},
         }
 
 
-def _full_name(optimizer_class: Any) -> str:
-    """Of a class, or of what makes an optimizer, such as a ``functools.partial`` of one."""
+def _named(optimizer_class: Any) -> Any:
+    """What has a name: the class, the function of a ``functools.partial``, or the class of whatever else it is."""
     made = getattr(optimizer_class, "func", optimizer_class)
-    return f"{made.__module__}.{getattr(made, '__qualname__', type(made).__qualname__)}"
+    return made if hasattr(made, "__qualname__") else type(made)

@@ -18,6 +18,7 @@ from sentence_embedder.acceleration.encoder import (
     SelfAttention,
 )
 from sentence_embedder.acceleration.linear import ACTIVATIONS, Activation, Products
+from sentence_embedder.dotted_names import qualified_name
 
 _STATIC_ROPE = frozenset({"default", "linear", "llama3", "yarn"})
 """Kinds of rotary embedding whose frequencies do not depend on the length of the text."""
@@ -92,7 +93,7 @@ def table_at(module: nn.Module, name: str, class_name: str = "torch.nn.modules.s
         class_name: The dotted name of its class.
     """
     found: Any = module.get_submodule(name)
-    if f"{type(found).__module__}.{type(found).__qualname__}" != class_name or found.max_norm is not None:
+    if qualified_name(type(found)) != class_name or found.max_norm is not None:
         raise UnreadableError(f"{name}: expected {class_name} without max_norm, found {found}")
     table: Tensor = found.weight.detach()
     return table
