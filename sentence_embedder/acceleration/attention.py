@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache, cached_property
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from sentence_embedder.acceleration.dtypes import has_instructions
+from sentence_embedder.acceleration.dtypes import has_instructions, is_made_by
 from sentence_embedder.features import array_to_device
 
 
@@ -190,22 +191,33 @@ def attention_over(lengths: NDArray[np.int64], device: torch.device) -> Attentio
     return GroupedAttention(lengths) if device.type == "cpu" else PaddedAttention(lengths, device)
 
 
-_SCORES_IN_CACHE = 2**19
-"""So many scores, and what is made of them, stay near the processor."""
+_SCORES_IN_CACHE = 2**20
+"""So many bytes of scores, and what is made of them, stay near the processor."""
 
 _FEW_TOKENS = 64
 """Among fewer, what an operation costs before it begins is more than it takes: one softmax is less than what takes
 its place below, and products of halves, which are prepared anew each time, are more than those of float32."""
 
-_LONGEST_IN_PRODUCTS = 24
-"""Texts of more tokens are quicker in torch's fused kernel, which on the CPU is made for them, in formats that it
-multiplies quickly."""
-
 _LONGEST_UNSHIFTED = 1024
 """Up to so many scores in a row, their softmax takes longer than exponentials and a sum."""
 
+_LOG2_E = math.log2(math.e)
+
 _TOTALS = (1e-26, 1e35)
 """Sums of exponentials within these limits have lost nothing to the limits of a float."""
+
+
+@cache
+def _longest_in_products(dtype: torch.dtype) -> float:
+    """How many tokens a text may have for products of all its scores to be quicker than torch's fused kernel, which
+    on the CPU is made for longer ones.
+
+    Halves the kernel multiplies itself, and as quickly as oneDNN only where the processor has tiles (AMX). Products
+    of float32 are MKL's in both; on processors of AMD, the small blocks that the kernel makes of them take longer.
+    """
+    if dtype == torch.float32:
+        return 256 if is_made_by("AMD") else 24
+    return 24 if dtype == torch.bfloat16 and has_instructions("amx_bf16") else math.inf
 
 
 def _attend(
@@ -223,27 +235,18 @@ def _attend(
         out: Takes the result; shape (tokens of all texts, heads, dim).
     """
     tokens, heads = query.shape[2] // texts, query.shape[1]
-    is_fused_quicker = tokens > _LONGEST_IN_PRODUCTS and _is_quick_fused(query.dtype)
-    if is_fused_quicker or key.shape[1] != heads:
+    if tokens > _longest_in_products(query.dtype) or key.shape[1] != heads:
         split = [_by_text(part, texts) for part in (query, key, value)]
         attended = _fused(*split, mask=mask, scale=scale).transpose(1, 2)
         out.view(attended.shape).copy_(attended)
         return
-    at_once = max(1, _SCORES_IN_CACHE // (heads * tokens**2))
+    at_once = max(1, _SCORES_IN_CACHE // (query.element_size() * heads * tokens**2))
     if texts <= at_once:
         _multiply(query, key, value, texts=texts, mask=mask, scale=scale, out=out)
         return
     parts = (torch.split(part, at_once * tokens, dim=2) for part in (query, key, value))
     for *some, rows in zip(*parts, torch.split(out, at_once * tokens), strict=True):
         _multiply(*some, texts=len(rows) // tokens, mask=mask, scale=scale, out=rows)
-
-
-@cache
-def _is_quick_fused(dtype: torch.dtype) -> bool:
-    """Whether torch's fused kernel is quick in a format: halves it multiplies itself, and as quickly as oneDNN only
-    where the processor has tiles (AMX).
-    """
-    return dtype == torch.float32 or (dtype == torch.bfloat16 and has_instructions("amx_bf16"))
 
 
 def _fused(query: Tensor, key: Tensor, value: Tensor, *, mask: Tensor | None, scale: float) -> Tensor:
@@ -266,19 +269,18 @@ def _multiply(
         # oneDNN multiplies halves, and would bring these into order itself, which takes it longer.
         by_head[:2] = [part.contiguous() for part in by_head[:2]]
     # float16 holds no exponentials but those of scores around zero.
-    if not are_few and query.shape[2] // texts <= _LONGEST_UNSHIFTED and dtype != torch.float16:
-        attended = _exponentials_of_scores(*by_head, texts=texts, mask=mask, scale=scale)
-        if attended is not None:
-            _put_by_token(attended, texts, out)
-            return
-    _put_by_token(_softmax_of_scores(*by_head, texts=texts, mask=mask, scale=scale), texts, out)
+    is_unshifted = not are_few and query.shape[2] // texts <= _LONGEST_UNSHIFTED and dtype != torch.float16
+    if not (is_unshifted and _exponentials_of_scores(*by_head, texts=texts, mask=mask, scale=scale, out=out)):
+        _put_by_token(_softmax_of_scores(*by_head, texts=texts, mask=mask, scale=scale), texts, out)
 
 
-def _scores(query: Tensor, key: Tensor, *, texts: int, mask: Tensor | None, scale: float) -> Tensor:
-    """Shape (texts × heads, tokens, dim) twice → (texts × heads, tokens, tokens)."""
-    scores = torch.baddbmm(query.new_empty(1), query, key.transpose(1, 2), beta=0, alpha=scale)
+def _scores(
+    query: Tensor, key: Tensor, *, texts: int, mask: Tensor | None, scale: float, factor: float = 1.0
+) -> Tensor:
+    """Shape (texts × heads, tokens, dim) twice → (texts × heads, tokens, tokens), all of it times a factor."""
+    scores = torch.baddbmm(query.new_empty(1), query, key.transpose(1, 2), beta=0, alpha=scale * factor)
     if mask is not None:
-        scores.view(texts, -1, *scores.shape[1:]).add_(mask)
+        scores.view(texts, -1, *scores.shape[1:]).add_(mask, alpha=factor)
     return scores
 
 
@@ -290,16 +292,22 @@ def _softmax_of_scores(
 
 
 def _exponentials_of_scores(
-    query: Tensor, key: Tensor, value: Tensor, *, texts: int, mask: Tensor | None, scale: float
-) -> Tensor | None:
+    query: Tensor, key: Tensor, value: Tensor, *, texts: int, mask: Tensor | None, scale: float, out: Tensor
+) -> bool:
     """The same without a softmax, which first subtracts the highest score of a row from all: alike to a rounding.
-    None if an exponential overflows or a whole row of them vanishes.
+
+    Returns:
+        Whether the result is there: it is not if an exponential overflows or a whole row of them vanishes.
     """
-    weights = _scores(query, key, texts=texts, mask=mask, scale=scale).exp_()
+    # As powers of 2: those of e torch leaves to MKL, which on processors of AMD takes four times as long.
+    weights = _scores(query, key, texts=texts, mask=mask, scale=scale, factor=_LOG2_E).exp2_()
     totals = weights.sum(dim=-1, keepdim=True)  # added up in float32, and then rounded, like the product below
     lowest, highest = torch.aminmax(totals)
-    is_sound = _TOTALS[0] < lowest and highest < _TOTALS[1]
-    return torch.bmm(weights, value).div_(totals) if is_sound else None
+    if not (_TOTALS[0] < lowest and highest < _TOTALS[1]):
+        return False
+    split = _split(torch.bmm(weights, value), texts)
+    torch.div(split, _split(totals, texts), out=out.view(split.shape))
+    return True
 
 
 def _by_text(part: Tensor, texts: int) -> Tensor:
@@ -319,8 +327,10 @@ def _by_token(attended: Tensor) -> Tensor:
 
 def _put_by_token(attended: Tensor, texts: int, out: Tensor) -> None:
     """(texts × heads, tokens, dim) → (tokens of all texts, heads, dim), which is ``out``."""
-    if texts == 1:
-        out.copy_(attended.transpose(0, 1))
-    else:
-        split = attended.view(texts, -1, *attended.shape[1:]).transpose(1, 2)
-        out.view(split.shape).copy_(split)
+    split = _split(attended, texts)
+    out.view(split.shape).copy_(split)
+
+
+def _split(by_head: Tensor, texts: int) -> Tensor:
+    """(texts × heads, tokens, …) → (texts, tokens, heads, …)."""
+    return by_head.view(texts, -1, *by_head.shape[1:]).transpose(1, 2)

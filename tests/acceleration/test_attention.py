@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import cache
 from typing import Any
 
@@ -131,12 +132,17 @@ def test_one_row_of_low_scores_is_not_lost_among_high_ones() -> None:
 @pytest.mark.parametrize("mask", _MASKS, ids=_MASK_NAMES)
 # Of the last, so many at once are more than stay near the processor: they come in parts.
 @pytest.mark.parametrize(("length", "count"), [(3, 25), (20, 25), (40, 3), (60, 25), (90, 1), (150, 25)])
-@pytest.mark.parametrize("is_quick_fused", [True, False])
+@pytest.mark.parametrize("longest_in_products", [24, 256])
 def test_halves_are_near(
-    dtype: torch.dtype, length: int, count: int, mask: Mask, is_quick_fused: bool, monkeypatch: pytest.MonkeyPatch
+    dtype: torch.dtype,
+    length: int,
+    count: int,
+    mask: Mask,
+    longest_in_products: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Attention in half precision keeps the direction of what it makes, whatever the processor is quick at."""
-    monkeypatch.setattr(attention_module, "_is_quick_fused", lambda _dtype: is_quick_fused)
+    monkeypatch.setattr(attention_module, "_longest_in_products", lambda _dtype: longest_in_products)
     lengths = [length] * count
     parts = _parts(lengths)
     expected = _written_down(lengths, parts, mask, 0.35)
@@ -146,12 +152,22 @@ def test_halves_are_near(
     assert similarity.min() > 0.999
 
 
-@pytest.mark.parametrize("has_tiles", [True, False])
-def test_formats_that_the_fused_kernel_is_quick_in(has_tiles: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """They are float32, and bfloat16 where the processor has tiles."""
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": has_tiles}, raising=False)
-    is_quick = attention_module._is_quick_fused.__wrapped__
-    assert [is_quick(dtype) for dtype in (torch.float32, torch.bfloat16, torch.float16)] == [True, has_tiles, False]
+@pytest.mark.parametrize(
+    ("capabilities", "longest"),
+    [
+        ({"cpu_name": "AMD EPYC", "amx_bf16": False}, [256, math.inf, math.inf]),
+        ({"cpu_name": "Intel(R) Xeon(R)", "amx_bf16": False}, [24, math.inf, math.inf]),
+        ({"cpu_name": "Intel(R) Xeon(R)", "amx_bf16": True}, [24, 24, math.inf]),
+    ],
+    ids=["AMD", "no tiles", "tiles"],
+)
+def test_which_texts_are_left_to_the_fused_kernel(
+    capabilities: dict[str, Any], longest: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In float32 longer ones where MKL is not at home, in bfloat16 any but short ones where there are tiles."""
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+    found = attention_module._longest_in_products.__wrapped__
+    assert [found(dtype) for dtype in (torch.float32, torch.bfloat16, torch.float16)] == longest
 
 
 def test_what_is_handed_in_stays() -> None:
