@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sentence_embedder.acceleration.sizes import rounded_up
-from sentence_embedder.encoding.planner import by_padded_tokens, by_texts, by_tokens
+from sentence_embedder.encoding.planner import by_padded_tokens, by_texts, by_tokens, least_tokens
 
 
 @given(lengths=st.lists(st.integers(0, 99)), batch_size=st.integers(1, 20))
@@ -80,13 +80,37 @@ def test_batches_of_padded_tokens(
 
 @given(count=st.integers(1, 500), length=st.integers(1, 30), workers=st.integers(1, 4))
 def test_batches_of_tokens_are_alike(count: int, length: int, workers: int) -> None:
-    """All batches but the last fill the same size, for which a product is prepared once."""
+    """All batches fill few sizes, for each of which a product is prepared; all but the last ones have one."""
     batches = by_tokens(np.full(count, length, dtype=np.int64), 512, most=4096, workers=workers)
 
     sums = [len(batch) * length for batch in batches]
-    assert len({rounded_up(size) for size in sums[:-1]}) <= 1
-    assert len(set(sums[:-1])) <= 1
-    assert sums[-1] <= sums[0] <= 512
+    assert sums == sorted(sums, reverse=True)
+    assert len(set(sums[:-1])) <= 2
+    assert sums[0] <= 512
+    sizes = {rounded_up(max(pair)) for pair in zip(sums, least_tokens(sums), strict=True)}
+    assert len(sizes) <= 3
+
+
+@given(seed=st.integers(0, 2**32 - 1), count=st.integers(200, 400), workers=st.integers(2, 4))
+def test_the_last_batches_are_small(seed: int, count: int, workers: int) -> None:
+    """Of many batches each worker has small ones in the end, and none waits for another's large one."""
+    lengths = np.random.default_rng(seed).integers(20, 129, count)
+
+    sums = [int(lengths[batch].sum()) for batch in by_tokens(lengths, 512, most=8192, workers=workers)]
+
+    assert all(total <= 128 for total in sums[-2 * workers :])
+    busy = [0] * workers
+    for total in sums:  # whoever is free takes the next one
+        busy[busy.index(min(busy))] += total
+    assert max(busy) - min(busy) <= 128
+
+
+def test_batches_that_are_smaller_have_few_sizes() -> None:
+    """They are filled up to quarters of the size that others have; what is larger than all others is not."""
+    tokens = [5000, *[767] * 9, 500, 193, 192, 7]
+
+    assert least_tokens(tokens) == [0, *[768] * 9, 576, 384, 192, 192]
+    assert least_tokens(tokens[:8]) == [0] * 8
 
 
 @given(seed=st.integers(0, 2**32 - 1), count=st.integers(200, 400))
