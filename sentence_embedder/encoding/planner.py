@@ -18,11 +18,11 @@ _SMALLEST_GAP = 1 / 32
 """A smaller part of a batch is not worth a text: alone among longer ones, as each length has attention of its own,
 it takes as long as what is filled up in its place."""
 
-_FEW_BATCHES = 8
-"""So many are alike anyway; of more, the last one is what is left over."""
+_FEW_BATCHES = 9
+"""Fewer are alike anyway; of so many, the last one is what is left over."""
 
-_STEPS = 4
-"""Into so many parts a batch is cut where it must be smaller than others: few sizes are worth a product each."""
+_SMALL = 4
+"""Small batches are so many times smaller than others."""
 
 _MOST_PADDED = 2
 """Times the tokens that a batch should have: so many it has at most when it is padded to its longest text, as for
@@ -111,28 +111,6 @@ def by_tokens(
     return [order[ranks] for ranks in _evened(lengths[order].tolist(), size, padded, workers)]
 
 
-def least_tokens(tokens: Sequence[int]) -> list[int]:
-    """To how many tokens each batch of a plan is filled up at least, so that there are few sizes.
-
-    Args:
-        tokens: How many each batch has.
-
-    Example:
-        >>> least_tokens([510, 512, 511, 512, 510, 512, 512, 511, 260, 250])
-        [512, 512, 512, 512, 512, 512, 512, 512, 384, 256]
-    """
-    if len(tokens) <= _FEW_BATCHES:
-        return [0] * len(tokens)
-    size = rounded_up(tokens[len(tokens) // 2])
-    return [_step_up(count, size) if count <= size else 0 for count in tokens]
-
-
-def _step_up(tokens: int, size: int) -> int:
-    """The first step of a size that so many tokens reach."""
-    step = max(1, size // _STEPS)
-    return min(size, -(-tokens // step) * step)
-
-
 def _size(total: int, tokens: int, most: int, workers: int) -> int:
     """How many tokens of so many a batch should have, so that no worker is idle if there are few."""
     return max(1, min(tokens, most, max(_FEWEST_TOKENS, -(-total // workers))))
@@ -148,11 +126,11 @@ def _evened(lengths: Sequence[int], size: int, padded: int, workers: int) -> lis
         workers: How many batches are computed at the same time.
     """
     batches = list(_filled(lengths, size, padded))
-    if workers == 1 or len(batches) <= _FEW_BATCHES:
-        return batches
     last = workers + len(batches) % workers
+    if workers == 1 or len(batches) < max(_FEW_BATCHES, 2 * last):
+        return batches
     rest = sorted(chain.from_iterable(batches[-last:]))
-    small = _filled([lengths[rank] for rank in rest], _step_up(1, size), padded)
+    small = _filled([lengths[rank] for rank in rest], size // _SMALL, padded)
     return batches[:-last] + [[rest[rank] for rank in ranks] for ranks in small]
 
 

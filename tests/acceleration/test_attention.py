@@ -92,6 +92,18 @@ def test_it_is_attention_within_each_text(mask: Mask, runs: list[tuple[int, int]
         torch.testing.assert_close(found.double(), expected, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("mask", _MASKS, ids=_MASK_NAMES)
+@pytest.mark.parametrize("longest_in_products", [24, 256])
+def test_longer_texts_either_way(mask: Mask, longest_in_products: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Products of all scores and torch's fused kernel make the same of longer texts."""
+    monkeypatch.setattr(attention_module, "_longest_in_products", lambda _dtype: longest_in_products)
+    lengths = [250, 120, 120, 120, 40, 25]
+    parts = _parts(lengths)
+    expected = _written_down(lengths, parts, mask, 0.35)
+    found = GroupedAttention(np.array(lengths))(*parts, mask, 0.35)
+    torch.testing.assert_close(found.double(), expected, rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize("length", [5, 40])
 def test_heads_share_keys(length: int) -> None:
     """Several heads of the queries can use one head of keys and values."""
