@@ -15,7 +15,14 @@ from torch import nn
 
 from sentence_embedder.atomic_folder import replacing
 from sentence_embedder.files import PICKLED_WEIGHTS_NAME, SAFE_WEIGHTS_NAME, check_inside, read_json, write_json
-from sentence_embedder.formats import MODULES_NAME, ModelConfig, ModuleEntry, WeightsIndex, is_of_a_module
+from sentence_embedder.formats import (
+    MODULES_NAME,
+    TRANSFORMER_CONFIG_NAMES,
+    ModelConfig,
+    ModuleEntry,
+    WeightsIndex,
+    is_of_a_module,
+)
 from sentence_embedder.loading import alone
 from sentence_embedder.models import (
     BoW,
@@ -297,6 +304,22 @@ def incomplete_folders(folder: Path) -> Sequence[str]:
         for entry in _read_entries(folder)
         if is_known(entry.type)
         and _is_incomplete(folder / entry.path, class_named(entry.type, folder, "", trust_remote_code=False))
+    ]
+
+
+def undecided_files(folder: Path) -> Sequence[str]:
+    """Those files that a model folder lacks and that a model may do without, but then makes other embeddings: the
+    settings of the whole, and of each Transformer that modules.json names.
+    """
+    if not (folder / MODULES_NAME).exists():
+        return []
+    of_model = [] if (folder / _CONFIG_NAME).exists() else [_CONFIG_NAME]
+    return of_model + [
+        str(PurePosixPath(entry.path, TRANSFORMER_CONFIG_NAMES[0]))
+        for entry in _read_entries(folder)
+        if is_known(entry.type)
+        and class_named(entry.type, folder, "", trust_remote_code=False) is Transformer
+        and not any((folder / entry.path / name).exists() for name in TRANSFORMER_CONFIG_NAMES)
     ]
 
 

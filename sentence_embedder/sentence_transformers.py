@@ -1743,7 +1743,7 @@ def _token(token: bool | str | None, use_auth_token: bool | str | None) -> bool 
 
 def _load(source: hub.ModelSource, arguments: LoadArguments) -> tuple[Path, SavedModel]:
     logger.info("loading %s", source.name)
-    folder = hub.locate(source, saved_model.incomplete_folders)
+    folder = hub.locate(source, hub.Gaps(saved_model.incomplete_folders, saved_model.undecided_files))
     return folder, saved_model.load(folder, arguments)
 
 

@@ -1,6 +1,6 @@
 """The Hugging Face Hub: the only importer of huggingface_hub, which it imports where it is used."""
 
-from sentence_embedder.hub.download import locate
+from sentence_embedder.hub.download import Gaps, locate
 from sentence_embedder.hub.errors import (
     AccessError,
     CacheError,
@@ -15,6 +15,7 @@ from sentence_embedder.hub.upload import ModelTarget, upload
 __all__ = [
     "AccessError",
     "CacheError",
+    "Gaps",
     "HubError",
     "HubUnavailableError",
     "ModelNotFoundError",

@@ -117,6 +117,25 @@ class TestCache:
             SentenceTransformer("tiny", cache_folder=str(cache), device="cpu")
         assert no_network
 
+    def test_settings_that_nobody_knows_of(
+        self, cache: Path, no_network: list[Any], caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """Where the cache does not say whether a model has settings, the Hub is asked; if it is silent, the model
+        is loaded without, and a log line says so. Where only the cache may be used, it is.
+        """
+        next(cache.rglob("config_sentence_transformers.json")).unlink()
+        next(cache.rglob("sentence_bert_config.json")).unlink()
+
+        assert len(SentenceTransformer("tiny", cache_folder=str(cache), local_files_only=True, device="cpu")) == 2
+        assert not no_network
+        assert len(SentenceTransformer("tiny", cache_folder=str(cache), device="cpu")) == 2
+
+        assert no_network
+        names = "config_sentence_transformers.json and sentence_bert_config.json"
+        offline, silent = (message for message in caplog.messages if f"taken to have no {names}, as" in message)
+        assert "nothing may be fetched" in offline
+        assert "is there a network" in silent
+
     def test_offline_it_is_taken_for_a_plain_transformer(
         self, cache: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
@@ -351,6 +370,27 @@ class TestServer:
 
         assert len(load()) == 2
         assert any(request.endswith("tokenizer.json") for request in hub.requests)
+
+    @pytest.mark.parametrize("name", ["config_sentence_transformers.json", "sentence_bert_config.json"])
+    def test_settings_that_were_not_fetched(
+        self, name: str, hub: HubServer, load: Any, tiny_folders: dict[str, Path], tmp_path: Path
+    ) -> None:
+        """Settings without which a model can be loaded, but is another, are fetched if the cache lacks them; a
+        model that has none is known by the cache to have none.
+        """
+        files = files_in(tiny_folders["bert"])
+        hub.add_repository(NAME, files)
+        load()
+        next((tmp_path / "cache").rglob(f"snapshots/*/{name}")).unlink()
+        hub.add_repository(NAME, {path: content for path, content in files.items() if path != name})
+        assert len(load()) == 2
+        # Of the commit that is there: nobody has asked for a newer one.
+        assert [path.name for path in (tmp_path / "cache").rglob(f"snapshots/*/{name}")] == [name]
+
+        load(refresh=True)
+        hub.requests.clear()
+        assert len(load()) == 2
+        assert hub.requests == []
 
     def test_a_cache_that_cannot_be_written(
         self, hub: HubServer, load: Any, tiny_folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
