@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
+import io
 import logging
 import os
 import posixpath
@@ -78,13 +80,15 @@ class Block:
         return f"{self.file.path}{rows}"
 
     def read(self, column: str) -> Any:
-        """The rows as a ``pyarrow.Table``, in which a column is of texts, whatever they look like.
+        """The rows as a ``pyarrow.Table``, in which a column is of texts, whatever they look like: of CSV, which
+        does not say what is a number, each is.
 
         Raises:
             ValueError: The file has changed.
         """
         import pyarrow
-        from pyarrow import csv, json
+        from pyarrow import csv as pyarrow_csv
+        from pyarrow import json
 
         with self.file.files.open_input_file(self.file.path) as file:
             suffix = posixpath.splitext(self.file.path)[1].lower()
@@ -94,11 +98,12 @@ class Block:
             # At once: in parts it would be cut within a row that is longer than one, or that has several lines.
             size = min(max(file.size(), 1), _LARGEST_PART)
             if suffix == ".csv":
-                return csv.read_csv(
+                names = _first_row(file)
+                return pyarrow_csv.read_csv(
                     file,
-                    read_options=csv.ReadOptions(block_size=size),
-                    parse_options=csv.ParseOptions(newlines_in_values=True),
-                    convert_options=csv.ConvertOptions(column_types={column: text}),
+                    read_options=pyarrow_csv.ReadOptions(block_size=size),
+                    parse_options=pyarrow_csv.ParseOptions(newlines_in_values=True),
+                    convert_options=pyarrow_csv.ConvertOptions(column_types=dict.fromkeys((*names, column), text)),
                 )
             return json.read_json(
                 file,
@@ -132,6 +137,15 @@ class Block:
                 f"{self}: expected {self.stop - self.start} rows, found {table.num_rows}: it has changed"
             )
         return table
+
+
+def _first_row(file: Any) -> list[str]:
+    """The first row of a CSV file that is not empty; the file is then at its beginning again."""
+    lines = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
+    names = next(filter(None, csv.reader(lines)), [])
+    lines.detach()  # it would close the file
+    file.seek(0)
+    return names
 
 
 def blocks_of(paths: Sequence[str], block_rows: int, check_columns: CheckColumns) -> list[Block]:

@@ -67,7 +67,8 @@ def encode_files(
 
     Args:
         paths: Files, or folders of files: paths that all machines see, or URIs that Arrow knows (``s3://``, ``gs://``,
-            ``hdfs://``). JSON has one object a line. What begins with a dot or an underscore is no data.
+            ``hdfs://``). JSON has one object a line; the columns of CSV are texts, all of them, as it does not say
+            what is a number. What begins with a dot or an underscore is no data.
         output: The folder for the files, a path or URI; made if it is not there.
         model: The SentenceTransformer. It goes through the object store, and is loaded once by each actor.
         column: The column of the texts.

@@ -181,7 +181,7 @@ def test_what_is_no_data(
 def test_texts_that_look_like_numbers(misbehaving: SentenceTransformer, tmp_path: Path) -> None:
     """In CSV and JSON a text is a text, even if all of them are numbers or dates."""
     (tmp_path / "one.csv").write_text("number,text\n0,007\n", encoding="utf-8")
-    (tmp_path / "two.json").write_text('{"number": 1, "text": "2020-01-01"}\n', encoding="utf-8")
+    (tmp_path / "two.json").write_text('{"number": "1", "text": "2020-01-01"}\n', encoding="utf-8")
     paths = [str(tmp_path / "one.csv"), str(tmp_path / "two.json")]
 
     within(120, lambda: encode_files(paths, str(tmp_path / "out"), misbehaving))
@@ -286,7 +286,7 @@ def test_tables_of_a_dataset_tell_once_of_cuts(bert: SentenceTransformer, caplog
 def test_csv_and_json(misbehaving: SentenceTransformer, tmp_path: Path) -> None:
     """CSV files, and JSON with an object a line, are read, too; the columns can have other names."""
     (tmp_path / "one.csv").write_text("number,body\n0,hello\n1,the cat\n", encoding="utf-8")
-    (tmp_path / "two.jsonl").write_text('{"number": 2, "body": "hello world"}\n', encoding="utf-8")
+    (tmp_path / "two.jsonl").write_text('{"number": "2", "body": "hello world"}\n', encoding="utf-8")
     paths = [str(tmp_path / "one.csv"), str(tmp_path / "two.jsonl")]
 
     done = within(
@@ -378,6 +378,15 @@ def test_rows_of_row_groups(tmp_path: Path) -> None:
         assert table.column("number").to_pylist() == list(range(start, stop))
     with pytest.raises(ValueError, match="expected 10 rows, found 0: it has changed"):
         Block(file, 40_000, 40_010, "unused").read("text")
+
+
+def test_columns_of_csv_stay_as_they_are(tmp_path: Path) -> None:
+    """What looks like a number in a CSV file is not made one: of a postcode no digit is lost."""
+    (tmp_path / "texts.csv").write_text('\ufeff\ncode,"a, b",text\n01234,1.10,hello\n', encoding="utf-8")
+
+    table = Block(Location.at(str(tmp_path / "texts.csv")), 0, -1, "unused").read("text")
+
+    assert table.to_pylist() == [{"code": "01234", "a, b": "1.10", "text": "hello"}]
 
 
 def test_long_rows_and_rows_of_several_lines(tmp_path: Path) -> None:
