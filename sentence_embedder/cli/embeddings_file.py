@@ -182,11 +182,11 @@ def _whole_schema(pyarrow: Any, texts: TextFile) -> Any:
             return known
         kept = [each for each in known if each.name != _COLUMN]
         return pyarrow.schema(kept, _without_column(known.metadata or {}))
+    if texts.has_strings_alone:
+        return pyarrow.schema([(name, pyarrow.string()) for name in texts.columns() if name != _COLUMN])
     whole = pyarrow.schema([])
     for chunk in _chunks(texts):
         whole = pyarrow.unify_schemas([whole, _schema_of(pyarrow, chunk)], promote_options="permissive")
-        if texts.has_strings_alone:
-            return whole
     for chunk in _chunks(texts):  # a number among whole ones makes numbers of them, which not all can become
         pyarrow.Table.from_pylist(chunk, schema=whole)
     return whole

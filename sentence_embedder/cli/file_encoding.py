@@ -53,6 +53,13 @@ class FileEncoding:
     stamp: dict[str, Any] | None = None
     schema: Any = None
 
+    def check(self) -> None:
+        """Raise a ValueError if embeddings could not be finished: before any is made."""
+        from sentence_embedder.quantization.precision import check_calibration
+
+        if self.finished_as is not None:
+            check_calibration(self.finished_as, sum(1 for _ in itertools.islice(self.texts.texts(), 2)))
+
     def run(self, *, overwrite: bool) -> str:
         """Encode, from where an earlier run was interrupted, if one was.
 

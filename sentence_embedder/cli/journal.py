@@ -66,7 +66,11 @@ class Journal:
             shutil.rmtree(self.folder)
 
     def check_name(self, *, overwrite: bool) -> None:
-        """Raise a FileExistsError for a file that nothing is under way to: before a model is loaded for it."""
+        """Raise an error for what cannot be written, before a model is loaded for it: a FileExistsError for a file
+        that nothing is under way to, an IsADirectoryError for a folder.
+        """
+        if self.output.is_dir():
+            raise IsADirectoryError(f"{self.output}: expected a file, found a folder: give another name")
         if self.output.exists() and not self.folder.exists() and not overwrite:
             raise self._is_there()
 

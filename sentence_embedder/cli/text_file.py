@@ -87,6 +87,11 @@ class TextFile:
         """Whether every value is a string, by the format."""
         return self.path.suffix.lower() in (".txt", ".csv", ".tsv")
 
+    def columns(self) -> Sequence[str]:
+        """The columns of a file that has strings alone."""
+        suffix = self.path.suffix.lower()
+        return [_TEXT] if suffix == ".txt" else _csv_columns(self.path)
+
     def count(self) -> int:
         """How many rows there are; all are read, but of Parquet."""
         if self.path.suffix.lower() == ".parquet":
@@ -166,13 +171,25 @@ def _without_halves(value: Any) -> Any:
     return value
 
 
-def _csv_rows(path: Path) -> Iterator[Record]:
+@contextmanager
+def _csv_reader(path: Path) -> Iterator[tuple[list[str], Any]]:
+    """The names of the columns, and a reader of what follows them."""
     csv.field_size_limit(_LONGEST_FIELD)
     delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
     with _readable(path), path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.reader(file, delimiter=delimiter, strict=True)
         names = next(reader, [])
         _check_names(names, f"{path}, line 1")
+        yield names, reader
+
+
+def _csv_columns(path: Path) -> list[str]:
+    with _csv_reader(path) as (names, _):
+        return names
+
+
+def _csv_rows(path: Path) -> Iterator[Record]:
+    with _csv_reader(path) as (names, reader):
         for values in reader:
             if not values:  # an empty line
                 continue

@@ -132,6 +132,18 @@ def test_no_texts_make_a_file_of_none(suffix: str, run: Run, bert: Path, tmp_pat
         assert parquet.read_table(tmp_path / "out.parquet").num_rows == 0
 
 
+@pytest.mark.parametrize("suffix", [".csv", ".tsv"])
+def test_a_table_without_rows_keeps_its_columns(suffix: str, run: Run, bert: Path, tmp_path: Path) -> None:
+    """Of a table of a header alone the columns are there, whatever rows there will be another time."""
+    (tmp_path / f"in{suffix}").write_text("\t,"[suffix == ".csv"].join(["id", "text"]) + "\n", encoding="utf-8")
+
+    assert run("encode", tmp_path / f"in{suffix}", tmp_path / "out.parquet", "--model", bert).code == 0
+
+    schema = parquet.read_schema(tmp_path / "out.parquet")
+    assert schema.names == ["id", "text", "embedding"]
+    assert schema.field("text").type == pyarrow.string()
+
+
 # ── Interruptions ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -198,7 +210,7 @@ def test_the_last_step_is_not_done_twice(
     assert _left(texts.parent) == []
 
 
-def _raise_stop(_: object) -> None:
+def _raise_stop(*_: object, **__: object) -> None:
     raise _Stop
 
 
@@ -257,6 +269,34 @@ def test_a_file_that_is_there_stays(run: Run, bert: Path, texts: Path) -> None:
     assert output.read_bytes() == b"precious"
     assert run("encode", texts, output, "--model", bert, "--overwrite").code == 0
     assert len(np.load(output)) == len(TEXTS)
+
+
+@pytest.mark.parametrize("options", [[], ["--overwrite"]])
+def test_a_folder_is_not_replaced(
+    options: list[str], run: Run, texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a folder is, no file can be; that is told before anything is computed."""
+    monkeypatch.setattr(SentenceTransformer, "encode", _raise_stop)
+    (tmp_path / "out.npy").mkdir()
+
+    done = run("encode", texts, tmp_path / "out.npy", "--model", "nowhere/at-all", *options)
+
+    assert done.code != 0
+    assert "expected a file, found a folder: give another name" in done.err
+
+
+def test_bytes_of_one_text_are_refused_first(
+    run: Run, bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A single embedding has no ranges to make bytes by; that is told before it is computed."""
+    monkeypatch.setattr(SentenceTransformer, "encode", _raise_stop)
+    (tmp_path / "in.txt").write_text("hello\n", encoding="utf-8")
+
+    done = run("encode", tmp_path / "in.txt", tmp_path / "out.npy", "--model", bert, "--precision", "int8")
+
+    assert done.code != 0
+    assert "int8 needs the range of each dimension" in done.err
+    assert _left(tmp_path) == []
 
 
 def test_a_change_meanwhile_is_an_error(run: Run, bert: Path, texts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
