@@ -6,6 +6,7 @@ import gzip
 import os
 import re
 import zlib
+from http.client import IncompleteRead
 from pathlib import Path
 from typing import IO, cast
 from urllib.parse import quote, urlsplit, urlunsplit
@@ -52,6 +53,8 @@ def http_get(url: str, path: str | os.PathLike[str]) -> None:
         if promised and found != promised:
             raise OSError(f"{url}: expected {promised:,} bytes, found {found:,}: the server has broken off")
         partial.replace(place)
+    except IncompleteRead as error:  # which is no OSError
+        raise OSError(f"{url}: expected an answer up to its end: the server has broken off: {error}") from error
     except (EOFError, zlib.error) as error:
         raise OSError(f"{url}: expected packed bytes up to their end: the server has broken off") from error
     finally:

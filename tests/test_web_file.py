@@ -26,6 +26,9 @@ class _Handler(BaseHTTPRequestHandler):
             self.end_headers()
             self.wfile.write(self.path.encode())
             return
+        if self.path == "/chunks-broken":
+            self._send_chunk()
+            return
         self.send_response(404 if self.path == "/missing" else 200)
         self.send_header("Content-Length", str(len(CONTENT)))
         self.end_headers()
@@ -42,6 +45,15 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(packed)))
         self.end_headers()
         self.wfile.write(packed)
+
+    def _send_chunk(self) -> None:
+        """The first chunk of several."""
+        self.protocol_version = "HTTP/1.1"
+        self.send_response(200)
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        self.wfile.write(b"ff\r\nvectors")
+        self.close_connection = True
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002
         """Say nothing."""
@@ -106,6 +118,7 @@ def test_hosts_beyond_ascii(no_network: list[str], tmp_path: Path) -> None:
     [
         ("missing", "404"),
         ("broken", "expected 40,000 bytes, found 1,000"),
+        ("chunks-broken", "expected an answer up to its end: the server has broken off"),
         ("packed-broken", "expected packed bytes up to their end: the server has broken off"),
         ("packed-damaged", "packed bytes"),
     ],

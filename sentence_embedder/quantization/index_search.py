@@ -252,7 +252,10 @@ class _Search:
 
     def run(self, corpus: _Corpus, queries: Embeddings, multiplier: int) -> tuple[Hits, float]:
         """The hits, and the seconds that it took; in the order of the floats if there is a multiplier."""
-        floats = np.atleast_2d(as_numpy(queries))
+        given = as_numpy(queries)
+        if not len(given):
+            return [], 0.0
+        floats = np.atleast_2d(given)
         is_rescored = multiplier > 0 and self.precision != "float32" and floats.dtype not in (np.int8, np.uint8)
         is_in_steps = is_rescored and corpus.compares_floats
         asked = floats * self._steps(floats) if is_in_steps else self._quantized(floats)

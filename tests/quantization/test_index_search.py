@@ -188,6 +188,15 @@ def test_an_empty_corpus(library: str, precision: Precision) -> None:
     assert hits == [[], []]
 
 
+@pytest.mark.parametrize("shape", [(0, 16), (0,)])
+@pytest.mark.parametrize(("library", "precision"), CASES)
+def test_no_queries(library: str, precision: Precision, shape: tuple[int, ...]) -> None:
+    """Nobody who asks nothing finds anything."""
+    hits, _ = LIBRARIES[library](np.empty(shape, np.float32), embeddings_of(9, 16), corpus_precision=precision)
+
+    assert hits == []
+
+
 # ── Wrong ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
