@@ -299,12 +299,7 @@ def incomplete_folders(folder: Path) -> Sequence[str]:
     """
     if not (folder / MODULES_NAME).exists():
         return [""] if _is_incomplete(folder, Transformer) else []
-    return [
-        entry.path
-        for entry in _read_entries(folder)
-        if is_known(entry.type)
-        and _is_incomplete(folder / entry.path, class_named(entry.type, folder, "", trust_remote_code=False))
-    ]
+    return [path for path, module_class in _known_modules(folder) if _is_incomplete(folder / path, module_class)]
 
 
 def undecided_files(folder: Path) -> Sequence[str]:
@@ -315,11 +310,19 @@ def undecided_files(folder: Path) -> Sequence[str]:
         return []
     of_model = [] if (folder / _CONFIG_NAME).exists() else [_CONFIG_NAME]
     return of_model + [
-        str(PurePosixPath(entry.path, TRANSFORMER_CONFIG_NAMES[0]))
+        str(PurePosixPath(path, TRANSFORMER_CONFIG_NAMES[0]))
+        for path, module_class in _known_modules(folder)
+        if module_class is Transformer
+        and not any((folder / path / name).exists() for name in TRANSFORMER_CONFIG_NAMES)
+    ]
+
+
+def _known_modules(folder: Path) -> list[tuple[str, type[Any]]]:
+    """Path and class of the modules that modules.json names, of those whose class is of this package."""
+    return [
+        (entry.path, class_named(entry.type, folder, "", trust_remote_code=False))
         for entry in _read_entries(folder)
         if is_known(entry.type)
-        and class_named(entry.type, folder, "", trust_remote_code=False) is Transformer
-        and not any((folder / entry.path / name).exists() for name in TRANSFORMER_CONFIG_NAMES)
     ]
 
 

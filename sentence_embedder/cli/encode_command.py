@@ -93,7 +93,6 @@ def run(args: argparse.Namespace) -> None:
     stamp = texts.stamp
     schema = schema_for(output.suffix, texts)
     encoding = _file_encoding(args, load_model(args), texts, output)
-    encoding.check()
     said = replace(encoding, stamp=stamp, schema=schema).run(overwrite=args.overwrite)
     sys.stderr.write(f"{said}\n")
 

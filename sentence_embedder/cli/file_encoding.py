@@ -53,13 +53,6 @@ class FileEncoding:
     stamp: dict[str, Any] | None = None
     schema: Any = None
 
-    def check(self) -> None:
-        """Raise a ValueError if embeddings could not be finished: before any is made."""
-        from sentence_embedder.quantization.precision import check_calibration
-
-        if self.finished_as is not None:
-            check_calibration(self.finished_as, sum(1 for _ in itertools.islice(self.texts.texts(), 2)))
-
     def run(self, *, overwrite: bool) -> str:
         """Encode, from where an earlier run was interrupted, if one was.
 
@@ -71,6 +64,7 @@ class FileEncoding:
             ValueError: A row has no text, or a longer one than it may be; or the file was changed meanwhile.
         """
         stamp = self.texts.stamp if self.stamp is None else self.stamp
+        self._check_precision()
         start = time.monotonic()
         journal = Journal(self.output)
         with journal.opened({**self.settings, "input": stamp}, overwrite=overwrite) as is_whole:
@@ -89,6 +83,13 @@ class FileEncoding:
                 file = EmbeddingsFile(self.texts, kept, self._finished(kept), self.schema)
                 journal.place(lambda path: file.write(path, self.output.suffix))
             return self._said(journal, before, time.monotonic() - start)
+
+    def _check_precision(self) -> None:
+        """Raise a ValueError if embeddings could not be finished: before any is made."""
+        from sentence_embedder.quantization.precision import check_calibration
+
+        if self.finished_as is not None:
+            check_calibration(self.finished_as, sum(1 for _ in itertools.islice(self.texts.texts(), 2)))
 
     def _add_missing(self, journal: Journal) -> None:
         """Encode what is not there."""
@@ -115,12 +116,11 @@ class FileEncoding:
 
     def _finished(self, kept: NDArray[Any]) -> Finished:
         """What is done when all embeddings are there: bytes need the range of each dimension."""
-        from sentence_embedder.quantization.precision import check_calibration, quantize_embeddings
+        from sentence_embedder.quantization.precision import quantize_embeddings
 
         precision: Any = self.finished_as
         if precision is None:
             return lambda rows: rows
-        check_calibration(precision, len(kept))
         ranges = _ranges(kept)
         return lambda rows: quantize_embeddings(rows, precision, ranges)
 

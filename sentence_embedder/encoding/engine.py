@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from sentence_embedder.acceleration.forward import Forward
 from sentence_embedder.devices import give_back_memory, is_out_of_memory
 from sentence_embedder.encoding.collector import Collector
-from sentence_embedder.encoding.planner import by_padded_tokens, by_texts, by_tokens
+from sentence_embedder.encoding.planner import FEW_BATCHES, by_padded_tokens, by_texts, by_tokens
 from sentence_embedder.encoding.single_threads import SingleThreads, single_threads, thread_count
 from sentence_embedder.encoding.token_budget import TokenBudget
 from sentence_embedder.features import BatchSource, Features, Places, TokenizedTexts
@@ -26,9 +26,6 @@ from sentence_embedder.threads import Future
 
 _WINDOW = 16_384
 """How many texts are tokenised at a time, while the model computes those before them."""
-
-_FEW_BATCHES = 8
-"""After so many batches of a window, the last one is filled up to the size of the one before it."""
 
 OnCut = Callable[[NDArray[np.int64]], None]
 """Told the rows of some texts."""
@@ -152,8 +149,8 @@ class Engine:
             lengths = source.lengths
             planned = self._planned(lengths, workers)
             for number, places in enumerate(planned):
-                # What is left in the end is worth no size of its own.
-                is_rest = number == len(planned) - 1 and number >= _FEW_BATCHES
+                # What is left in the end is worth no size of its own: it gets that of the batch before it.
+                is_rest = number == len(planned) - 1 and number >= FEW_BATCHES
                 least_tokens = int(lengths[planned[number - 1]].sum()) if is_rest else 0
                 yield _Batch(source, places, places + start, 0 if self.is_deterministic else least_tokens)
             start += len(lengths)

@@ -18,8 +18,8 @@ _SMALLEST_GAP = 1 / 32
 """A smaller part of a batch is not worth a text: alone among longer ones, as each length has attention of its own,
 it takes as long as what is filled up in its place."""
 
-_FEW_BATCHES = 9
-"""Fewer are alike anyway; of so many, the last one is what is left over."""
+FEW_BATCHES = 8
+"""So many are alike anyway; of more, the last one is what is left over."""
 
 _SMALL = 4
 """Small batches are so many times smaller than others."""
@@ -127,7 +127,7 @@ def _evened(lengths: Sequence[int], size: int, padded: int, workers: int) -> lis
     """
     batches = list(_filled(lengths, size, padded))
     last = workers + len(batches) % workers
-    if workers == 1 or len(batches) < max(_FEW_BATCHES, 2 * last):
+    if workers == 1 or len(batches) <= max(FEW_BATCHES, 2 * last - 1):
         return batches
     rest = sorted(chain.from_iterable(batches[-last:]))
     small = _filled([lengths[rank] for rank in rest], size // _SMALL, padded)

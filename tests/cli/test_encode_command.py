@@ -135,7 +135,8 @@ def test_no_texts_make_a_file_of_none(suffix: str, run: Run, bert: Path, tmp_pat
 @pytest.mark.parametrize("suffix", [".csv", ".tsv"])
 def test_a_table_without_rows_keeps_its_columns(suffix: str, run: Run, bert: Path, tmp_path: Path) -> None:
     """Of a table of a header alone the columns are there, whatever rows there will be another time."""
-    (tmp_path / f"in{suffix}").write_text("\t,"[suffix == ".csv"].join(["id", "text"]) + "\n", encoding="utf-8")
+    delimiter = {".csv": ",", ".tsv": "\t"}[suffix]
+    (tmp_path / f"in{suffix}").write_text(f"id{delimiter}text\n", encoding="utf-8")
 
     assert run("encode", tmp_path / f"in{suffix}", tmp_path / "out.parquet", "--model", bert).code == 0
 

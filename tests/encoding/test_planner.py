@@ -84,10 +84,11 @@ def test_batches_of_tokens_are_alike(count: int, length: int, workers: int) -> N
     batches = by_tokens(np.full(count, length, dtype=np.int64), 512, most=4096, workers=workers)
 
     sums = [len(batch) * length for batch in batches]
+    kinds = 1 if workers == 1 or len(sums) <= 8 else 2
+    assert len({rounded_up(size) for size in sums[:-1]}) <= kinds
+    assert len(set(sums[:-1])) <= kinds
     assert sums == sorted(sums, reverse=True)
-    assert len(set(sums[:-1])) <= 2
-    assert sums[0] <= 512
-    assert len({rounded_up(total) for total in sums}) <= 3
+    assert sums[-1] <= sums[0] <= 512
 
 
 @given(seed=st.integers(0, 2**32 - 1), count=st.integers(200, 400), workers=st.integers(2, 4))
