@@ -26,7 +26,7 @@ Chunks = Iterator[tuple[list[Any], Tensor]]
 """Ids of documents, and their embeddings (documents, dim), some at a time."""
 
 _FILES = "Information-Retrieval_evaluation"
-_QUERIES_AT_ONCE = 1024
+_QUERIES_AT_ONCE = 512
 
 
 class InformationRetrievalEvaluator(MeasuringEvaluator):
@@ -179,7 +179,7 @@ class InformationRetrievalEvaluator(MeasuringEvaluator):
 
     def _found(self, model: Any, documents: Chunks) -> dict[str, list[Ranking]]:
         """Name of a similarity → for each query the documents that are most similar, the corpus taken by chunks."""
-        functions = self.score_functions or {model.similarity_fn_name: model.similarity}
+        functions = self.score_functions or {model.similarity_fn_name: _rounded(model.similarity)}
         if self.main_score_function not in (None, *functions):
             raise ValueError(
                 f"main_score_function: expected one of {list(functions)}, found {self.main_score_function!r}"
@@ -269,6 +269,19 @@ def average_precision(hits: Sequence[bool], count: int, k: int) -> float:
             found += 1
             total += found / rank
     return total / min(count, k)
+
+
+def _rounded(similarity: ScoreFunction) -> ScoreFunction:
+    """A similarity in which equal documents are equally similar: the last digit of a product in float32 depends on
+    the place of a document in its chunk, and on how large that is.
+    """
+
+    def rounded(queries: Tensor, documents: Tensor) -> Tensor:
+        if documents.device.type == "mps":  # has no float64
+            return similarity(queries, documents)
+        return similarity(queries.double(), documents.double()).float()
+
+    return rounded
 
 
 def _most_similar(

@@ -218,6 +218,20 @@ def test_documents_in_arrays(minilm: SentenceTransformer) -> None:
     assert found == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("text", [SOURCES[0], SOURCES[3], TARGETS[1]])
+def test_equal_documents_are_equally_similar(text: str, minilm: SentenceTransformer) -> None:
+    """Wherever they stand in a chunk, and however large it is, their ids alone decide which come first."""
+    corpus = {f"d{number:02}": text for number in range(40, 0, -1)}
+    relevant = {"q": {"d01", "d02", "d03"}}
+    embedding = minilm.encode([text])
+    for size in (3, 7, 16, 40):
+        evaluator = evaluation.InformationRetrievalEvaluator(
+            {"q": SOURCES[1]}, corpus, relevant, precision_recall_at_k=[3], corpus_chunk_size=size
+        )
+        metrics = evaluator(minilm, corpus_embeddings=embedding.repeat(40, axis=0))
+        assert metrics["cosine_precision@3"] == 1, size
+
+
 def test_of_equal_scores_no_more_are_kept_than_count() -> None:
     """All that are above the last that counts, and of those that equal it the ones with the lowest ids."""
     scores = torch.tensor([[1.0, 2.0, 1.0, 1.0, 3.0, 1.0], [0.0] * 6])
