@@ -58,6 +58,11 @@ class PackedTexts:
         return len(self.columns["input_ids"])
 
     @property
+    def has_empty(self) -> bool:
+        """Whether a text has no tokens."""
+        return self.tokens == 0 if len(self.lengths) == 1 else not self.lengths.all()
+
+    @property
     def positions(self) -> NDArray[np.int64]:
         """The place of each token in its text, shape (tokens of all texts,); 0 for what is filling."""
         if len(self.lengths) == 1:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 
@@ -17,15 +16,23 @@ class Progress(Protocol):
         """Say that n more are done."""
 
 
-class _NoProgress:
+class _NoProgress(AbstractContextManager[Progress]):
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
     def update(self, n: float | None = 1) -> None:
         del n
 
 
-@contextmanager
+_NO_PROGRESS = _NoProgress()
+
+
 def progress_bar(
     total: int | None, *, unit: str, shown: bool, description: str | None = None, done: int = 0
-) -> Iterator[Progress]:
+) -> AbstractContextManager[Progress]:
     """A tqdm bar for so many units, or one that does nothing; it is closed whatever happens.
 
     Args:
@@ -36,12 +43,11 @@ def progress_bar(
         done: How many were done before: they do not count for the rate.
     """
     if not shown:
-        yield _NoProgress()
-        return
+        return _NO_PROGRESS
     from tqdm.auto import tqdm
 
-    with tqdm(total=total, unit=f" {unit}s", desc=description, initial=done) as bar:
-        yield bar
+    bar: AbstractContextManager[Progress] = tqdm(total=total, unit=f" {unit}s", desc=description, initial=done)
+    return bar
 
 
 def is_seen() -> bool:

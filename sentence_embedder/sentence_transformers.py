@@ -475,7 +475,7 @@ class SentenceTransformer(nn.Sequential):
             prompt=prompt,
             deterministic=deterministic,
         )
-        if options.prompt is None and not self._has_hinted_at_prompts:
+        if options.prompt is None and self.prompts and not self._has_hinted_at_prompts:
             self._hint_at_prompts()
         if is_single and isinstance(out, np.ndarray | Tensor) and out.ndim == 1:
             out = out[None]

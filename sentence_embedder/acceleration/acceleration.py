@@ -149,15 +149,17 @@ class Acceleration:
                 each.
         """
         plain = PlainForward(model, device, extra)
-        if not self.enabled or not _is_stock(model) or _is_autocast(device):
+        modules = list(model._modules.values())
+        if not self.enabled or not is_bare(model) or not _are_stock(modules) or _is_autocast(device):
             return plain
         transformer: Any
-        transformer, *rest = model
+        transformer, *rest = modules
         seen = transformer.model_seen
         if isinstance(seen, StandInModel) and is_patched(seen):
             seen = transformer.auto_model
         pad: int = transformer.tokenizer_seen.pad_token_id or 0  # without one, transformers fills with zeros
-        reading = self._readings.setdefault(route, Transient()).get(
+        readings = self._readings.get(route) or self._readings.setdefault(route, Transient())
+        reading = readings.get(
             make=lambda: _read(seen, self.dtype, pad),
             holds=lambda kept: kept.is_of(seen, self.dtype, pad) and kept.is_current(thoroughly=thoroughly),
         )
@@ -172,16 +174,16 @@ class Acceleration:
         return PackedForward(reading.encoder, rest, output_value, device, extra)
 
 
-def _is_stock(model: nn.Sequential) -> bool:
+def _are_stock(modules: Sequence[Any]) -> bool:
     """Whether the first module is a Transformer as this package wrote it, and nobody looks in between."""
-    first: Any = next(iter(model), None)
+    first = modules[0] if modules else None
     if type(first) is not Transformer or not _is_as_written(first):
         return False
     everywhere: Any = nn.modules.module
     hooks = everywhere._global_forward_hooks or everywhere._global_forward_pre_hooks
     config = getattr(first.model_seen, "config", None)
     wants_more = getattr(config, "output_hidden_states", False) or getattr(config, "output_attentions", False)
-    return not (hooks or wants_more) and all(map(is_bare, (model, *model)))
+    return not (hooks or wants_more) and all(map(is_bare, modules))
 
 
 def _is_as_written(module: nn.Module) -> bool:

@@ -90,7 +90,7 @@ class GroupedAttention:
     def __call__(self, query: Tensor, key: Tensor, value: Tensor, mask: Mask, scale: float) -> Tensor:
         """The attended values."""
         if query.shape[2] == self._lone and key.shape == query.shape:
-            return _by_token(_fused(query, key, value, mask=self._mask(mask, self._lone, query), scale=scale))
+            return _attended_alone(query, key, value, mask=self._mask(mask, self._lone, query), scale=scale)
         attended, start = query.new_empty(query.shape[2], query.shape[1], query.shape[3]), 0
         for texts, tokens in self._groups:
             end = start + texts * tokens
@@ -198,6 +198,9 @@ _FEW_TOKENS = 64
 """Among fewer, what an operation costs before it begins is more than it takes: one softmax is less than what takes
 its place below, and products of halves, which are prepared anew each time, are more than those of float32."""
 
+_FEWER_THAN_A_VECTOR = 16
+"""Of a row of fewer scores torch computes the softmax one by one, of a column all next to each other at once."""
+
 _LONGEST_UNSHIFTED = 1024
 """Up to so many scores in a row, their softmax takes longer than exponentials and a sum."""
 
@@ -249,6 +252,16 @@ def _attend(
         _multiply(*some, texts=len(rows) // tokens, mask=mask, scale=scale, out=rows)
 
 
+def _attended_alone(query: Tensor, key: Tensor, value: Tensor, *, mask: Tensor | None, scale: float) -> Tensor:
+    """Attention of one text of few tokens in all threads, (1, heads, tokens, dim) → (tokens, heads × dim): torch's
+    kernel opens a team of threads for each of its small products of float32, which takes longer than large ones.
+    """
+    if query.dtype != torch.float32 or query.shape[2] > _longest_in_products(query.dtype):
+        return _by_token(_fused(query, key, value, mask=mask, scale=scale))
+    attended = _softmax_of_scores(query[0], key[0], value[0], texts=1, mask=mask, scale=scale)
+    return attended.transpose(0, 1).reshape(query.shape[2], -1)
+
+
 def _fused(query: Tensor, key: Tensor, value: Tensor, *, mask: Tensor | None, scale: float) -> Tensor:
     """Attention in torch's own kernel: (texts, heads, tokens, dim) → the same shape."""
     if mask is not None and mask.ndim == 3:
@@ -288,7 +301,12 @@ def _softmax_of_scores(
     query: Tensor, key: Tensor, value: Tensor, *, texts: int, mask: Tensor | None, scale: float
 ) -> Tensor:
     """The attended values, shape (texts × heads, tokens, dim)."""
-    return torch.bmm(_scores(query, key, texts=texts, mask=mask, scale=scale).softmax(dim=-1), value)
+    if query.shape[1] < _FEWER_THAN_A_VECTOR:
+        mask = None if mask is None else mask.transpose(-1, -2)
+        weights = _scores(key, query, texts=texts, mask=mask, scale=scale).softmax(dim=1).transpose(1, 2)
+    else:
+        weights = _scores(query, key, texts=texts, mask=mask, scale=scale).softmax(dim=-1)
+    return torch.bmm(weights, value)
 
 
 def _exponentials_of_scores(

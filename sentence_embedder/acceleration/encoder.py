@@ -374,7 +374,7 @@ class TableEmbedding:
 
     def _rows_of_positions(self, table: Tensor, texts: PackedTexts, device: torch.device) -> Tensor:
         is_lone = len(texts.lengths) == 1 and texts.lengths[0] == texts.tokens
-        if is_lone and self.padding_id is None and texts.tokens <= len(table):
+        if is_lone and self.padding_id is None and texts.tokens <= table.shape[0]:
             return table[: texts.tokens]  # the weights themselves, of which a sum is made
         return torch.embedding(table, array_to_device(self._positions(texts), device))
 

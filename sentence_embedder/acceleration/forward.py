@@ -157,14 +157,14 @@ class PackedForward:
         """The feature that is wanted; with token embeddings which of them are tokens: the others are zeros."""
         with between_forks(), torch.no_grad():
             packed = source.packed(rows)
-            pooling = self._packed_pooling if packed.lengths.all() else None
+            pooling = None if packed.has_empty else self._packed_pooling
             if pooling is None:
                 made, following = self._padded(self._tokens(packed, least_tokens), packed), self.modules
             else:
                 made, following = self._pooled(pooling, packed, least_tokens), self.modules[1:]
             features = {**self.extra, **made}
             for module in following:
-                features = module(features)
+                features = module.forward(features)  # as written, and without hooks: else there is another way
         return _wanted(features, self.output_value)
 
     def _tokens(self, packed: PackedTexts, least_tokens: int, places: NDArray[np.int64] | None = None) -> Tensor:
@@ -176,7 +176,7 @@ class PackedForward:
         # No longer than that: who listens to a module that follows may keep what it sees for gradients.
         with inference_mode():
             tokens = self.encoder(packed, places)
-        return tokens if len(tokens) == real else tokens[:real]
+        return tokens if tokens.shape[0] == real else tokens[:real]
 
     def _size(self, tokens: int, least: int = 0) -> int:
         """The size to which a batch is filled up. Only products on the CPU are made for a size; elsewhere only what

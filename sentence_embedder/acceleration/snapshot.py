@@ -94,7 +94,7 @@ class Snapshot:
     @property
     def is_shared(self) -> bool:
         """Whether other processes can write to the weights: who sends a model to one by torch shares them all."""
-        return any(map(Tensor.is_shared, self._tensors[:1]))
+        return any(tensor.untyped_storage().is_shared() for tensor in self._tensors[:1])
 
     def _set(self) -> list[Any]:
         """What modules and configurations are set to."""

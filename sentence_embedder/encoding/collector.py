@@ -30,6 +30,9 @@ Rows = NDArray[Any] | Tensor | list[Any]
 Output = NDArray[Any] | Tensor
 """An array of the caller's that takes the embeddings: (texts, dim)."""
 
+_NO_ROWS = torch.empty(0, 0)
+"""What there is before the first batch."""
+
 _ROWS_ON_DEVICE = 16_384
 """So many embeddings are brought back from a GPU together: each time, it is waited for."""
 
@@ -95,7 +98,9 @@ class SentenceEmbeddings:
         self._options = options
         self._device = torch.device("cpu") if options.container == "numpy" else device
         self._out = out
-        self._rows = torch.empty(0, dimension or 0, dtype=torch.float32, device=self._device)
+        self._rows = _NO_ROWS
+        if not texts.count:
+            self._rows = torch.empty(0, dimension or 0, dtype=torch.float32, device=self._device)
         self._are_in_out = False
         if out is not None:
             _check_output(out, texts.count, options)
@@ -114,7 +119,11 @@ class SentenceEmbeddings:
     def put(self, places: Places, results: Tensor) -> None:
         """Take embeddings that are cut and normalised."""
         rows = results
-        if len(self._rows) == 0:
+        if self._rows.shape[0] == 0:
+            if self._texts.count == 1 and self._out is None:  # a lone text is what callers wait for
+                self._rows = rows.detach().to(self._device, copy=True)
+                self._nonfinite.look_at(self._texts.computed, self._rows)
+                return
             self._rows = rows.new_empty(self._texts.count, *rows.shape[1:], device=self._device)
             self._check_out(rows.shape[1])
         elif rows.shape[1:] != self._rows.shape[1:]:

@@ -62,7 +62,7 @@ class CutTexts:
 
     def repeat(self, texts: DistinctTexts) -> None:
         """Take those, too, that are equal to one that was cut."""
-        if self.count:
+        if self._places:
             cut = self.places
             for places, originals in texts.repeated():
                 self.add(places[np.isin(originals, cut)])

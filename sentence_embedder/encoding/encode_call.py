@@ -141,11 +141,9 @@ class EncodeCall:
             count: How many texts there are.
             is_plain: Whether they go through the modules as they are.
         """
-        links = [
-            routed
-            for link in links_of(self.model, self.entries)
-            for routed in link.routed(key, self.kwargs.get("task"))
-        ]
+        links = links_of(self.model, self.entries)
+        if self._routers:
+            links = [routed for link in links for routed in link.routed(key, self.kwargs.get("task"))]
         chain = Chain(links, self.kwargs)
         first: Any = chain.modules[0] if links else None
         if not hasattr(first, "tokenize"):
@@ -191,7 +189,7 @@ class EncodeCall:
             kwargs["task"] = key
         return functools.partial(self.model, **kwargs) if kwargs else self.model
 
-    @property
+    @functools.cached_property
     def _routers(self) -> list[Router]:
         return [module for module in self.model if isinstance(module, Router)]
 

@@ -111,7 +111,12 @@ class Engine:
         Raises:
             MemoryError: A text does not fit into the memory, although it was tried alone.
         """
-        workers = self._workers(len(texts))
+        if len(texts) == 1 and not self.is_deterministic:
+            for places, features in self._alone(texts, rows, on_cut):
+                collector.add(places, features)
+                progress.update(len(places))
+            return
+        workers = self._workers()
         windows = [texts[start : start + _WINDOW] for start in range(0, len(texts), _WINDOW)]
         # Closed at once if anything fails: what threads have begun ends before the error goes on.
         with closing(_ahead(self.tokenize, windows)) as sources:
@@ -123,11 +128,18 @@ class Engine:
                     collector.add(places, features)
                     progress.update(len(places))
 
-    def _workers(self, count: int) -> int:
-        """How many batches of so many texts are computed at the same time."""
+    def _alone(self, texts: Sequence[Any], rows: NDArray[np.int64], on_cut: OnCut | None) -> list[_Computed]:
+        """What the model makes of a single text, which all threads share: callers wait, and there is nothing to
+        plan.
+        """
+        source = self.tokenize(texts)
+        _tell_of_cut(source, rows, on_cut)
+        place = np.zeros(1, dtype=np.int64)
+        return self._parts(_Batch(source, place, place, 0), rows=rows)
+
+    def _workers(self) -> int:
+        """How many batches are computed at the same time."""
         if self.forward.batch_tokens is None or self.device.type != "cpu":
-            return 1
-        if count == 1 and not self.is_deterministic:  # all threads share it
             return 1
         threads = thread_count()
         if self.is_deterministic or self.longest is None:
@@ -143,9 +155,7 @@ class Engine:
     ) -> Iterator[_Batch]:
         start = 0
         for source in sources:
-            cut: NDArray[np.int64] | None = getattr(source, "cut", None)  # known where texts are tokenised ahead
-            if on_cut is not None and cut is not None and len(cut):
-                on_cut(rows[cut + start])
+            _tell_of_cut(source, rows[start:], on_cut)
             lengths = source.lengths
             planned = self._planned(lengths, workers)
             for number, places in enumerate(planned):
@@ -244,6 +254,19 @@ class _Batch:
             replace(self, rows=self.rows[:middle], places=self.places[:middle], least_tokens=0),
             replace(self, rows=self.rows[middle:], places=self.places[middle:], least_tokens=0),
         )
+
+
+def _tell_of_cut(source: BatchSource, rows: NDArray[np.int64], on_cut: OnCut | None) -> None:
+    """Tell of the texts that are longer than the model reads, which is known where they are tokenised ahead.
+
+    Args:
+        source: The texts.
+        rows: The rows that the caller knows them by, and perhaps those of others that follow.
+        on_cut: Who is told.
+    """
+    cut: NDArray[np.int64] | None = getattr(source, "cut", None)
+    if on_cut is not None and cut is not None and len(cut):
+        on_cut(rows[cut])
 
 
 def _ahead(

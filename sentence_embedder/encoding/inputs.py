@@ -43,6 +43,8 @@ def as_items(sentences: Any, kind: Kind = "texts and pairs", start: int = 0) -> 
         >>> as_items(word for word in ("one", "two"))
         (['one', 'two'], False)
     """
+    if isinstance(sentences, str):
+        return [sentences], True
     if isinstance(sentences, np.ndarray) and sentences.dtype.names is None:
         sentences = sentences.tolist()
     if _is_lone(sentences):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -18,6 +19,8 @@ OnNonFinite = Literal["nan", "raise"]
 _WAYS: tuple[OnNonFinite, ...] = get_args(OnNonFinite)
 
 _SHOWN = 5
+
+_NONE = np.empty(0, dtype=np.int64)
 
 
 class NonFiniteError(ValueError):
@@ -72,6 +75,8 @@ class NonFiniteRows:
             places, flags = zip(*self._unread, strict=True)
             self._unread = []
             self._take(np.concatenate(places), torch.cat(flags).cpu().numpy())
+        if not self._places:
+            return _NONE
         return np.array(sorted(self._places), dtype=np.int64)
 
     @property
@@ -138,9 +143,11 @@ class NonFiniteRows:
 
 
 def _all_finite(rows: Tensor) -> bool:
+    if len(rows) == 1 and math.isfinite(rows.sum().item()):
+        return True
     # By numpy, in this thread: torch would take processors from those that compute a batch.
     if rows.dtype in (torch.float32, torch.float64, torch.float16):
-        return bool(np.isfinite(rows.numpy()).all())
+        return bool(np.logical_and.reduce(np.isfinite(rows.numpy()), axis=None))
     return bool(torch.isfinite(rows).all())
 
 

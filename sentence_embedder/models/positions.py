@@ -35,10 +35,10 @@ class Positions:
         if not (isinstance(table, nn.Parameter) and table.ndim == 2 and is_absolute):
             return None
         if architecture in _FROM_0:
-            return Positions(len(table))
+            return Positions(table.shape[0])
         padding_id = getattr(embeddings, "padding_idx", None)
         if architecture in _BEHIND_PADDING and padding_id is not None:
-            return Positions(len(table), padding_id)
+            return Positions(table.shape[0], padding_id)
         return None
 
     @property

@@ -391,6 +391,11 @@ def _as_columns(texts: Sequence[Any]) -> tuple[list[str | None], list[str], list
     firsts: list[str] = []
     seconds: list[str | None] = []
     for row, item in enumerate(texts):
+        if isinstance(item, str):
+            keys.append(None)
+            firsts.append(str(item))
+            seconds.append(None)
+            continue
         key, first, second = None, item, None
         if isinstance(item, Mapping) and len(item) == 1:
             ((key, first),) = item.items()

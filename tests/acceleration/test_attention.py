@@ -104,6 +104,18 @@ def test_longer_texts_either_way(mask: Mask, longest_in_products: int, monkeypat
     torch.testing.assert_close(found.double(), expected, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("mask", _MASKS, ids=_MASK_NAMES)
+@pytest.mark.parametrize("longest_in_products", [24, 256])
+@pytest.mark.parametrize("length", [1, 9, 15, 16, 24, 25, 63, 64])
+def test_a_lone_text(mask: Mask, longest_in_products: int, length: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A text without company is attended to as the formula has it, in whichever way is quickest."""
+    monkeypatch.setattr(attention_module, "_longest_in_products", lambda _dtype: longest_in_products)
+    parts = _parts([length])
+    expected = _written_down([length], parts, mask, 0.35)
+    found = GroupedAttention(np.array([length]))(*parts, mask, 0.35)
+    torch.testing.assert_close(found.double(), expected, rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize("length", [5, 40])
 def test_heads_share_keys(length: int) -> None:
     """Several heads of the queries can use one head of keys and values."""
