@@ -34,7 +34,7 @@ from sentence_embedder.encoding.encode_call import EncodeCall
 from sentence_embedder.encoding.engine import text_length
 from sentence_embedder.encoding.findings import Findings
 from sentence_embedder.encoding.inputs import DistinctTexts, Kind, as_items, chunks_of
-from sentence_embedder.encoding.late_chunks import chunk_embeddings
+from sentence_embedder.encoding.late_chunks import TokenModel, blocks_of, check_spans, chunk_embeddings
 from sentence_embedder.encoding.nonfinite import NonFiniteRows, OnNonFinite
 from sentence_embedder.encoding.options import EncodeArguments, EncodeOptions, OutputValue, container_for
 from sentence_embedder.encoding.token_budget import TokenBudget
@@ -662,9 +662,10 @@ class SentenceTransformer(nn.Sequential):
         """The embeddings of parts of texts, each with its whole text around it (late chunking: Günther et al. 2024,
         https://arxiv.org/abs/2409.04701).
 
-        A text goes through the transformer once. The tokens of each part are pooled, and go through the rest of the
-        model. Tokens that the tokenizer adds belong to no part: the part that is the whole text is not quite what
-        ``encode`` gives, and a model that pools such a token (cls) is made for whole texts.
+        A text goes through the transformer once, several as in ``encode``. The tokens of each part are pooled, and
+        go through the rest of the model. Tokens that the tokenizer adds belong to no part: the part that is the
+        whole text is not quite what ``encode`` gives, and a model that pools such a token (cls) is made for whole
+        texts.
 
         Args:
             sentences: A text, or several.
@@ -679,28 +680,40 @@ class SentenceTransformer(nn.Sequential):
             An array (parts, dim), in float32 unless the model says otherwise; of several texts, one for each.
 
         Raises:
-            ValueError: A part lies outside of its text, or behind what the model reads, or has no token; or the
-                model does not begin with a Transformer and a Pooling.
+            ValueError: A part lies outside of its text, or behind what the model reads, or has no token; there are
+                parts of more or fewer texts than there are; or the model does not begin with a Transformer and a
+                Pooling.
 
         Example:
             >>> model.encode_chunks("One. Two.", [(0, 4), (5, 9)]).shape
             (2, 384)
         """
-        if not isinstance(sentences, str):
-            settings: dict[str, Any] = {
-                "convert_to_tensor": convert_to_tensor,
-                "normalize_embeddings": normalize_embeddings,
-                "truncate_dim": truncate_dim,
-            }
-            pairs = zip(sentences, spans, strict=True)
-            return [self.encode_chunks(text, parts, prompt_name, prompt, **settings) for text, parts in pairs]
-        before = self._prompt_of(prompt_name, prompt)
-        self._ready_on(None)
-        with grad_mode_kept(), torch.no_grad():
-            rows = chunk_embeddings([*self], sentences, spans, before or "")
-            rows = truncate_embeddings(rows, self.truncate_dim if truncate_dim is None else truncate_dim)
-            rows = normalize(rows) if normalize_embeddings else rows
-        return rows if convert_to_tensor else as_numpy(rows)
+        is_single = isinstance(sentences, str)
+        texts: list[str] = [sentences] if isinstance(sentences, str) else [*sentences]
+        parts: list[Sequence[Any]] = [spans] if is_single else [*spans]
+        model, before = TokenModel([*self]), self._prompt_of(prompt_name, prompt) or ""
+        check_spans(texts, parts)
+        dimension = self.truncate_dim if truncate_dim is None else truncate_dim
+        made: list[Any] = []
+        for block in blocks_of(texts):
+            whole = [before + text for text in texts[block]]
+            tokens = self._token_embeddings(model, whole, block.start)
+            for text, tokens_of_text, spans_of_text in zip(whole, tokens, parts[block], strict=True):
+                offsets = model.transformer.token_offsets(text) - len(before)
+                with grad_mode_kept(), torch.no_grad():
+                    rows = chunk_embeddings([*self][1:], tokens_of_text, offsets, spans_of_text)
+                    rows = truncate_embeddings(rows, dimension)
+                    rows = normalize(rows) if normalize_embeddings else rows
+                made.append(rows if convert_to_tensor else as_numpy(rows))
+        return made[0] if is_single else made
+
+    def _token_embeddings(self, model: TokenModel, texts: Sequence[str], start: int) -> Rows:
+        """What the Transformer makes of texts, of which the first is the caller's row ``start``."""
+        found = Findings(CutTexts("ignore"), NonFiniteRows(start=start))
+        options = EncodeOptions(output_value="token_embeddings")
+        tokens = self._encoded(texts, options, None, {}, found, out=None, shows_progress=False, model=model)
+        found.nonfinite.judge(tokens)
+        return tokens
 
     @_typed_like(encode)
     @also_named(inputs="sentences")
@@ -849,13 +862,15 @@ class SentenceTransformer(nn.Sequential):
         *,
         out: Output | None,
         shows_progress: bool,
+        model: TokenModel | None = None,
     ) -> Rows:
+        """The results of texts, of all modules or of the first alone."""
         device = self._ready_on(device)
         call = EncodeCall(
-            model=self,
-            entries=self._entries,
-            has_own_tokenize="tokenize" in vars(self) or type(self).tokenize is not _TOKENIZE,
-            has_own_forward=type(self).forward is not _FORWARD,
+            model=self if model is None else model,
+            entries=self._entries if model is None else {},
+            has_own_tokenize=model is None and ("tokenize" in vars(self) or type(self).tokenize is not _TOKENIZE),
+            has_own_forward=model is None and type(self).forward is not _FORWARD,
             acceleration=self._acceleration,
             budget=self._token_budget,
             options=options,

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from sentence_embedder import SentenceTransformer, models
+from sentence_embedder.encoding import late_chunks
 from sentence_embedder.models import Transformer
 
 TEXT = "  The cat sat, hello world.  A Long sentence! "
@@ -50,6 +51,34 @@ def test_parts_are_pooled_from_the_whole(kind: str, prompt: str, tiny_folders: d
     np.testing.assert_allclose(found, by_hand(model, TEXT, spans, prompt).numpy(), atol=1e-5)
     assert found.dtype == np.float32
     assert not np.allclose(found[3], model.encode_chunks("cat", [(0, 3)], prompt=prompt)[0])
+
+
+def test_several_texts_go_through_the_model_together(
+    minilm: SentenceTransformer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Texts of any number and length, a few at a time, have the parts that each has alone, in their order."""
+    monkeypatch.setattr(late_chunks, "_CHARACTERS_AT_ONCE", 200)
+    texts = [f"{'The cat sat. ' * count}Hello world." for count in (9, 1, 30, 2, 2, 17, 5)]
+    spans = [[(0, 12), (4, len(text) // 2), (0, len(text))] for text in texts]
+
+    found = minilm.encode_chunks(texts, spans, prompt="query: ")
+
+    for text, parts, embeddings in zip(texts, spans, found, strict=True):
+        np.testing.assert_allclose(embeddings, minilm.encode_chunks(text, parts, prompt="query: "), atol=1e-5)
+        np.testing.assert_allclose(embeddings, by_hand(minilm, text, parts, "query: ").numpy(), atol=1e-5)
+
+
+def test_what_stands_between(model: SentenceTransformer) -> None:
+    """A module that changes token embeddings before they are pooled gets those of a part."""
+    memory = models.LSTM(32, 8)
+    with_memory = SentenceTransformer(modules=[model[0], memory, models.Pooling(16, "mean")], device="cpu")
+    tokens = model.encode("the cat", output_value="token_embeddings")[1:3]
+
+    with torch.no_grad():
+        states = memory({"token_embeddings": tokens[None], "attention_mask": torch.ones(1, 2)})
+
+    found = with_memory.encode_chunks("the cat", [(0, 7)])
+    np.testing.assert_allclose(found, states["token_embeddings"].mean(dim=1).numpy(), atol=1e-5)
 
 
 def test_what_comes_back(model: SentenceTransformer) -> None:
@@ -105,6 +134,17 @@ def test_a_model_without_pooling(model: SentenceTransformer) -> None:
         alone.encode_chunks("the cat", [(0, 3)])
     with pytest.raises(ValueError, match="sentence_embedding"):
         unpooled.encode_chunks("the cat", [(0, 3)])
+
+
+def test_the_row_is_named(model: SentenceTransformer) -> None:
+    """Of several texts it is said which one a span does not fit, before any is computed; so is a wrong number."""
+    model[0].forward = None  # whoever computes fails otherwise
+    with pytest.raises(ValueError, match=r"span 1: expected 0 ≤ start < end ≤ 5, .*, found \(2, 9\), in row 1"):
+        model.encode_chunks([TEXT, "hello"], [[(2, 9)], [(0, 2), (2, 9)]])
+    with pytest.raises(ValueError, match="expected one or more, found none, in row 0"):
+        model.encode_chunks([TEXT, "hello"], [[], [(0, 2)]])
+    with pytest.raises(ValueError, match=r"spans: expected those of 2 texts, a list for each, found 1"):
+        model.encode_chunks([TEXT, "hello"], [[(0, 2)]])
 
 
 @pytest.mark.parametrize("text", ["İstanbul the cat", "  ẞ the İİ cat \n", "the cat", ""])
