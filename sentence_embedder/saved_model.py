@@ -128,7 +128,7 @@ def load(folder: Path, arguments: LoadArguments) -> SavedModel:
 
 def _loaded(folder: Path, arguments: LoadArguments) -> SavedModel:
     if not (folder / MODULES_NAME).exists():
-        return SavedModel(modules=_plain_transformer(folder, arguments))
+        return SavedModel(modules=_plain_checkpoint(folder, arguments))
     config = _read_config(folder)
     entries = _read_entries(folder)
     modules = _Modules(folder, arguments)
@@ -346,12 +346,15 @@ def _has_parts(index: Path) -> bool:
     return all((index.parent / name).exists() for name in frozenset(parts))
 
 
-def _plain_transformer(folder: Path, arguments: LoadArguments) -> dict[str, nn.Module]:
+def _plain_checkpoint(folder: Path, arguments: LoadArguments) -> dict[str, nn.Module]:
+    """The modules of a checkpoint of transformers that nobody has made a model of."""
     if not any((folder / name).exists() for name in ("config.json", "adapter_config.json")):
         raise FileNotFoundError(
             f"{folder}: expected modules.json (a sentence-transformers model) or config.json (a transformer), "
             "found neither"
         )
+    if _is_clip(folder / "config.json"):
+        return {"0": CLIPModel.load(folder, **arguments.for_transformer())}
     transformer = Transformer.load(folder, **arguments.for_transformer())
     hf_config = transformer.model_seen.config
     architecture = (getattr(hf_config, "architectures", None) or [""])[0]
@@ -364,6 +367,12 @@ def _plain_transformer(folder: Path, arguments: LoadArguments) -> dict[str, nn.M
         pooling.get_pooling_mode_str(),
     )
     return {"0": transformer, "1": pooling}
+
+
+def _is_clip(path: Path) -> bool:
+    """Whether the configuration of a checkpoint, if it has one, is that of a CLIP, with its texts and images."""
+    config = read_json(path) if path.exists() else None
+    return isinstance(config, Mapping) and config.get("model_type") == "clip"
 
 
 def _read_config(folder: Path) -> ModelConfig:

@@ -18,9 +18,10 @@ from sentence_embedder import SentenceTransformer
 from sentence_embedder.features import Features
 from sentence_embedder.files import WeightsError
 from sentence_embedder.formats import TRANSFORMER_CONFIG_NAMES
-from sentence_embedder.models import Dense, Normalize, Pooling, Transformer
+from sentence_embedder.models import CLIPModel, Dense, Normalize, Pooling, Transformer
 from sentence_embedder.record import FormatError
 from sentence_embedder.saved_model import incomplete_folders
+from tests.tiny_chains import Folders
 from tests.tiny_models import TINY_MODELS
 
 TEXTS = ["the cat sat on the mat", "hello world", "query"]
@@ -246,6 +247,13 @@ class TestPlainCheckpoint:
         assert model[1].get_pooling_mode_str() == "mean"
         assert len(caplog.records) == 1
         assert "a plain transformer (BertModel), of which mean pooling makes embeddings" in caplog.text
+
+    def test_clip(self, tiny_checkpoints: Folders) -> None:
+        """A CLIP has a space for texts and images, which its own module knows."""
+        model = _load(tiny_checkpoints["clip"])
+
+        assert [type(module) for module in model] == [CLIPModel]
+        assert model.encode(["the cat", "a dog"]).shape == (2, 16)
 
     @pytest.mark.parametrize(("is_causal", "mode"), [(None, "lasttoken"), (False, "mean")])
     def test_causal_language_models(
