@@ -118,7 +118,7 @@ def pending_of(module: nn.Module) -> Pending | None:
 
 def seen(module: nn.Module) -> nn.Module:
     """What can be seen of a module without loading it: the stand-in of one that is deferred, or else itself."""
-    pending = pending_of(module) if type(module) is Deferred else None
+    pending = pending_of(module)
     return module if pending is None else pending.stand_in
 
 

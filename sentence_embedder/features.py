@@ -60,7 +60,7 @@ class PackedTexts:
     @property
     def has_empty(self) -> bool:
         """Whether a text has no tokens."""
-        return self.tokens == 0 if len(self.lengths) == 1 else not self.lengths.all()
+        return bool(self.lengths[0] == 0) if len(self.lengths) == 1 else not self.lengths.all()
 
     @property
     def positions(self) -> NDArray[np.int64]:

@@ -33,7 +33,7 @@ _NO_PROGRESS = _NoProgress()
 def progress_bar(
     total: int | None, *, unit: str, shown: bool, description: str | None = None, done: int = 0
 ) -> AbstractContextManager[Progress]:
-    """A tqdm bar for so many units, or one that does nothing; it is closed whatever happens.
+    """A tqdm bar for so many units, or one that does nothing; closed, whatever happens, at the end of a ``with``.
 
     Args:
         total: How many there are; None if nobody knows.

@@ -34,8 +34,8 @@ from sentence_embedder.encoding.encode_call import EncodeCall
 from sentence_embedder.encoding.engine import text_length
 from sentence_embedder.encoding.findings import Findings
 from sentence_embedder.encoding.inputs import DistinctTexts, Kind, as_items, chunks_of
-from sentence_embedder.encoding.late_chunks import TokenModel, blocks_of, check_spans, chunk_embeddings
-from sentence_embedder.encoding.nonfinite import NonFiniteRows, OnNonFinite
+from sentence_embedder.encoding.late_chunks import DividedText, TokenModel, blocks_of, chunk_embeddings, divided
+from sentence_embedder.encoding.nonfinite import NonFiniteRows, OnNonFinite, rows_in_words
 from sentence_embedder.encoding.options import EncodeArguments, EncodeOptions, OutputValue, container_for
 from sentence_embedder.encoding.token_budget import TokenBudget
 from sentence_embedder.features import Features
@@ -134,9 +134,9 @@ class SentenceTransformer(nn.Sequential):
         model_card_data: What the card of the model says of it; see there.
         backend: What computes; only ``"torch"`` is there.
         acceleration: Whether ``encode`` may compute the same numbers in a faster way than module by module.
-        dtype: The number format of the products in ``encode``: ``"float32"``; ``"bfloat16"`` or ``"float16"``,
-            with sums, norms and pooling in float32; or ``"auto"``, the fastest format of the device that
-            keeps the cosine similarity to float32 above 0.9999. The weights stay as they are.
+        dtype: The number format of the products in ``encode`` and ``encode_chunks``: ``"float32"``; ``"bfloat16"``
+            or ``"float16"``, with sums, norms and pooling in float32; or ``"auto"``, the fastest format of the
+            device that keeps the cosine similarity to float32 above 0.9999. The weights stay as they are.
 
     Raises:
         FileNotFoundError: There is no such folder, or a file is missing in it.
@@ -677,12 +677,15 @@ class SentenceTransformer(nn.Sequential):
             truncate_dim: Width to which they are cut; by default the model's.
 
         Returns:
-            An array (parts, dim), in float32 unless the model says otherwise; of several texts, one for each.
+            An array (parts, dim), in float32 unless the model says otherwise; of several texts, one for each. If
+            a token of a text is not finite, even computed alone in float32, those of its parts are NaN, and a
+            warning names the row.
 
         Raises:
+            MemoryError: As for ``encode``.
             ValueError: A part lies outside of its text, or behind what the model reads, or has no token; there are
-                parts of more or fewer texts than there are; or the model does not begin with a Transformer and a
-                Pooling.
+                not as many lists of parts as texts; or the model does not begin with a Transformer and a Pooling.
+                Nothing is computed before that is known.
 
         Example:
             >>> model.encode_chunks("One. Two.", [(0, 4), (5, 9)]).shape
@@ -692,28 +695,45 @@ class SentenceTransformer(nn.Sequential):
         texts: list[str] = [sentences] if isinstance(sentences, str) else [*sentences]
         parts: list[Sequence[Any]] = [spans] if is_single else [*spans]
         model, before = TokenModel([*self]), self._prompt_of(prompt_name, prompt) or ""
-        check_spans(texts, parts)
-        dimension = self.truncate_dim if truncate_dim is None else truncate_dim
+        whole = divided(model.transformer, texts, parts, before)
         made: list[Any] = []
-        for block in blocks_of(texts):
-            whole = [before + text for text in texts[block]]
-            tokens = self._token_embeddings(model, whole, block.start)
-            for text, tokens_of_text, spans_of_text in zip(whole, tokens, parts[block], strict=True):
-                offsets = model.transformer.token_offsets(text) - len(before)
-                with grad_mode_kept(), torch.no_grad():
-                    rows = chunk_embeddings([*self][1:], tokens_of_text, offsets, spans_of_text)
-                    rows = truncate_embeddings(rows, dimension)
-                    rows = normalize(rows) if normalize_embeddings else rows
+        for block in blocks_of(whole):
+            for rows in self._chunks_of(model, whole[block], block.start):
+                rows = truncate_embeddings(rows, self.truncate_dim if truncate_dim is None else truncate_dim)
+                rows = normalize(rows) if normalize_embeddings else rows
                 made.append(rows if convert_to_tensor else as_numpy(rows))
         return made[0] if is_single else made
 
-    def _token_embeddings(self, model: TokenModel, texts: Sequence[str], start: int) -> Rows:
-        """What the Transformer makes of texts, of which the first is the caller's row ``start``."""
-        found = Findings(CutTexts("ignore"), NonFiniteRows(start=start))
+    def _chunks_of(self, model: TokenModel, texts: Sequence[DividedText], start: int) -> list[Tensor]:
+        """The embeddings of the parts of some texts, of which the first is the caller's row ``start``."""
         options = EncodeOptions(output_value="token_embeddings")
-        tokens = self._encoded(texts, options, None, {}, found, out=None, shows_progress=False, model=model)
-        found.nonfinite.judge(tokens)
-        return tokens
+        device = self._ready_on(None)
+        call = EncodeCall(
+            model=model,
+            entries={},
+            has_own_tokenize=False,
+            has_own_forward=False,
+            acceleration=self._acceleration,
+            budget=self._token_budget,
+            options=options,
+            device=device,
+            kwargs={},
+        )
+        found = Findings(CutTexts("ignore", start=start), NonFiniteRows(start=start))
+
+        def collector_of(distinct: DistinctTexts) -> Collector:
+            return self._collector(distinct, options, device, found, None)
+
+        tokens = call.rows([text.text for text in texts], collector_of, found, shows_progress=False)
+        if len(found.nonfinite.rows):
+            logger.warning(
+                "%s: the model makes no finite numbers of these texts, even computed alone in float32: the "
+                "embeddings of their parts are NaN",
+                rows_in_words(found.nonfinite.rows),
+            )
+        rest = [*self][1:]
+        with grad_mode_kept(), torch.no_grad():
+            return [chunk_embeddings(rest, *pair) for pair in zip(tokens, texts, strict=True)]
 
     @_typed_like(encode)
     @also_named(inputs="sentences")
@@ -862,15 +882,13 @@ class SentenceTransformer(nn.Sequential):
         *,
         out: Output | None,
         shows_progress: bool,
-        model: TokenModel | None = None,
     ) -> Rows:
-        """The results of texts, of all modules or of the first alone."""
         device = self._ready_on(device)
         call = EncodeCall(
-            model=self if model is None else model,
-            entries=self._entries if model is None else {},
-            has_own_tokenize=model is None and ("tokenize" in vars(self) or type(self).tokenize is not _TOKENIZE),
-            has_own_forward=model is None and type(self).forward is not _FORWARD,
+            model=self,
+            entries=self._entries,
+            has_own_tokenize="tokenize" in vars(self) or type(self).tokenize is not _TOKENIZE,
+            has_own_forward=type(self).forward is not _FORWARD,
             acceleration=self._acceleration,
             budget=self._token_budget,
             options=options,

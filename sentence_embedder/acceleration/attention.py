@@ -199,7 +199,8 @@ _FEW_TOKENS = 64
 its place below, and products of halves, which are prepared anew each time, are more than those of float32."""
 
 _FEWER_THAN_A_VECTOR = 16
-"""Of a row of fewer scores torch computes the softmax one by one, of a column all next to each other at once."""
+"""Of a row of fewer scores than fill a register (of AVX-512) torch computes the softmax one by one; that of columns
+for many at once."""
 
 _LONGEST_UNSHIFTED = 1024
 """Up to so many scores in a row, their softmax takes longer than exponentials and a sum."""
@@ -253,8 +254,10 @@ def _attend(
 
 
 def _attended_alone(query: Tensor, key: Tensor, value: Tensor, *, mask: Tensor | None, scale: float) -> Tensor:
-    """Attention of one text of few tokens in all threads, (1, heads, tokens, dim) → (tokens, heads × dim): torch's
-    kernel opens a team of threads for each of its small products of float32, which takes longer than large ones.
+    """Attention of one text of few tokens: (1, heads, tokens, dim) → (tokens, heads × dim).
+
+    Where several threads share it, torch's kernel opens a team of them for each small product of float32, which
+    takes longer than the two products of all heads.
     """
     if query.dtype != torch.float32 or query.shape[2] > _longest_in_products(query.dtype):
         return _by_token(_fused(query, key, value, mask=mask, scale=scale))

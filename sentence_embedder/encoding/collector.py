@@ -120,7 +120,8 @@ class SentenceEmbeddings:
         """Take embeddings that are cut and normalised."""
         rows = results
         if self._rows.shape[0] == 0:
-            if self._texts.count == 1 and self._out is None:  # a lone text is what callers wait for
+            # A lone text is what callers wait for.
+            if self._texts.count == len(rows) == 1 and rows.ndim > 1 and self._out is None:
                 self._rows = rows.detach().to(self._device, copy=True)
                 self._nonfinite.look_at(self._texts.computed, self._rows)
                 return
@@ -265,7 +266,9 @@ class _PerText(ABC):
     def put(self, places: Places, results: Sequence[Any]) -> None:
         """Take the objects of some texts."""
         for place, result in zip(places, results, strict=True):
-            self._rows[place] = result
+            before = self._rows[place]
+            # What is computed again, in float32, is in the format of what it takes the place of.
+            self._rows[place] = result if before is None else self._like(before, result)
         if len(results):
             flags = torch.stack([torch.isfinite(self._embeddings_of(result)).all() for result in results])
             self._nonfinite.add(np.asarray(places, dtype=np.int64), flags)
@@ -279,6 +282,11 @@ class _PerText(ABC):
             result = self._rows[place]
             self._rows[place] = self._with(result, torch.full_like(self._embeddings_of(result), float("nan")))
         return self._rows
+
+    def _like(self, before: Any, result: Any) -> Any:
+        """A result in the format of another."""
+        embeddings = self._embeddings_of(result)
+        return self._with(result, embeddings.to(self._embeddings_of(before).dtype))
 
     @abstractmethod
     def _embeddings_of(self, result: Any) -> Tensor:

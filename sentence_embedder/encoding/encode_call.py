@@ -46,7 +46,7 @@ class EncodeCall:
     """Texts through the modules of a model that is in evaluation mode on its device, and rows back.
 
     Args:
-        model: The SentenceTransformer, which may be of a subclass.
+        model: The SentenceTransformer, which may be of a subclass, or the first of its modules.
         entries: What the model's files say of its modules.
         has_own_tokenize: Whether its class has a ``tokenize`` of its own.
         has_own_forward: Whether its class has a ``forward`` of its own.

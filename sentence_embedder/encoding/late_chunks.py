@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
@@ -17,8 +18,8 @@ from sentence_embedder.models import Transformer
 Span = tuple[int, int]
 """Where a part of a text begins, and where it ends, in characters."""
 
-_CHARACTERS_AT_ONCE = 2**17
-"""Of texts of so many characters all token embeddings are in memory at a time."""
+_TOKENS_AT_ONCE = 2**15
+"""The embeddings of about so many tokens are in memory at a time."""
 
 
 class TokenModel(nn.Sequential):
@@ -47,84 +48,103 @@ class TokenModel(nn.Sequential):
         return self.transformer.tokenize(texts)
 
 
-def check_spans(texts: Sequence[str], spans: Sequence[Sequence[Span]]) -> None:
-    """Check that the parts of each text lie in it.
+@dataclass(frozen=True)
+class DividedText:
+    """A text of which parts are embedded.
 
     Args:
+        text: The text, as it goes through the model.
+        tokens: How many of its tokens are kept.
+        parts: For each part the places of its tokens, shape (tokens of the part,).
+    """
+
+    text: str
+    tokens: int
+    parts: Sequence[NDArray[np.int64]]
+
+
+def divided(
+    transformer: Transformer, texts: Sequence[str], spans: Sequence[Sequence[Span]], prompt: str = ""
+) -> list[DividedText]:
+    """Find the tokens of the parts of texts.
+
+    Args:
+        transformer: Knows where they lie.
         texts: The texts.
         spans: For each its parts.
+        prompt: What stands before each text; no part of it.
 
     Raises:
-        ValueError: There are none for a text, or one lies outside of it.
+        ValueError: A text has no parts, or one lies outside of it, or has no token that is kept.
     """
     if len(texts) != len(spans):
         raise ValueError(f"spans: expected those of {len(texts):,} texts, a list for each, found {len(spans):,}")
+    found = []
     for row, (text, parts) in enumerate(zip(texts, spans, strict=True)):
+        where = f" in row {row}" if len(texts) > 1 else ""
         if len(parts) == 0:
-            raise ValueError(f"spans: expected one or more, found none{_in_row(row, texts)}")
-        for place, (start, end) in enumerate(parts):
-            if not 0 <= start < end <= len(text):
-                raise ValueError(
-                    f"span {place}: expected 0 ≤ start < end ≤ {len(text):,}, the length of the text, found "
-                    f"({start}, {end}){_in_row(row, texts)}"
-                )
+            raise ValueError(f"spans{where}: expected one or more, found none")
+        offsets = transformer.token_offsets(prompt + text) - len(prompt)
+        places = [_tokens_in(span, text, offsets, f"span {place}{where}") for place, span in enumerate(parts)]
+        found.append(DividedText(prompt + text, len(offsets), places))
+    return found
 
 
-def _in_row(row: int, texts: Sequence[str]) -> str:
-    return f", in row {row}" if len(texts) > 1 else ""
-
-
-def blocks_of(texts: Sequence[str]) -> Iterator[slice]:
-    """Texts of about as many characters as go through the model at a time.
-
-    Example:
-        >>> list(blocks_of(["a" * 100_000, "b" * 50_000, "c"]))
-        [slice(0, 2, None), slice(2, 3, None)]
-    """
-    start, characters = 0, 0
-    for row, text in enumerate(texts):
-        characters += len(text)
-        if characters >= _CHARACTERS_AT_ONCE or row == len(texts) - 1:
-            yield slice(start, row + 1)
-            start, characters = row + 1, 0
-
-
-def chunk_embeddings(
-    modules: Sequence[nn.Module], tokens: Tensor, offsets: NDArray[np.int64], spans: Sequence[Span]
-) -> Tensor:
-    """The embeddings of parts of a text, made of what a Transformer has made of the whole.
-
-    Args:
-        modules: What follows the Transformer.
-        tokens: The token embeddings of the text, shape (tokens, dim).
-        offsets: Where each token begins and ends in it, in characters, shape (tokens, 2).
-        spans: The parts.
-
-    Returns:
-        Shape (spans, dim).
-
-    Raises:
-        ValueError: A part has no token that is kept.
-    """
-    rows = [torch.from_numpy(_tokens_in(span, offsets)).to(tokens.device) for span in spans]
-    lengths = torch.tensor([len(row) for row in rows], device=tokens.device)
-    chunks: Features = {
-        "token_embeddings": pad_sequence([tokens[row] for row in rows], batch_first=True),
-        "attention_mask": (torch.arange(int(lengths.max()), device=tokens.device) < lengths[:, None]).long(),
-    }
-    for module in modules:
-        chunks = module(chunks)
-    return feature_of(chunks, "sentence_embedding")
-
-
-def _tokens_in(span: Span, offsets: NDArray[np.int64]) -> NDArray[np.int64]:
+def _tokens_in(span: Span, text: str, offsets: NDArray[np.int64], where: str) -> NDArray[np.int64]:
+    """The places of the tokens of a part."""
     start, end = span
+    if not 0 <= start < end <= len(text):
+        raise ValueError(
+            f"{where}: expected 0 ≤ start < end ≤ {len(text):,}, the length of the text, found ({start}, {end})"
+        )
     starts, ends = offsets.T
     found = np.flatnonzero((starts < end) & (ends > start) & (starts < ends))
     if len(found) == 0:
         known = int(ends.max(initial=0))
         raise ValueError(
-            f"span ({start}, {end}): expected a token in it, found none: it is blank, or behind what the model "
+            f"{where}: expected a token in ({start}, {end}), found none: it is blank, or behind what the model "
             f"reads, which ends with character {known:,}"
         )
     return found
+
+
+def blocks_of(texts: Sequence[DividedText]) -> Iterator[slice]:
+    """The places of texts that go through the model together.
+
+    Example:
+        >>> list(blocks_of([DividedText("", tokens, []) for tokens in (20_000, 20_000, 1)]))
+        [slice(0, 2, None), slice(2, 3, None)]
+    """
+    start, tokens = 0, 0
+    for row, text in enumerate(texts):
+        tokens += text.tokens
+        if tokens >= _TOKENS_AT_ONCE or row == len(texts) - 1:
+            yield slice(start, row + 1)
+            start, tokens = row + 1, 0
+
+
+def chunk_embeddings(modules: Sequence[nn.Module], tokens: Tensor, text: DividedText) -> Tensor:
+    """The embeddings of parts of a text, made of what a Transformer has made of the whole.
+
+    Args:
+        modules: What follows the Transformer.
+        tokens: The token embeddings of the text, shape (tokens, dim).
+        text: The text.
+
+    Returns:
+        Shape (parts, dim).
+
+    Raises:
+        ValueError: The Transformer has left out tokens, so that nobody knows which these are.
+    """
+    if len(tokens) != text.tokens:
+        raise ValueError(f"chunks: expected the embeddings of {text.tokens} tokens, found {len(tokens)}")
+    lengths = torch.tensor([len(part) for part in text.parts], device=tokens.device)
+    parts = [tokens[torch.from_numpy(part).to(tokens.device)] for part in text.parts]
+    chunks: Features = {
+        "token_embeddings": pad_sequence(parts, batch_first=True),
+        "attention_mask": (torch.arange(int(lengths.max()), device=tokens.device) < lengths[:, None]).long(),
+    }
+    for module in modules:
+        chunks = module(chunks)
+    return feature_of(chunks, "sentence_embedding")

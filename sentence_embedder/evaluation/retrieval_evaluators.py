@@ -179,7 +179,9 @@ class InformationRetrievalEvaluator(MeasuringEvaluator):
 
     def _found(self, model: Any, documents: Chunks) -> dict[str, list[Ranking]]:
         """Name of a similarity → for each query the documents that are most similar, the corpus taken by chunks."""
-        functions = self.score_functions or {model.similarity_fn_name: _rounded(model.similarity)}
+        is_stock = not self.score_functions and _has_stock_similarity(model)
+        own = _rounded(model.similarity) if is_stock else model.similarity
+        functions = self.score_functions or {model.similarity_fn_name: own}
         if self.main_score_function not in (None, *functions):
             raise ValueError(
                 f"main_score_function: expected one of {list(functions)}, found {self.main_score_function!r}"
@@ -188,7 +190,9 @@ class InformationRetrievalEvaluator(MeasuringEvaluator):
         numbers = (self.mrr_at_k, self.ndcg_at_k, self.accuracy_at_k, self.precision_recall_at_k, self.map_at_k)
         deepest = max(chain.from_iterable(numbers))
         found: dict[str, list[Ranking]] = {name: [[] for _ in self.queries] for name in functions}
-        for keys, embeddings in documents:
+        queries = queries.double() if is_stock else queries
+        for keys, some in documents:
+            embeddings = some.double() if is_stock else some
             for name, function in functions.items():
                 for place, hits in enumerate(_most_similar(queries, embeddings, keys, function, deepest)):
                     # Of equal scores the lower id comes first, however the corpus is cut into chunks.
@@ -271,17 +275,17 @@ def average_precision(hits: Sequence[bool], count: int, k: int) -> float:
     return total / min(count, k)
 
 
+def _has_stock_similarity(model: Any) -> bool:
+    """Whether a model's similarity is as this package wrote it, and so takes numbers of double precision."""
+    home = getattr(getattr(type(model), "similarity", None), "__module__", None)
+    return "similarity" not in vars(model) and str(home).startswith("sentence_embedder.")
+
+
 def _rounded(similarity: ScoreFunction) -> ScoreFunction:
-    """A similarity in which equal documents are equally similar: the last digit of a product in float32 depends on
-    the place of a document in its chunk, and on how large that is.
+    """A similarity in double precision, rounded to float32, so that equal documents are equally similar: the last
+    digit of a product depends on the place of a document in its chunk, and on how large that is.
     """
-
-    def rounded(queries: Tensor, documents: Tensor) -> Tensor:
-        if documents.device.type == "mps":  # has no float64
-            return similarity(queries, documents)
-        return similarity(queries.double(), documents.double()).float()
-
-    return rounded
+    return lambda queries, documents: similarity(queries, documents).float()
 
 
 def _most_similar(

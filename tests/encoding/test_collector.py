@@ -42,6 +42,27 @@ def test_rows_return_to_their_places(split: tuple[int, list[list[int]]], contain
     assert all((np.asarray(row) == embeddings[place].numpy()).all() for place, row in enumerate(rows))
 
 
+def _lone() -> SentenceEmbeddings:
+    return SentenceEmbeddings(DistinctTexts.every(1), EncodeOptions(), 3, CPU)
+
+
+def test_a_lone_row_is_the_callers_own() -> None:
+    """What a module does to the memory of an embedding after it has been taken changes no result."""
+    made, collector = torch.ones(1, 3), _lone()
+
+    collector.add([0], {"sentence_embedding": made})
+    made.zero_()
+
+    assert np.array_equal(collector.finish(), np.ones((1, 3), dtype=np.float32))
+
+
+@pytest.mark.parametrize("shape", [(3,), (2, 3)])
+def test_a_lone_row_of_another_shape(shape: tuple[int, ...]) -> None:
+    """What is not one embedding of one text is an error."""
+    with pytest.raises((ValueError, IndexError)):
+        _lone().add([0], {"sentence_embedding": torch.ones(shape)})
+
+
 @settings(max_examples=50, deadline=None)
 @given(split=splits())
 def test_tokens_return_to_their_places(split: tuple[int, list[list[int]]]) -> None:

@@ -11,6 +11,7 @@ from torch import nn
 
 from sentence_embedder import SentenceTransformer, models
 from sentence_embedder.encoding import late_chunks
+from sentence_embedder.features import Features
 from sentence_embedder.models import Transformer
 
 TEXT = "  The cat sat, hello world.  A Long sentence! "
@@ -57,7 +58,7 @@ def test_several_texts_go_through_the_model_together(
     minilm: SentenceTransformer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Texts of any number and length, a few at a time, have the parts that each has alone, in their order."""
-    monkeypatch.setattr(late_chunks, "_CHARACTERS_AT_ONCE", 200)
+    monkeypatch.setattr(late_chunks, "_TOKENS_AT_ONCE", 60)
     texts = [f"{'The cat sat. ' * count}Hello world." for count in (9, 1, 30, 2, 2, 17, 5)]
     spans = [[(0, 12), (4, len(text) // 2), (0, len(text))] for text in texts]
 
@@ -87,7 +88,7 @@ def test_what_comes_back(model: SentenceTransformer) -> None:
     cut = model.encode_chunks(TEXT, [(2, 9)], normalize_embeddings=True, truncate_dim=8, convert_to_tensor=True)
 
     assert [part.shape for part in several] == [(2, 32), (1, 32)]
-    np.testing.assert_array_equal(several[0], model.encode_chunks(TEXT, [(2, 9), (9, 20)]))
+    np.testing.assert_allclose(several[0], model.encode_chunks(TEXT, [(2, 9), (9, 20)]), atol=1e-6)
     assert cut.shape == (1, 8)
     assert float(cut.norm()) == pytest.approx(1)
 
@@ -99,7 +100,7 @@ def test_what_comes_back(model: SentenceTransformer) -> None:
         ([(-1, 3)], "span 0: expected 0 ≤ start"),
         ([(0, 47)], "span 0: expected 0 ≤ start"),
         ([], "spans: expected one or more, found none"),
-        ([(0, 2)], r"span \(0, 2\): expected a token in it, found none: it is blank"),
+        ([(0, 2)], r"span 0: expected a token in \(0, 2\), found none: it is blank"),
     ],
 )
 def test_spans_that_make_no_sense(spans: list[tuple[int, int]], message: str, model: SentenceTransformer) -> None:
@@ -139,12 +140,70 @@ def test_a_model_without_pooling(model: SentenceTransformer) -> None:
 def test_the_row_is_named(model: SentenceTransformer) -> None:
     """Of several texts it is said which one a span does not fit, before any is computed; so is a wrong number."""
     model[0].forward = None  # whoever computes fails otherwise
-    with pytest.raises(ValueError, match=r"span 1: expected 0 ≤ start < end ≤ 5, .*, found \(2, 9\), in row 1"):
+    with pytest.raises(ValueError, match=r"span 1 in row 1: expected 0 ≤ start < end ≤ 5, .*, found \(2, 9\)"):
         model.encode_chunks([TEXT, "hello"], [[(2, 9)], [(0, 2), (2, 9)]])
-    with pytest.raises(ValueError, match="expected one or more, found none, in row 0"):
+    with pytest.raises(ValueError, match=r"span 0 in row 1: expected a token in \(300, 310\), found none"):
+        model.encode_chunks([TEXT, "the cat " * 40], [[(2, 9)], [(300, 310)]])
+    with pytest.raises(ValueError, match="spans in row 0: expected one or more, found none"):
         model.encode_chunks([TEXT, "hello"], [[], [(0, 2)]])
     with pytest.raises(ValueError, match=r"spans: expected those of 2 texts, a list for each, found 1"):
         model.encode_chunks([TEXT, "hello"], [[(0, 2)]])
+
+
+def test_a_text_that_does_not_fit_is_named(model: SentenceTransformer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By its row among all texts, whatever goes through the model at a time."""
+    monkeypatch.setattr(late_chunks, "_TOKENS_AT_ONCE", 8)
+    model.max_batch_tokens = 12
+
+    with pytest.raises(MemoryError, match="row 3: a text of "):
+        model.encode_chunks(["the cat"] * 3 + ["the cat " * 10], [[(0, 7)]] * 4)
+
+
+def test_tokens_that_are_not_finite(
+    tiny_folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The parts of such a text are NaN, those of the others are not, and its row is told."""
+    monkeypatch.setattr(late_chunks, "_TOKENS_AT_ONCE", 8)
+    model = SentenceTransformer(str(tiny_folders["bert"]), device="cpu")
+    texts = ["the cat", "the cat", "the dog"]
+    (dog,) = set(model.tokenizer("the dog")["input_ids"]) - set(model.tokenizer("the cat")["input_ids"])
+    with torch.no_grad():
+        model[0].auto_model.embeddings.word_embeddings.weight[dog] = torch.nan
+
+    found = model.encode_chunks(texts, [[(0, 3), (4, 7)]] * 3)
+
+    assert [np.isnan(rows).all() for rows in found] == [False, False, True]
+    assert np.isfinite(found[:2]).all()
+    assert "row 2: the model makes no finite numbers of these texts" in caplog.text
+
+
+def test_a_transformer_that_leaves_tokens_out(model: SentenceTransformer) -> None:
+    """Where nobody knows which tokens the embeddings are of, parts are refused."""
+
+    class Shortened(Transformer):
+        def forward(self, features: Features) -> Features:
+            made = super().forward(features)
+            return {**made, "attention_mask": made["attention_mask"].index_fill(1, torch.tensor([0]), 0)}
+
+    model[0].__class__ = Shortened
+
+    with pytest.raises(ValueError, match="expected the embeddings of 4 tokens, found 3"):
+        model.encode_chunks("the cat", [(0, 7)])
+
+
+def test_halves_that_overflow(tiny_folders: dict[str, Path]) -> None:
+    """What is computed again in float32 goes on in the format of the model."""
+    model = SentenceTransformer(str(tiny_folders["bert"]), device="cpu")
+    model.append(models.Dense(32, 8))
+    model.half()
+    with torch.no_grad():
+        model[0].auto_model.encoder.layer[0].output.dense.bias.fill_(torch.finfo(torch.float16).max)
+        model[0].auto_model.encoder.layer[0].output.dense.bias[::2] *= -1
+
+    found = model.encode_chunks(["the cat", "hello world"], [[(0, 7)], [(0, 5)]])
+
+    assert [rows.dtype for rows in found] == [np.float16] * 2
+    assert np.isfinite(found).all()
 
 
 @pytest.mark.parametrize("text", ["İstanbul the cat", "  ẞ the İİ cat \n", "the cat", ""])
