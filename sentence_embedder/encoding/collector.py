@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sentence_embedder.encoding.inputs import DistinctTexts
-from sentence_embedder.encoding.nonfinite import NonFiniteError, NonFiniteRows
+from sentence_embedder.encoding.nonfinite import NonFiniteError, NonFiniteRows, are_finite
 from sentence_embedder.encoding.options import EncodeOptions
-from sentence_embedder.features import Features, Places, array_to_device, feature_of, memory_of
+from sentence_embedder.features import Features, Places, array_to_device, feature_of, memory_of, tensor_of
 from sentence_embedder.quantization.precision import (
     as_numpy,
     check_calibration,
@@ -270,7 +270,7 @@ class _PerText(ABC):
             # What is computed again, in float32, is in the format of what it takes the place of.
             self._rows[place] = result if before is None else self._like(before, result)
         if len(results):
-            flags = torch.stack([torch.isfinite(self._embeddings_of(result)).all() for result in results])
+            flags = torch.stack([_is_finite(self._embeddings_of(result)) for result in results])
             self._nonfinite.add(np.asarray(places, dtype=np.int64), flags)
 
     def settle(self) -> None:  # noqa: B027  # there is nothing to override
@@ -305,8 +305,8 @@ class TokenEmbeddings(_PerText):
 
     def add(self, places: Places, features: Features) -> None:
         """Take a batch."""
-        tokens, masks = feature_of(features, "token_embeddings"), feature_of(features, "attention_mask")
-        self.put(places, [tokens_of_text[mask.bool()] for tokens_of_text, mask in zip(tokens, masks, strict=True)])
+        tokens, masks = feature_of(features, "token_embeddings"), feature_of(features, "attention_mask").bool()
+        self.put(places, [_rows_at(mask, of_text) for of_text, mask in zip(tokens, masks, strict=True)])
 
     def finish(self) -> list[Any]:
         """All results, in the order of the texts."""
@@ -323,6 +323,21 @@ class TokenEmbeddings(_PerText):
     def _with(self, result: Tensor, embeddings: Tensor) -> Tensor:
         del result
         return embeddings
+
+
+def _is_finite(embeddings: Tensor) -> Tensor:
+    """Whether all numbers of a result are finite; a GPU is not waited for."""
+    if embeddings.device.type == "cpu":
+        return torch.tensor(are_finite(embeddings.detach()))
+    return torch.isfinite(embeddings).all()
+
+
+def _rows_at(mask: Tensor, rows: Tensor) -> Tensor:
+    """The rows where a mask is true, in memory of their own."""
+    if rows.device.type == "cpu" and not rows.requires_grad:
+        # By numpy, as in ``_put``.
+        return tensor_of(memory_of(rows)[mask.numpy()], rows.dtype)
+    return rows[mask]
 
 
 class AllFeatures(_PerText):

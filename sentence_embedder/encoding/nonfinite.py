@@ -91,7 +91,7 @@ class NonFiniteRows:
             places: The place of each row among all.
             rows: The rows, shape (rows, …).
         """
-        if rows.device.type == "cpu" and not self._places and _all_finite(rows):
+        if rows.device.type == "cpu" and not self._places and are_finite(rows):
             return
         self.add(places, torch.isfinite(rows).flatten(1).all(dim=1))
 
@@ -142,7 +142,8 @@ class NonFiniteRows:
             )
 
 
-def _all_finite(rows: Tensor) -> bool:
+def are_finite(rows: Tensor) -> bool:
+    """Whether all numbers of a tensor on the CPU are finite."""
     if len(rows) == 1 and math.isfinite(rows.sum().item()):
         return True
     # By numpy, in this thread: torch would take processors from those that compute a batch.
