@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
 
@@ -16,18 +16,9 @@ class Progress(Protocol):
         """Say that n more are done."""
 
 
-class _NoProgress(AbstractContextManager[Progress]):
-    def __enter__(self) -> Progress:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
+class _NoProgress:
     def update(self, n: float | None = 1) -> None:
         del n
-
-
-_NO_PROGRESS = _NoProgress()
 
 
 def progress_bar(
@@ -43,7 +34,7 @@ def progress_bar(
         done: How many were done before: they do not count for the rate.
     """
     if not shown:
-        return _NO_PROGRESS
+        return nullcontext(_NoProgress())
     from tqdm.auto import tqdm
 
     bar: AbstractContextManager[Progress] = tqdm(total=total, unit=f" {unit}s", desc=description, initial=done)

@@ -8,6 +8,7 @@ import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -35,7 +36,7 @@ from sentence_embedder.encoding.engine import text_length
 from sentence_embedder.encoding.findings import Findings
 from sentence_embedder.encoding.inputs import DistinctTexts, Kind, as_items, chunks_of
 from sentence_embedder.encoding.late_chunks import DividedText, TokenModel, blocks_of, chunk_embeddings, divided
-from sentence_embedder.encoding.nonfinite import NonFiniteRows, OnNonFinite, rows_in_words
+from sentence_embedder.encoding.nonfinite import NonFiniteRows, OnNonFinite
 from sentence_embedder.encoding.options import EncodeArguments, EncodeOptions, OutputValue, container_for
 from sentence_embedder.encoding.token_budget import TokenBudget
 from sentence_embedder.features import Features
@@ -706,31 +707,13 @@ class SentenceTransformer(nn.Sequential):
 
     def _chunks_of(self, model: TokenModel, texts: Sequence[DividedText], start: int) -> list[Tensor]:
         """The embeddings of the parts of some texts, of which the first is the caller's row ``start``."""
-        options = EncodeOptions(output_value="token_embeddings")
-        device = self._ready_on(None)
-        call = EncodeCall(
-            model=model,
-            entries={},
-            has_own_tokenize=False,
-            has_own_forward=False,
-            acceleration=self._acceleration,
-            budget=self._token_budget,
-            options=options,
-            device=device,
-            kwargs={},
-        )
+        own = self._call(EncodeOptions(output_value="token_embeddings"), None, {})
+        call = replace(own, model=model, entries={}, has_own_tokenize=False, has_own_forward=False)
         found = Findings(CutTexts("ignore", start=start), NonFiniteRows(start=start))
-
-        def collector_of(distinct: DistinctTexts) -> Collector:
-            return self._collector(distinct, options, device, found, None)
-
-        tokens = call.rows([text.text for text in texts], collector_of, found, shows_progress=False)
+        whole = [text.text for text in texts]
+        tokens = self._collected(call, whole, found, out=None, shows_progress=False)
         if len(found.nonfinite.rows):
-            logger.warning(
-                "%s: the model makes no finite numbers of these texts, even computed alone in float32: the "
-                "embeddings of their parts are NaN",
-                rows_in_words(found.nonfinite.rows),
-            )
+            logger.warning("%s: the embeddings of their parts are NaN", found.nonfinite.told())
         rest = [*self][1:]
         with grad_mode_kept(), torch.no_grad():
             return [chunk_embeddings(rest, *pair) for pair in zip(tokens, texts, strict=True)]
@@ -883,8 +866,14 @@ class SentenceTransformer(nn.Sequential):
         out: Output | None,
         shows_progress: bool,
     ) -> Rows:
-        device = self._ready_on(device)
-        call = EncodeCall(
+        call = self._call(options, device, kwargs)
+        return self._collected(call, texts, found, out=out, shows_progress=shows_progress)
+
+    def _call(
+        self, options: EncodeOptions, device: str | torch.device | None, kwargs: Mapping[str, Any]
+    ) -> EncodeCall:
+        """A call of this model, which is then ready on the device."""
+        return EncodeCall(
             model=self,
             entries=self._entries,
             has_own_tokenize="tokenize" in vars(self) or type(self).tokenize is not _TOKENIZE,
@@ -892,12 +881,17 @@ class SentenceTransformer(nn.Sequential):
             acceleration=self._acceleration,
             budget=self._token_budget,
             options=options,
-            device=device,
+            device=self._ready_on(device),
             kwargs=kwargs,
         )
 
+    def _collected(
+        self, call: EncodeCall, texts: Sequence[Any], found: Findings, *, out: Output | None, shows_progress: bool
+    ) -> Rows:
+        """What a call makes of texts."""
+
         def collector_of(distinct: DistinctTexts) -> Collector:
-            return self._collector(distinct, options, device, found, out)
+            return self._collector(distinct, call.options, call.device, found, out)
 
         return call.rows(texts, collector_of, found, shows_progress=shows_progress)
 

@@ -261,8 +261,7 @@ def _attended_alone(query: Tensor, key: Tensor, value: Tensor, *, mask: Tensor |
     """
     if query.dtype != torch.float32 or query.shape[2] > _longest_in_products(query.dtype):
         return _by_token(_fused(query, key, value, mask=mask, scale=scale))
-    attended = _softmax_of_scores(query[0], key[0], value[0], texts=1, mask=mask, scale=scale)
-    return attended.transpose(0, 1).reshape(query.shape[2], -1)
+    return _by_token(_softmax_of_scores(query[0], key[0], value[0], texts=1, mask=mask, scale=scale))
 
 
 def _fused(query: Tensor, key: Tensor, value: Tensor, *, mask: Tensor | None, scale: float) -> Tensor:
@@ -342,8 +341,8 @@ def _by_head(part: Tensor, texts: int) -> Tensor:
 
 
 def _by_token(attended: Tensor) -> Tensor:
-    """(texts, heads, tokens, dim) → (tokens of all texts, heads × dim)."""
-    return attended.transpose(1, 2).reshape(-1, attended.shape[1] * attended.shape[3])
+    """(texts, heads, tokens, dim), or that of one text, → (tokens of all texts, heads × dim)."""
+    return attended.transpose(-3, -2).reshape(-1, attended.shape[-3] * attended.shape[-1])
 
 
 def _put_by_token(attended: Tensor, texts: int, out: Tensor) -> None:

@@ -43,12 +43,11 @@ def as_items(sentences: Any, kind: Kind = "texts and pairs", start: int = 0) -> 
         >>> as_items(word for word in ("one", "two"))
         (['one', 'two'], False)
     """
-    if isinstance(sentences, str):
-        return [sentences], True
     if isinstance(sentences, np.ndarray) and sentences.dtype.names is None:
         sentences = sentences.tolist()
     if _is_lone(sentences):
-        _check_item(start, sentences, kind)
+        if not isinstance(sentences, str):
+            _check_item(start, sentences, kind)
         return [sentences], True
     _check_collection(sentences, _ACCEPTED[kind])
     items = list(sentences)

@@ -20,8 +20,6 @@ _WAYS: tuple[OnNonFinite, ...] = get_args(OnNonFinite)
 
 _SHOWN = 5
 
-_NONE = np.empty(0, dtype=np.int64)
-
 
 class NonFiniteError(ValueError):
     """Some embeddings are not finite, even if their texts are computed alone, in float32.
@@ -75,8 +73,6 @@ class NonFiniteRows:
             places, flags = zip(*self._unread, strict=True)
             self._unread = []
             self._take(np.concatenate(places), torch.cat(flags).cpu().numpy())
-        if not self._places:
-            return _NONE
         return np.array(sorted(self._places), dtype=np.int64)
 
     @property
@@ -121,6 +117,14 @@ class NonFiniteRows:
         part._places = {place - start for place in self.places.tolist() if start <= place < start + count}
         return part
 
+    def told(self) -> str:
+        """What there is to say of them."""
+        tried = "" if self.tried is None else f", which was tried with {self.tried}"
+        return (
+            f"{rows_in_words(self.rows)}: the model makes no finite numbers of these texts, even computed alone in "
+            f"float32{tried}"
+        )
+
     def judge(self, rows: Any) -> None:
         """Log which they are, or make them an error, if there are any.
 
@@ -134,12 +138,7 @@ class NonFiniteRows:
         if len(named) and self.on_nonfinite == "raise":
             raise NonFiniteError(named, rows)
         if len(named):
-            logger.warning(
-                "%s: the model makes no finite numbers of these texts, even computed alone in float32%s: their "
-                "embeddings are NaN; on_nonfinite='raise' makes it an error",
-                rows_in_words(named),
-                "" if self.tried is None else f", which was tried with {self.tried}",
-            )
+            logger.warning("%s: their embeddings are NaN; on_nonfinite='raise' makes it an error", self.told())
 
 
 def are_finite(rows: Tensor) -> bool:

@@ -29,8 +29,6 @@ class TokenBudget:
 
     def most(self, device: str) -> int | None:
         """The most tokens of a batch on a device; None if nothing is known against any number."""
-        if self.limit is None and not self._fitting:
-            return None
         known = [tokens for tokens in (self.limit, self._fitting.get(device)) if tokens is not None]
         return min(known, default=None)
 

@@ -391,24 +391,25 @@ def _as_columns(texts: Sequence[Any]) -> tuple[list[str | None], list[str], list
     firsts: list[str] = []
     seconds: list[str | None] = []
     for row, item in enumerate(texts):
-        if isinstance(item, str):
-            keys.append(None)
-            firsts.append(str(item))
-            seconds.append(None)
-            continue
-        key, first, second = None, item, None
-        if isinstance(item, Mapping) and len(item) == 1:
-            ((key, first),) = item.items()
-        elif isinstance(item, (list, tuple)) and len(item) == 2:
-            first, second = item
-        elif isinstance(item, (Mapping, list, tuple)):
-            raise ValueError(f"row {row}: expected a text, a pair of texts or {{key: text}}, found {item!r:.80}")
-        if first is None or (second is None and isinstance(item, (list, tuple))):
-            raise TypeError(f"row {row}: expected a text, a pair of texts or {{key: text}}, found {item!r:.80}")
+        key, first, second = (None, item, None) if isinstance(item, str) else _unpacked(row, item)
         keys.append(None if key is None else str(key))
         firsts.append(str(first))
         seconds.append(None if second is None else str(second))
     return keys, firsts, seconds
+
+
+def _unpacked(row: int, item: Any) -> tuple[Any, Any, Any]:
+    """Key, first text and second text of what is no single text; errors as above."""
+    key, first, second = None, item, None
+    if isinstance(item, Mapping) and len(item) == 1:
+        ((key, first),) = item.items()
+    elif isinstance(item, (list, tuple)) and len(item) == 2:
+        first, second = item
+    elif isinstance(item, (Mapping, list, tuple)):
+        raise ValueError(f"row {row}: expected a text, a pair of texts or {{key: text}}, found {item!r:.80}")
+    if first is None or (second is None and isinstance(item, (list, tuple))):
+        raise TypeError(f"row {row}: expected a text, a pair of texts or {{key: text}}, found {item!r:.80}")
+    return key, first, second
 
 
 def _joined(arrays: Sequence[NDArray[np.int32]]) -> NDArray[np.int32]:
