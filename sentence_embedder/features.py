@@ -152,6 +152,32 @@ class TokenizedTexts:
             features["text_keys"] = [self.text_keys[row] for row in rows]
         return features
 
+    def least_width(self, padding: str | bool, limit: int | None) -> int:
+        """To how many tokens all texts are padded at least, for a batch of them.
+
+        Args:
+            padding: True or ``"longest"``: as many as the longest has; ``"max_length"``: as many as the model
+                reads; False or ``"do_not_pad"``: none, of texts of one length.
+            limit: How many tokens the model reads, if that is limited.
+
+        Raises:
+            ValueError: There is no such padding, or none of texts of several lengths.
+        """
+        if padding is True or padding == "longest":
+            return 0
+        if padding == "max_length" and limit is not None:
+            return limit
+        if padding is False or padding == "do_not_pad":
+            if len(set(self.lengths.tolist())) > 1:
+                raise ValueError(
+                    f"padding: expected some, for texts of {sorted(set(self.lengths.tolist()))} tokens"
+                )
+            return 0
+        raise ValueError(
+            "padding: expected True, False, 'longest', 'do_not_pad' or, if there is a limit, 'max_length', "
+            f"found {padding!r}"
+        )
+
     @cached_property
     def _starts(self) -> NDArray[np.int64]:
         """The place of each text's first token in the columns, shape (texts,)."""

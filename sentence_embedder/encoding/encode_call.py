@@ -26,7 +26,7 @@ from sentence_embedder.encoding.token_budget import TokenBudget
 from sentence_embedder.features import BatchSource, Features
 from sentence_embedder.formats import ModuleEntry
 from sentence_embedder.grad_mode import grad_mode_kept
-from sentence_embedder.models import Router, StaticEmbedding, Transformer, WordEmbeddings
+from sentence_embedder.models import CLIPModel, Router, StaticEmbedding, Transformer, WordEmbeddings
 from sentence_embedder.progress import progress_bar
 
 _MANY = 128
@@ -36,7 +36,7 @@ _TRIED = 64
 """So many texts are computed again before it is looked whether that helps."""
 
 _TOKENIZE: Mapping[type[Any], Any] = {
-    module: module.tokenize for module in (Transformer, StaticEmbedding, WordEmbeddings)
+    module: module.tokenize for module in (Transformer, StaticEmbedding, WordEmbeddings, CLIPModel)
 }
 """Class → its ``tokenize`` as this package wrote it: programs put others into classes."""
 

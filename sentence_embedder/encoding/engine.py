@@ -205,7 +205,7 @@ class Engine:
         return limit is not None and isinstance(batch.source, TokenizedTexts) and batch.tokens > limit
 
     def _does_not_fit(self, batch: _Batch, rows: NDArray[np.int64]) -> MemoryError:
-        kind = "tokens" if isinstance(batch.source, TokenizedTexts) else "characters"
+        kind = "characters" if isinstance(batch.source, TokenizedOnDemand) else "tokens"
         text = f"row {int(rows[batch.places[0]])}: a text of {batch.tokens:,} {kind}"
         if self._is_over_limit(batch):
             return MemoryError(

@@ -3,22 +3,66 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from sentence_embedder.argument_names import also_named
-from sentence_embedder.features import Features
-from sentence_embedder.models.checkpoint import (
-    load_model,
-    load_processor,
-    one_call_at_a_time,
-    save_model,
-    save_processor,
-)
-from sentence_embedder.models.token_ids import encodable
+from sentence_embedder.features import Features, Places, TokenizedTexts
+from sentence_embedder.models.checkpoint import load_model, load_processor, save_model, save_processor
+from sentence_embedder.models.token_ids import UNLIMITED, TokenIds, encodable
+
+_TEXT = 1
+_IMAGE = 0
+"""What ``image_text_info`` says of a row."""
+
+
+@dataclass(frozen=True)
+class TextsAndImages:
+    """Texts as token ids, not yet padded, and images as they came, in one order.
+
+    Args:
+        kinds: For each row whether it is a text or an image, as in ``image_text_info``, shape (rows,).
+        texts: The texts among them.
+        images: The images among them, of Pillow.
+        image_processor: What makes pixels of images, of transformers.
+    """
+
+    kinds: NDArray[np.int64]
+    texts: TokenizedTexts
+    images: Sequence[Any]
+    image_processor: Any
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """How many tokens each text has, and 1 for an image, shape (rows,)."""
+        lengths = np.ones(len(self.kinds), dtype=np.int64)
+        lengths[self.kinds == _TEXT] = self.texts.lengths
+        return lengths
+
+    @property
+    def cut(self) -> NDArray[np.int64]:
+        """The rows of texts that had more tokens than are kept, ascending."""
+        return np.flatnonzero(self.kinds == _TEXT)[self.texts.cut]
+
+    def batch(self, rows: Places, width: int = 0) -> Features:
+        """The Features of some rows; arguments as for ``TokenizedTexts.batch``."""
+        kinds = self.kinds[rows]
+        # The place of each row among those of its kind.
+        places = np.where(self.kinds == _TEXT, np.cumsum(self.kinds), np.cumsum(1 - self.kinds))[rows] - 1
+        features: Features = {"image_text_info": kinds.tolist()}
+        if (kinds == _TEXT).any():
+            features.update(self.texts.batch(places[kinds == _TEXT], width))
+        images = [self.images[place].convert("RGB") for place in places[kinds == _IMAGE].tolist()]
+        if images:
+            features.update(self.image_processor(images, return_tensors="pt"))
+        return features
 
 
 class CLIPModel(nn.Module):
@@ -62,6 +106,7 @@ class CLIPModel(nn.Module):
             raise ValueError(f"{name}: expected a CLIP model, found a {type(self.model).__name__}")
         places: int = self.model.config.text_config.max_position_embeddings
         self.max_seq_length: int | None = min(places, self.tokenizer.model_max_length)
+        self._token_ids = TokenIds()
 
     @classmethod
     def load(cls, input_path: str | Path, **arguments: Any) -> CLIPModel:
@@ -85,35 +130,43 @@ class CLIPModel(nn.Module):
 
         Args:
             texts: Each a text, cut to what the model takes, or a ``PIL.Image.Image``.
-            padding: To how many tokens texts are padded, as the tokenizer takes it.
+            padding: To how many tokens texts are padded; see ``TokenizedTexts.least_width``.
 
         Returns:
             ``input_ids`` and ``attention_mask`` (texts, tokens), ``pixel_values`` (images, channels, height,
             width), and ``image_text_info``: for each of the batch 0 for an image, 1 for a text.
         """
+        tokenized = self.tokenize_ahead(texts)
+        return tokenized.batch(range(len(texts)), tokenized.texts.least_width(padding, self.max_seq_length))
+
+    def tokenize_ahead(self, texts: Sequence[Any]) -> TextsAndImages:
+        """The token ids of any number of texts, cut to what the model takes, and the images between them."""
         from PIL.Image import Image
 
-        info = [0 if isinstance(item, Image) else 1 for item in texts]
-        features: Features = {"image_text_info": info}
-        if 1 in info:
-            plain = [encodable(str(item)) for item, kind in zip(texts, info, strict=True) if kind]
-            cut = {"truncation": self.max_seq_length is not None, "max_length": self.max_seq_length}
-            with one_call_at_a_time():
-                features.update(self.tokenizer(plain, padding=padding, return_tensors="pt", **cut))
-        if 0 in info:
-            images = [item.convert("RGB") for item, kind in zip(texts, info, strict=True) if not kind]
-            features.update(self.processor.image_processor(images, return_tensors="pt"))
-        return features
+        kinds = np.array([_IMAGE if isinstance(item, Image) else _TEXT for item in texts], dtype=np.int64)
+        plain = [encodable(str(item)) for item, kind in zip(texts, kinds, strict=True) if kind == _TEXT]
+        images = [item for item, kind in zip(texts, kinds, strict=True) if kind == _IMAGE]
+        limit = UNLIMITED if self.max_seq_length is None else self.max_seq_length
+        tokenized = self._token_ids.tokenized(self.tokenizer, limit, plain, None)
+        ids = tokenized.columns["input_ids"]
+        tokens = TokenizedTexts(
+            columns={"input_ids": np.fromiter(chain.from_iterable(ids), dtype=np.int32)},
+            lengths=np.array(list(map(len, ids)), dtype=np.int64),
+            pad_values={"input_ids": self.tokenizer.pad_token_id or 0},
+            padding_side=self.tokenizer.padding_side,
+            cut=np.array(tokenized.cut, dtype=np.int64),
+        )
+        return TextsAndImages(kinds, tokens, images, self.processor.image_processor)
 
     def forward(self, features: Features) -> Features:
         """Adds ``sentence_embedding`` (texts and images, dim), in their order."""
         made: dict[int, Any] = {}
         if "pixel_values" in features:
-            made[0] = iter(_pooled(self.model.get_image_features(pixel_values=features["pixel_values"])))
+            made[_IMAGE] = iter(_pooled(self.model.get_image_features(pixel_values=features["pixel_values"])))
         if "input_ids" in features:
             mask = features.get("attention_mask")
             of_texts = self.model.get_text_features(input_ids=features["input_ids"], attention_mask=mask)
-            made[1] = iter(_pooled(of_texts))
+            made[_TEXT] = iter(_pooled(of_texts))
         rows = [next(made[kind]) for kind in features["image_text_info"]]
         return {**features, "sentence_embedding": torch.stack(rows).float()}
 

@@ -230,9 +230,7 @@ class Transformer(nn.Module):
 
         Args:
             texts: Each a text, a pair of texts, or ``{key: text}``.
-            padding: To how many tokens they are padded: True or ``"longest"``: as many as the longest has;
-                ``"max_length"``: as many as the model reads; False or ``"do_not_pad"``: none, of texts of one
-                length.
+            padding: To how many tokens they are padded; see ``TokenizedTexts.least_width``.
 
         Returns:
             ``input_ids``, ``attention_mask`` and whatever else the tokenizer makes, int64 tensors of shape
@@ -244,22 +242,8 @@ class Transformer(nn.Module):
         """
         batch = [texts] if isinstance(texts, str) else texts
         tokenized = self.tokenize_ahead(batch)
-        return tokenized.batch(range(len(batch)), self._least_width(padding, tokenized.lengths))
-
-    def _least_width(self, padding: str | bool, lengths: NDArray[np.int64]) -> int:
-        if padding is True or padding == "longest":
-            return 0
         limit = limit_of(self.tokenizer_seen, self.max_seq_length)
-        if padding == "max_length" and limit is not None:
-            return limit
-        if padding is False or padding == "do_not_pad":
-            if len(set(lengths.tolist())) > 1:
-                raise ValueError(f"padding: expected some, for texts of {sorted(set(lengths.tolist()))} tokens")
-            return 0
-        raise ValueError(
-            "padding: expected True, False, 'longest', 'do_not_pad' or, if there is a limit, 'max_length', "
-            f"found {padding!r}"
-        )
+        return tokenized.batch(range(len(batch)), tokenized.least_width(padding, limit))
 
     def tokenize_ahead(self, texts: Sequence[Any]) -> TokenizedTexts:
         """The token ids of any number of texts, cut to the longest input, not yet padded.
