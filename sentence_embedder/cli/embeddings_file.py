@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sentence_embedder.cli.json_text import json_text
 from sentence_embedder.cli.text_file import Record, TextFile
 from sentence_embedder.cli.usage_error import UsageError
 
@@ -128,7 +129,7 @@ def _write_json(source: EmbeddingsFile, path: Path) -> None:
         for records, embeddings in source.rows():
             for record, embedding in zip(records, embeddings, strict=True):
                 values = {**record, _COLUMN: _shortest(embedding)}
-                file.write(json.dumps(values, ensure_ascii=False, default=_in_words) + "\n")
+                file.write(json_text(values, default=_in_words) + "\n")
 
 
 def _shortest(embedding: NDArray[Any]) -> list[Any]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import sys
 from collections.abc import Iterator
 from typing import Any
 
+from sentence_embedder.cli.json_text import json_text
 from sentence_embedder.cli.model_options import add_loading, load_model
 
 EXAMPLES = """\
@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> None:
     """Do what the arguments say."""
     facts = _facts(args.model, load_model(args), args.dtype)
     if args.json:
-        sys.stdout.write(f"{json.dumps(facts, ensure_ascii=False, indent=2)}\n")
+        sys.stdout.write(f"{json_text(facts, indent=2)}\n")
         return
     lines = list(_lines(facts))
     width = max(len(name) for name, _ in lines)
@@ -82,7 +82,7 @@ def _lines(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "similarity", facts["similarity"]
     for name, prompt in facts["prompts"].items():
         mark = " (default)" if name == facts["default_prompt_name"] else ""
-        yield f"prompt {name}", f"{json.dumps(prompt, ensure_ascii=False)}{mark}"
+        yield f"prompt {name}", f"{json_text(prompt)}{mark}"
     if not facts["prompts"]:
         yield "prompts", "none"
     formats = " and ".join(facts["formats"])

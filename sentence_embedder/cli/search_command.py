@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from sentence_embedder.cli.json_text import json_text
 from sentence_embedder.cli.model_options import add_model, load_model, positive
 from sentence_embedder.cli.searched_file import SearchedFile
 from sentence_embedder.cli.text_file import TextFile
@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> None:
     for query in queries:
         hits = searched.nearest(query, args.top_k)
         if args.json:
-            sys.stdout.write(f"{json.dumps({'query': query, 'hits': hits}, ensure_ascii=False)}\n")
+            sys.stdout.write(f"{json_text({'query': query, 'hits': hits})}\n")
         else:
             start = f"{_in_a_line(query)}\t" if names_query and not is_asked else ""
             for hit in hits:

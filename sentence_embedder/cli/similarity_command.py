@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from typing import Any
 
+from sentence_embedder.cli.json_text import json_text
 from sentence_embedder.cli.model_options import add_model, load_model
 from sentence_embedder.cli.usage_error import UsageError
 
@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> None:
     matrix = model.similarity(embeddings, embeddings).tolist()
     if args.json:
         found = {"similarity": model.similarity_fn_name, "texts": args.texts, "matrix": matrix}
-        sys.stdout.write(f"{json.dumps(found, ensure_ascii=False)}\n")
+        sys.stdout.write(f"{json_text(found)}\n")
         return
     for text, row in zip(args.texts, matrix, strict=True):
         numbers = "\t".join(f"{value:.4f}" for value in row)
