@@ -128,9 +128,11 @@ class Soak:
     def _look(self, threads: Sequence[threading.Thread]) -> None:
         """Take samples, and throw a Ctrl-C into a thread now and then."""
         draw = random.Random(1)
-        while not self._is_over:
+        while True:
             time.sleep(min(1.0, self.seconds / 100))
             self.samples.append(Sample.now())
+            if self._is_over:
+                return  # threads end now, and their numbers go to others
             victim = draw.choice(threads[:-1])
             error = ctypes.py_object(KeyboardInterrupt)
             ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(victim.ident or 0), error)

@@ -25,6 +25,7 @@ os.environ["HF_HOME"] = _hub_home.name
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
+import hypothesis
 import pytest
 import torch
 from huggingface_hub import constants
@@ -40,6 +41,9 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 torch.set_num_threads(1)  # a plugin of pytest may have imported it before
+
+hypothesis.settings.register_profile("suite", deadline=None)  # how long anything takes is for the benchmarks
+hypothesis.settings.load_profile("suite")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

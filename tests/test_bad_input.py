@@ -354,7 +354,7 @@ _ROWS = st.recursive(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(rows=st.lists(_ROWS, max_size=6))
 @example(rows=["", "\ud800", ("a", "b"), {"k": "c"}, 1])
 def test_any_rows_at_all(rows: list[Any], shared: SentenceTransformer) -> None:
@@ -379,7 +379,7 @@ def _outcome(model: SentenceTransformer, rows: list[Any]) -> Any:
         return str(error)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(texts=st.lists(st.text(alphabet=st.characters(), max_size=60), min_size=1, max_size=8))
 def test_any_text_at_all(texts: list[str], shared: SentenceTransformer) -> None:
     """Whatever characters there are, every text has its row, which is finite and the same alone."""

@@ -22,7 +22,7 @@ def shared(request: pytest.FixtureRequest, tiny_folders: dict[str, Path]) -> Sen
 
 
 @pytest.mark.usefixtures("two_threads")
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(texts=TEXTS)
 def test_alone_and_among_others(shared: SentenceTransformer, texts: list[str]) -> None:
     """Each row is that of its text alone, to the last bit."""

@@ -184,7 +184,7 @@ def test_every_record_is_here() -> None:
 
 
 @pytest.mark.parametrize("record", RECORDS, ids=lambda record: str(record.__name__))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=st.data())
 def test_a_record_survives_being_written(record: type[Any], data: st.DataObject) -> None:
     """``from_dict(to_dict(x)) == x``, by way of JSON too, unknown keys included."""
@@ -194,7 +194,7 @@ def test_a_record_survives_being_written(record: type[Any], data: st.DataObject)
     assert record.from_dict(json.loads(json.dumps(value.to_dict()))) == value
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(record=st.sampled_from(list(RECORDS)), content=json_values)
 def test_any_json_is_a_record_or_a_format_error(record: type[Any], content: Any) -> None:
     """Whatever JSON a file holds, reading it gives a record or a FormatError, and leaves the JSON as it was."""

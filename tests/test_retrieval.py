@@ -36,7 +36,7 @@ def _cosines(a: Array, b: Array) -> Array:
 class TestSemanticSearch:
     """Search."""
 
-    @settings(max_examples=40, deadline=None)
+    @settings(max_examples=40)
     @given(
         sizes=st.tuples(st.integers(1, 7), st.integers(0, 23)),
         chunks=st.tuples(st.integers(1, 8), st.integers(1, 25)),
@@ -129,7 +129,7 @@ class Letters:
 class TestParaphrases:
     """Paraphrase mining."""
 
-    @settings(max_examples=40, deadline=None)
+    @settings(max_examples=40)
     @given(
         count=st.integers(0, 15),
         chunks=st.tuples(st.integers(1, 16), st.integers(1, 16)),
@@ -196,7 +196,7 @@ class TestCommunities:
 
         assert [sorted(community) for community in communities] == [[3, 4, 5, 6, 7], [0, 1, 2]]
 
-    @settings(max_examples=40, deadline=None)
+    @settings(max_examples=40)
     @given(
         count=st.integers(0, 30),
         batch_size=st.integers(1, 31),

@@ -58,7 +58,7 @@ def _same(ours: Any, theirs: Any, tolerance: float = 1e-5) -> None:
 class TestEncode:
     """Texts to vectors."""
 
-    @settings(max_examples=25, deadline=None)
+    @settings(max_examples=25)
     @given(st.data())
     def test_order_is_restored_for_any_permutation(self, shared: SentenceTransformer, data: st.DataObject) -> None:
         """The embeddings of a permutation of texts are that permutation of the embeddings."""
@@ -67,7 +67,7 @@ class TestEncode:
 
         _same(shared.encode([rows[place] for place in order], batch_size=4), shared.encode(rows)[list(order)])
 
-    @settings(max_examples=25, deadline=None)
+    @settings(max_examples=25)
     @given(rows=st.lists(texts, min_size=1, max_size=12), batch_size=st.integers(1, 13))
     def test_the_batch_size_does_not_matter(
         self, shared: SentenceTransformer, rows: list[str], batch_size: int
@@ -77,7 +77,7 @@ class TestEncode:
 
         _same(shared.encode(rows, batch_size=batch_size), alone)
 
-    @settings(max_examples=25, deadline=None)
+    @settings(max_examples=25)
     @given(rows=st.lists(texts, min_size=1, max_size=4), width=st.integers(1, 40), normalized=st.booleans())
     def test_truncation_is_a_prefix_before_scaling(
         self, shared: SentenceTransformer, rows: list[str], width: int, normalized: bool

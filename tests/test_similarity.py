@@ -47,7 +47,7 @@ def matrices(rows: int) -> st.SearchStrategy[Array]:
 
 
 @pytest.mark.parametrize("name", DEFINITIONS)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(a=matrices(3), b=matrices(2))
 def test_every_pair(name: str, a: Array, b: Array) -> None:
     """Entry i, j compares row i of one with row j of the other."""
@@ -57,7 +57,7 @@ def test_every_pair(name: str, a: Array, b: Array) -> None:
 
 
 @pytest.mark.parametrize("name", DEFINITIONS)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(a=matrices(3), b=matrices(3))
 def test_row_by_row(name: str, a: Array, b: Array) -> None:
     """The pairwise form compares row i of one with row i of the other, also for lone vectors."""
@@ -68,7 +68,7 @@ def test_row_by_row(name: str, a: Array, b: Array) -> None:
     np.testing.assert_allclose(pairwise(a[0], b[0]), expected[0], atol=1e-5)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(width=st.integers(1, 7), seed=st.integers(0, 999))
 def test_angles(width: int, seed: int) -> None:
     """The angle similarity is that of complex vectors, whose halves are real and imaginary parts."""

@@ -727,7 +727,7 @@ def test_sums_of_weights_are_exact() -> None:
     "dtype", [torch.float32, torch.float64, torch.bfloat16, torch.int64, torch.uint8, torch.bool]
 )
 @given(data=st.data())
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_sums_of_weights_tell_places_and_signs(dtype: torch.dtype, data: st.DataObject) -> None:
     """Any two values of a row that differ are told from each other in their places, and any signs that change."""
     width = data.draw(st.integers(2, 40))

@@ -61,7 +61,7 @@ def test_the_way_of_a_gpu_gives_the_same(name: str, monkeypatch: pytest.MonkeyPa
     _assert_same(tiny_transformer(name), ragged_texts((5, 5, 5)))
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(name=st.sampled_from(sorted(CONFIGS)), lengths=st.lists(st.integers(1, 60), min_size=1, max_size=9))
 def test_any_lengths(name: str, lengths: list[int]) -> None:
     """Whatever the lengths are, in whatever order."""

@@ -80,7 +80,7 @@ _MASK_NAMES = ["all", "causal", "window", "causal window", "bias"]
 
 
 @pytest.mark.parametrize("mask", _MASKS, ids=_MASK_NAMES)
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(runs=st.lists(st.tuples(st.integers(1, 30), st.integers(1, 12)), min_size=1, max_size=4))
 def test_it_is_attention_within_each_text(mask: Mask, runs: list[tuple[int, int]]) -> None:
     """Whatever their lengths, texts attend to themselves alone, as the formula has it."""

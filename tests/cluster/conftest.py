@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import logging
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -44,9 +47,38 @@ class Machines:
         self._cluster.remove_node(self._alive.pop(), allow_graceful=False)
 
 
-@pytest.fixture(scope="session")
+@contextmanager
+def _nothing_left_at_exit() -> Iterator[None]:
+    """What Ray registers for the end of the process is taken back, and what is kept for that is gone.
+
+    Since Python 3.13 ``multiprocessing`` drops it in each process that it forks, where the end of a client of Ray
+    ends the process.
+    """
+    registered: list[Any] = []
+    register = atexit.register
+
+    def noted(function: Any, *args: Any, **kwargs: Any) -> Any:
+        if str(getattr(function, "__module__", "")).startswith("ray."):
+            registered.append(function)
+        return register(function, *args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(atexit, "register", noted)
+        yield
+    for function in registered:
+        atexit.unregister(function)
+    registered.clear()
+    gc.collect()
+
+
+@pytest.fixture(scope="package")
 def _machines() -> Iterator[Machines]:
     ray: Any = pytest.importorskip("ray")
+    with _nothing_left_at_exit():
+        yield from _machines_of(ray)
+
+
+def _machines_of(ray: Any) -> Iterator[Machines]:
     from ray.cluster_utils import Cluster
 
     before = os.environ.get("PYTHONPATH")

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
@@ -59,7 +59,6 @@ def _texts(examples: Any) -> list[str]:
 # Denoising.
 
 
-@settings(deadline=None)  # the first call imports NLTK
 @given(text=st.text("ab .,'", max_size=30), ratio=st.sampled_from([0, 0.3, 1]))
 def test_noise_leaves_words_out_and_never_all(text: str, ratio: float) -> None:
     """What is left of a text are words of it in their order; one at least, if there was one."""

@@ -26,7 +26,7 @@ def splits(draw: st.DrawFn) -> tuple[int, list[list[int]]]:
     return count, [list(order[start:stop]) for start, stop in zip([0, *cuts], cuts, strict=False)]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(split=splits(), container=st.sampled_from(["numpy", "tensor", "list"]))
 def test_rows_return_to_their_places(split: tuple[int, list[list[int]]], container: Any) -> None:
     """Whatever order the batches come in, row i belongs to text i, in every container."""
@@ -63,7 +63,7 @@ def test_a_lone_row_of_another_shape(shape: tuple[int, ...]) -> None:
         _lone().add([0], {"sentence_embedding": torch.ones(shape)})
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(split=splits())
 def test_tokens_return_to_their_places(split: tuple[int, list[list[int]]]) -> None:
     """So do token embeddings, without padding, and all features."""

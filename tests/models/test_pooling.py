@@ -55,7 +55,7 @@ def _expected(text: Array, modes: list[PoolingMode], prompt_length: int) -> Arra
     return np.concatenate([DEFINITIONS[mode](counted, places) for mode in modes])
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     lengths=st.lists(st.integers(0, 6), min_size=1, max_size=4),
     side=st.sampled_from(["left", "right"]),
@@ -79,7 +79,7 @@ def test_every_mode_is_what_it_is_defined_as(
     np.testing.assert_allclose(pooled.numpy(), expected, rtol=1e-5, atol=1e-5)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     lengths=st.lists(st.one_of(st.integers(1, 6), st.just(700)), min_size=1, max_size=4),
     modes=st.lists(st.sampled_from(_PACKED), min_size=1, max_size=3, unique=True),

@@ -144,7 +144,7 @@ def test_a_tokenizer_of_somebodys_own_is_called(bert: Any, tiny_folders: dict[st
     assert found["input_ids"] == bert(["the cat"])["input_ids"]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     words=st.lists(st.sampled_from(["the", "cat", "zzzz" * 60, "\n", "a-b", "ü"]), max_size=60),
     limit=st.integers(3, 9),

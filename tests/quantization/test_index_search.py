@@ -79,7 +79,7 @@ def test_floats_are_found_as_by_exact_search(library: str) -> None:
     top_k=st.integers(1, 50),
     seed=st.integers(0, 99),
 )
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_all_entries_in_the_order_of_the_floats(
     library: str, precision: Precision, count: int, asked: int, dimension: int, top_k: int, seed: int
 ) -> None:

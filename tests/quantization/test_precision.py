@@ -20,7 +20,7 @@ matrices = arrays(
 tall_matrices = matrices.filter(lambda matrix: len(matrix) > 1)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(matrix=matrices)
 def test_bits_are_packed_row_by_row(matrix: np.ndarray[Any, Any]) -> None:
     """Each row is packed for itself, its last byte filled with zeros, whatever the number of dimensions."""
@@ -38,7 +38,7 @@ def test_bits_are_packed_row_by_row(matrix: np.ndarray[Any, Any]) -> None:
     assert signed.tolist() == [[byte - 128 for byte in row] for row in rows]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(matrix=tall_matrices)
 def test_a_value_is_its_step_to_within_one(matrix: np.ndarray[Any, Any]) -> None:
     """A value lies in its step of 1/255 of its dimension's range, and int8 is uint8 less 128."""
@@ -51,7 +51,7 @@ def test_a_value_is_its_step_to_within_one(matrix: np.ndarray[Any, Any]) -> None
     assert (signed.astype(int) == unsigned.astype(int) - 128).all()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(matrix=tall_matrices, precision=st.sampled_from(["int8", "uint8", "binary", "ubinary"]))
 def test_blocks_make_no_difference(matrix: np.ndarray[Any, Any], precision: Precision) -> None:
     """Embeddings that are quantised block by block are those that are quantised at once; of a number that is not
