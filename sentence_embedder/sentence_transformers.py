@@ -35,7 +35,7 @@ from sentence_embedder.encoding.encode_call import EncodeCall
 from sentence_embedder.encoding.engine import text_length
 from sentence_embedder.encoding.findings import Findings
 from sentence_embedder.encoding.inputs import DistinctTexts, Kind, as_items, chunks_of
-from sentence_embedder.encoding.late_chunks import DividedText, TokenModel, blocks_of, chunk_embeddings, divided
+from sentence_embedder.encoding.late_chunks import DividedText, TokenModel, chunk_embeddings, divided, groups_of
 from sentence_embedder.encoding.nonfinite import NonFiniteRows, OnNonFinite
 from sentence_embedder.encoding.options import EncodeArguments, EncodeOptions, OutputValue, container_for
 from sentence_embedder.encoding.token_budget import TokenBudget
@@ -698,8 +698,8 @@ class SentenceTransformer(nn.Sequential):
         model, before = TokenModel([*self]), self._prompt_of(prompt_name, prompt) or ""
         whole = divided(model.transformer, texts, parts, before)
         made: list[Any] = []
-        for block in blocks_of(whole):
-            for rows in self._chunks_of(model, whole[block], block.start):
+        for group in groups_of(whole):
+            for rows in self._chunks_of(model, whole[group], group.start):
                 rows = truncate_embeddings(rows, self.truncate_dim if truncate_dim is None else truncate_dim)
                 rows = normalize(rows) if normalize_embeddings else rows
                 made.append(rows if convert_to_tensor else as_numpy(rows))

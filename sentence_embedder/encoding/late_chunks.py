@@ -108,11 +108,11 @@ def _tokens_in(span: Span, text: str, offsets: NDArray[np.int64], where: str) ->
     return found
 
 
-def blocks_of(texts: Sequence[DividedText]) -> Iterator[slice]:
+def groups_of(texts: Sequence[DividedText]) -> Iterator[slice]:
     """The places of texts that go through the model together.
 
     Example:
-        >>> list(blocks_of([DividedText("", tokens, []) for tokens in (20_000, 20_000, 1)]))
+        >>> list(groups_of([DividedText("", tokens, []) for tokens in (20_000, 20_000, 1)]))
         [slice(0, 2, None), slice(2, 3, None)]
     """
     start, tokens = 0, 0
