@@ -15,6 +15,8 @@ from typing import Any
 
 import torch
 
+from sentence_embedder.lock import Lock
+
 _LONGEST_WAIT = 10.0
 """After so many seconds a process is forked though something is still computed."""
 
@@ -48,7 +50,7 @@ class ProcessLock:
     def here(self) -> AbstractContextManager[Any]:
         """The lock of this process. It is entered in one step, so that no Ctrl-C comes in between."""
         pid = os.getpid()
-        return self._locks.get(pid) or self._locks.setdefault(pid, threading.RLock())
+        return self._locks.get(pid) or self._locks.setdefault(pid, Lock())
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
 
 
@@ -11,7 +10,7 @@ class Latch:
 
     An ``Event``, a ``Condition``, a ``Barrier`` and a ``Future`` of the standard library take and free their locks
     in steps of Python. A Ctrl-C between two of them leaves a lock taken: whoever has what is waited for then waits
-    for that lock, for ever. Here a lock is taken and freed in one step each, in the middle of which nothing comes.
+    for that lock, for ever. Here whoever has the lock of a latch that is open may free it, once too often, too.
 
     Example:
         >>> latch = Latch()
@@ -27,25 +26,27 @@ class Latch:
 
     def open(self) -> None:
         """Let all go on who wait, and who come later; if it is open already, nothing happens."""
-        if not self.is_open:
-            with contextlib.suppress(RuntimeError):  # another thread was quicker
-                self._lock.release()
-            self.is_open = True
+        self.is_open = True
+        try:  # noqa: SIM105  # a Ctrl-C could come before a context begins
+            self._lock.release()
+        except RuntimeError:  # another thread was quicker
+            pass
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until it is open.
 
         Args:
-            timeout: For how many seconds at most; None for ever. Only one thread may wait with an end to it.
+            timeout: For how many seconds at most; None for ever.
 
         Returns:
             Whether it is open.
         """
-        if timeout is None:
-            with self._lock:
-                return True
-        is_open = self._lock.acquire(timeout=max(0.0, timeout))
-        if is_open:
-            with contextlib.suppress(RuntimeError):  # it has just been opened once more
-                self._lock.release()
-        return is_open
+        try:
+            self._lock.acquire(timeout=-1 if timeout is None else max(0.0, timeout))
+        finally:  # also if it was interrupted when it had just been taken
+            if self.is_open:
+                try:  # noqa: SIM105  # as above
+                    self._lock.release()
+                except RuntimeError:
+                    pass
+        return self.is_open

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator
@@ -188,6 +189,20 @@ class _Calls:
                 self._queue.put(future)
 
 
+def start(thread: threading.Thread) -> None:
+    """Start a thread, so that a Ctrl-C at any moment costs nobody a lock.
+
+    The standard library takes locks in steps of Python for it, one of them that of all starts and ends of threads.
+    It is done in a thread that is begun in one step, and gets no Ctrl-C.
+
+    Raises:
+        RuntimeError: The system gives no more threads.
+    """
+    starting = Future(thread.start)
+    _thread.start_new_thread(starting.run, ())
+    starting.result()
+
+
 def _start(calls: _Calls, count: int, name: str, prepare: Callable[[], object]) -> None:
     """Start threads, and wait until all are prepared."""
 
@@ -198,7 +213,7 @@ def _start(calls: _Calls, count: int, name: str, prepare: Callable[[], object]) 
     futures = [Future(prepare) for _ in range(count)]
     try:
         for number, prepared in enumerate(futures):
-            threading.Thread(target=work, args=(prepared,), name=f"{name}_{number}", daemon=True).start()
+            start(threading.Thread(target=work, args=(prepared,), name=f"{name}_{number}", daemon=True))
         for prepared in futures:
             prepared.result()
     except BaseException:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TypeVar
 
-from sentence_embedder.threads import Future
+from sentence_embedder.threads import Future, start
 
 _Result = TypeVar("_Result")
 
@@ -33,7 +33,7 @@ def uninterrupted(call: Callable[[], _Result]) -> _Result:
         return call()
     future = Future(partial(contextvars.copy_context().run, call))
     # No daemon: a process that ends in the middle of loading libraries may crash.
-    threading.Thread(target=future.run, name="uninterrupted").start()
+    start(threading.Thread(target=future.run, name="uninterrupted"))
     return future.result()
 
 

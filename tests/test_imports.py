@@ -50,6 +50,7 @@ LAYERS = {
         "latch",
         "loaders",
         "loading",
+        "lock",
         "logging_handler",
         "model_card_data",
         "placement",

@@ -185,8 +185,6 @@ def interrupted_at(number, work):
         work()
     except KeyboardInterrupt:
         pass
-    except RuntimeError as error:
-        assert isinstance(error.__context__, KeyboardInterrupt)  # in Thread.start, which is not ours
     finally:
         sys.setprofile(None)
     return left == 0

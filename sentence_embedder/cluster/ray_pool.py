@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import threading
 import time
 import weakref
 from collections import deque
@@ -20,6 +19,7 @@ from sentence_embedder.cluster.shipped_model import Resources, ShippedModel, con
 from sentence_embedder.encoding.collector import Collector
 from sentence_embedder.encoding.cut_texts import CutTexts
 from sentence_embedder.latch import Latch
+from sentence_embedder.lock import Lock
 from sentence_embedder.pool.encode_pool import chunks_of
 from sentence_embedder.pool.failure import Failure, PoolError, first_to_last
 from sentence_embedder.pool.request import Answer, Request
@@ -91,7 +91,7 @@ class RayPool:
         self._shipped = ShippedModel.of(model, resources)
         self._actors = [actor.remote() for _ in range(count)]
         self._stopped = Latch()
-        self._turn = threading.Lock()
+        self._turn = Lock()
         self._loading = [actor.load.remote(self._shipped) for actor in self._actors]  # ahead of the first call
 
     @property

@@ -14,13 +14,13 @@ From the command line, for a script or a module as it is: ``python -m sentence_e
 from __future__ import annotations
 
 import sys
-import threading
 
 from sentence_embedder.compat.alias import API_LEVEL, ROOT, Alias, AliasFinder
+from sentence_embedder.lock import Lock
 
 __all__ = ["API_LEVEL", "install", "uninstall"]
 
-_lock = threading.Lock()
+_lock = Lock()
 
 
 def install() -> None:

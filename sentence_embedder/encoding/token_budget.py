@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import threading
 from typing import Any
+
+from sentence_embedder.lock import Lock
 
 
 class TokenBudget:
@@ -25,7 +26,7 @@ class TokenBudget:
     def __init__(self, limit: int | None = None) -> None:
         self.limit = limit
         self._fitting: dict[str, int] = {}
-        self._lock = threading.Lock()
+        self._lock = Lock()
 
     def most(self, device: str) -> int | None:
         """The most tokens of a batch on a device; None if nothing is known against any number."""

@@ -21,12 +21,14 @@ from torch import nn
 from sentence_embedder.devices import available_cores
 from sentence_embedder.encoding.collector import Collector
 from sentence_embedder.encoding.cut_texts import CutTexts
+from sentence_embedder.lock import Lock
 from sentence_embedder.pool.failure import PoolError, WorkerLostError
 from sentence_embedder.pool.request import Answer, Request
 from sentence_embedder.pool.schedule import Schedule
 from sentence_embedder.pool.worker import Slot, Worker
 from sentence_embedder.pool.worker_process import PackedModel
 from sentence_embedder.progress import Progress
+from sentence_embedder.threads import start
 from sentence_embedder.whole_number import is_whole
 
 logger = logging.getLogger(__name__)
@@ -221,7 +223,7 @@ class _Crew:
         self._schedule = Schedule(len(slots))
         self._members = [_Member(slot, model, self._schedule) for slot in slots]
         # A signal's handler may stop it while its thread does so already.
-        self._stopping = threading.RLock()
+        self._stopping = Lock()
 
     @property
     def processes(self) -> list[BaseProcess]:
@@ -289,7 +291,7 @@ class _Member:
 
     def start(self) -> None:
         """Start the thread."""
-        self._thread.start()
+        start(self._thread)
 
     def _run(self) -> None:
         while not self._schedule.is_closed:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from queue import SimpleQueue
 from typing import Any
 
+from sentence_embedder.lock import Lock
 from sentence_embedder.pool.failure import PoolError, WorkerLostError, first_to_last
 from sentence_embedder.pool.request import Answer, Request
 
@@ -93,8 +94,8 @@ class Schedule:
 
     def __init__(self, workers: int) -> None:
         self._most_in_hand = 2 * workers
-        # Taken as the lock that it is, in one step: where the condition is, a Ctrl-C may leave it taken.
-        self._lock = threading.RLock()
+        # Taken as the lock that it is: where the condition is, a Ctrl-C may leave it taken.
+        self._lock = Lock()
         self._change = threading.Condition(self._lock)
         self._jobs: deque[Job] = deque()
         self._is_closed = False

@@ -7,7 +7,6 @@ import multiprocessing.process
 import os
 import pickle
 import signal
-import threading
 from contextlib import ExitStack
 from dataclasses import dataclass
 from multiprocessing import connection, get_context
@@ -17,6 +16,7 @@ from weakref import WeakSet
 
 import torch
 
+from sentence_embedder.lock import Lock
 from sentence_embedder.pool import worker_process
 from sentence_embedder.pool.failure import Failure, PoolError, WorkerLostError
 from sentence_embedder.pool.request import Answer
@@ -27,7 +27,7 @@ from sentence_embedder.pool.worker_process import PackedModel
 _SECONDS_TO_END = 2.0
 _SECONDS_BETWEEN_LOOKS = 1.0
 
-_starting = threading.Lock()
+_starting = Lock()
 """multiprocessing looks after all of its processes when it starts one."""
 
 _processes: WeakSet[BaseProcess] = WeakSet()
@@ -189,7 +189,7 @@ def _forget_parent() -> None:
     end them with it.
     """
     global _starting
-    _starting = threading.Lock()
+    _starting = Lock()
     getattr(multiprocessing.process, "_children", set()).difference_update(_processes)
 
 

@@ -20,6 +20,7 @@ from sentence_embedder.forks import ProcessLock
 from sentence_embedder.quantization.precision import CALIBRATED_PRECISIONS
 from sentence_embedder.serving.call import Call, Outcome, WaitingTask, WaitingThread, deliver, outcomes
 from sentence_embedder.serving.call_queue import CallQueue
+from sentence_embedder.threads import start
 from sentence_embedder.whole_number import is_whole
 
 _NOT_TAKEN = ("out", "pool", "device", "show_progress_bar")
@@ -205,7 +206,7 @@ class Batcher:
             thread = threading.Thread(
                 target=_serve, args=(self._queue, weakref.ref(self.model)), name="batcher", daemon=True
             )
-            thread.start()
+            start(thread)
             weakref.finalize(self, _close, self._queue, self._pid).atexit = False
             _open_batchers.add(self)
             self._thread = thread

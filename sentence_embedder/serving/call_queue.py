@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 
 from sentence_embedder.latch import Latch
+from sentence_embedder.lock import Lock
 from sentence_embedder.serving.call import Call
 
 
@@ -26,7 +26,7 @@ class CallQueue:
         self._max_tokens = max_tokens
         self._max_waiting = max_waiting
         # One that its thread can take again: the garbage collector, which may close the queue, comes at any time.
-        self._lock = threading.RLock()
+        self._lock = Lock()
         self._has_calls = Latch()
         self._on_room: deque[Callable[[], None]] = deque()
         self._calls: list[Call] = []

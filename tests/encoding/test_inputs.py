@@ -69,7 +69,7 @@ def test_a_table() -> None:
         None,
         float("nan"),
         np.float32("nan"),
-        np.datetime64("NaT"),
+        np.datetime64("NaT", "D"),
         pd.NA,
         pd.NaT,
         b"bytes",

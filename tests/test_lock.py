@@ -1,0 +1,124 @@
+"""Lock: one thread at a time, and a Ctrl-C leaves it free."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from itertools import count
+from typing import Any
+
+import pytest
+
+from sentence_embedder.latch import Latch
+from sentence_embedder.lock import Lock
+
+
+def _is_interrupted_at(number: int, work: Callable[[], object]) -> bool:
+    """Whether a Ctrl-C came at one of the places where it can: where a function begins, and where one of C ends."""
+    left = number
+
+    def watch(_frame: Any, event: str, _argument: Any) -> None:
+        nonlocal left
+        left -= event in ("call", "c_return")
+        if left == 0:
+            sys.setprofile(None)
+            raise KeyboardInterrupt
+
+    sys.setprofile(watch)
+    try:
+        work()
+    except KeyboardInterrupt:
+        return True
+    finally:
+        sys.setprofile(None)
+    return False
+
+
+def _is_free(lock: Lock) -> bool:
+    """Whether another thread can take a lock."""
+    found: list[bool] = []
+
+    def look() -> None:
+        found.append(lock.acquire(timeout=0))
+        if found[0]:
+            lock.release()
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    thread.join(20)
+    return found[0]
+
+
+def test_one_thread_has_it_again_and_again() -> None:
+    """The thread that has it can take it again; others get it when it has been given back as often."""
+    lock = Lock()
+
+    with lock:
+        with lock:
+            pass
+        assert not _is_free(lock)
+
+    assert _is_free(lock)
+
+
+@pytest.mark.parametrize("depth", [0, 1])
+def test_it_is_free_wherever_it_is_interrupted(depth: int) -> None:
+    """Wherever a Ctrl-C comes, the lock is as free afterwards as it was before."""
+    lock = Lock()
+
+    def work() -> None:
+        with lock:
+            ""
+
+    def tried(number: int) -> bool:
+        is_interrupted = _is_interrupted_at(number, work)
+        assert depth or _is_free(lock)
+        return is_interrupted
+
+    if depth:
+        lock.acquire()
+    places = next(number for number in count(1) if not tried(number))
+
+    assert places > 3
+    if depth:
+        assert not _is_free(lock)
+        lock.release()
+    assert _is_free(lock)
+
+
+def test_one_that_waits_is_interrupted() -> None:
+    """Interrupted while another thread has the lock, the one that waits has nothing to give back."""
+    lock, is_taken, is_tried = Lock(), Latch(), Latch()
+
+    def hold() -> None:
+        with lock:
+            is_taken.open()
+            is_tried.wait(20)
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    is_taken.wait(20)
+    threading.Timer(0.1, signal.pthread_kill, (threading.get_ident(), signal.SIGINT)).start()
+
+    with pytest.raises(KeyboardInterrupt), lock:
+        pass
+
+    assert not _is_free(lock)
+    is_tried.open()
+    holder.join(20)
+    assert _is_free(lock)
+
+
+def test_a_latch_stays_open_wherever_a_wait_is_interrupted() -> None:
+    """Wherever a Ctrl-C comes in a wait for what is open, those who wait after it go on."""
+    latch = Latch()
+    latch.open()
+
+    def tried(number: int) -> bool:
+        is_interrupted = _is_interrupted_at(number, latch.wait)
+        assert latch.wait(0)
+        return is_interrupted
+
+    assert next(number for number in count(1) if not tried(number)) > 3
