@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from sentence_embedder.lock import Lock
+from sentence_embedder.threads import start
 
 _LONGEST_WAIT = 10.0
 """After so many seconds a process is forked though something is still computed."""
@@ -48,7 +49,7 @@ class ProcessLock:
         self._locks: dict[int, AbstractContextManager[Any]] = {}
 
     def here(self) -> AbstractContextManager[Any]:
-        """The lock of this process. It is entered in one step, so that no Ctrl-C comes in between."""
+        """The lock of this process."""
         pid = os.getpid()
         return self._locks.get(pid) or self._locks.setdefault(pid, Lock())
 
@@ -108,7 +109,7 @@ def threads_elsewhere() -> int:
 
 def _elsewhere(call: Any) -> None:
     thread = threading.Thread(target=call, name="forked", daemon=True)
-    thread.start()
+    start(thread)
     thread.join()
 
 

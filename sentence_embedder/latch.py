@@ -10,7 +10,8 @@ class Latch:
 
     An ``Event``, a ``Condition``, a ``Barrier`` and a ``Future`` of the standard library take and free their locks
     in steps of Python. A Ctrl-C between two of them leaves a lock taken: whoever has what is waited for then waits
-    for that lock, for ever. Here whoever has the lock of a latch that is open may free it, once too often, too.
+    for that lock, for ever. Once a latch is open, any thread may release its lock, even if it is free already: a
+    thread that was interrupted cannot keep it.
 
     Example:
         >>> latch = Latch()

@@ -197,10 +197,16 @@ def start(thread: threading.Thread) -> None:
 
     Raises:
         RuntimeError: The system gives no more threads.
+        KeyboardInterrupt: The thread has an ``ident`` if it was started nevertheless, or else never is.
     """
     starting = Future(thread.start)
-    _thread.start_new_thread(starting.run, ())
-    starting.result()
+    try:
+        _thread.start_new_thread(starting.run, ())
+        starting.result()
+    except BaseException:
+        if not starting.cancel():
+            starting.wait()
+        raise
 
 
 def _start(calls: _Calls, count: int, name: str, prepare: Callable[[], object]) -> None:

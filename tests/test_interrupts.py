@@ -164,8 +164,8 @@ def test_nothing_is_left_out() -> None:
 # ── At every place ────────────────────────────────────────────────────────────────────────────────────────────
 
 AT_EVERY_PLACE = """
-WAITING = ("threading.py", "threads.py", "latch.py", "engine.py", "schedule.py", "encode_pool.py", "_base.py",
-    "call.py", "call_queue.py")
+WAITING = ("threading.py", "threads.py", "latch.py", "lock.py", "engine.py", "schedule.py", "encode_pool.py",
+    "_base.py", "call.py", "call_queue.py")
 
 def interrupted_at(number, work):
     # Ctrl-C at one of the places where it can come: where a function begins, and where one of C ends. Whether there

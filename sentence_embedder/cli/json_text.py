@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 
@@ -26,12 +26,12 @@ def json_text(value: Any, *, indent: int | None = None, default: Callable[[Any],
     try:
         return json.dumps(value, ensure_ascii=False, indent=indent, default=default, allow_nan=False)
     except ValueError:  # a number is not finite: seldom, so they are not looked for before
-        return json.dumps(_finite(value, default), ensure_ascii=False, indent=indent, default=default)
+        return json.dumps(_finite(value, default), ensure_ascii=False, indent=indent, allow_nan=False)
 
 
 def _finite(value: Any, default: Callable[[Any], Any] | None) -> Any:
-    """The value with None in place of each number that is not finite."""
-    if isinstance(value, Mapping):
+    """The value in what JSON has, with None in place of each number that is not finite."""
+    if isinstance(value, dict):
         return {key: _finite(part, default) for key, part in value.items()}
     if isinstance(value, (list, tuple)):
         return [_finite(part, default) for part in value]
@@ -39,4 +39,4 @@ def _finite(value: Any, default: Callable[[Any], Any] | None) -> Any:
         return value if math.isfinite(value) else None
     if default is None or value is None or isinstance(value, (str, int)):
         return value
-    return _finite(default(value), None)
+    return _finite(default(value), default)

@@ -20,7 +20,7 @@ from sentence_embedder.encoding.collector import Collector
 from sentence_embedder.encoding.planner import FEW_BATCHES, by_padded_tokens, by_texts, by_tokens
 from sentence_embedder.encoding.single_threads import SingleThreads, single_threads, thread_count
 from sentence_embedder.encoding.token_budget import TokenBudget
-from sentence_embedder.features import BatchSource, Features, Places, TokenizedTexts
+from sentence_embedder.features import BatchSource, Features, Places
 from sentence_embedder.progress import Progress
 from sentence_embedder.threads import Future
 
@@ -202,10 +202,10 @@ class Engine:
     def _is_over_limit(self, batch: _Batch) -> bool:
         """Whether somebody has said that there may not be so many tokens, where it is tokens that are counted."""
         limit = self.budget.limit
-        return limit is not None and isinstance(batch.source, TokenizedTexts) and batch.tokens > limit
+        return limit is not None and batch.counts_tokens and batch.tokens > limit
 
     def _does_not_fit(self, batch: _Batch, rows: NDArray[np.int64]) -> MemoryError:
-        kind = "characters" if isinstance(batch.source, TokenizedOnDemand) else "tokens"
+        kind = "tokens" if batch.counts_tokens else "characters"
         text = f"row {int(rows[batch.places[0]])}: a text of {batch.tokens:,} {kind}"
         if self._is_over_limit(batch):
             return MemoryError(
@@ -242,6 +242,11 @@ class _Batch:
     def tokens(self) -> int:
         """How many tokens they are if they are padded."""
         return len(self.rows) * int(self.source.lengths[self.rows].max(initial=1))
+
+    @property
+    def counts_tokens(self) -> bool:
+        """Whether it is known how many tokens they have, and not only how many characters."""
+        return not isinstance(self.source, TokenizedOnDemand)
 
     def through(self, forward: Forward) -> Features:
         """What a model makes of them."""

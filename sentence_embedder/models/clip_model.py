@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from sentence_embedder.argument_names import also_named
 from sentence_embedder.features import Features, Places, TokenizedTexts
 from sentence_embedder.models.checkpoint import load_model, load_processor, save_model, save_processor
-from sentence_embedder.models.token_ids import UNLIMITED, TokenIds, encodable
+from sentence_embedder.models.token_ids import UNLIMITED, TokenIds, encodable, limit_of, texts_of
 
 _TEXT = 1
 _IMAGE = 0
@@ -31,12 +31,14 @@ class TextsAndImages:
         kinds: For each row whether it is a text or an image, as in ``image_text_info``, shape (rows,).
         texts: The texts among them.
         images: The images among them, of Pillow.
+        names: What the model takes of texts.
         image_processor: What makes pixels of images, of transformers.
     """
 
     kinds: NDArray[np.int64]
     texts: TokenizedTexts
     images: Sequence[Any]
+    names: Sequence[str]
     image_processor: Any
 
     @property
@@ -58,7 +60,8 @@ class TextsAndImages:
         places = np.where(self.kinds == _TEXT, np.cumsum(self.kinds), np.cumsum(1 - self.kinds))[rows] - 1
         features: Features = {"image_text_info": kinds.tolist()}
         if (kinds == _TEXT).any():
-            features.update(self.texts.batch(places[kinds == _TEXT], width))
+            batch = self.texts.batch(places[kinds == _TEXT], width)
+            features.update({name: column for name, column in batch.items() if name in self.names})
         images = [self.images[place].convert("RGB") for place in places[kinds == _IMAGE].tolist()]
         if images:
             features.update(self.image_processor(images, return_tensors="pt"))
@@ -136,8 +139,8 @@ class CLIPModel(nn.Module):
             ``input_ids`` and ``attention_mask`` (texts, tokens), ``pixel_values`` (images, channels, height,
             width), and ``image_text_info``: for each of the batch 0 for an image, 1 for a text.
         """
-        tokenized = self.tokenize_ahead(texts)
-        return tokenized.batch(range(len(texts)), tokenized.texts.least_width(padding, self.max_seq_length))
+        tokenized, limit = self.tokenize_ahead(texts), limit_of(self.tokenizer, self.max_seq_length)
+        return tokenized.batch(range(len(texts)), tokenized.texts.least_width(padding, limit))
 
     def tokenize_ahead(self, texts: Sequence[Any]) -> TextsAndImages:
         """The token ids of any number of texts, cut to what the model takes, and the images between them."""
@@ -147,16 +150,19 @@ class CLIPModel(nn.Module):
         plain = [encodable(str(item)) for item, kind in zip(texts, kinds, strict=True) if kind == _TEXT]
         images = [item for item, kind in zip(texts, kinds, strict=True) if kind == _IMAGE]
         limit = UNLIMITED if self.max_seq_length is None else self.max_seq_length
-        tokenized = self._token_ids.tokenized(self.tokenizer, limit, plain, None)
-        ids = tokenized.columns["input_ids"]
-        tokens = TokenizedTexts(
-            columns={"input_ids": np.fromiter(chain.from_iterable(ids), dtype=np.int32)},
-            lengths=np.array(list(map(len, ids)), dtype=np.int64),
-            pad_values={"input_ids": self.tokenizer.pad_token_id or 0},
-            padding_side=self.tokenizer.padding_side,
-            cut=np.array(tokenized.cut, dtype=np.int64),
+        tokenizer = self.tokenizer
+        tokenized = self._token_ids.tokenized(tokenizer, limit, plain, None)
+        columns = {
+            name: np.fromiter(chain.from_iterable(rows), dtype=np.int32) for name, rows in tokenized.columns.items()
+        }
+        lengths = list(map(len, tokenized.columns["input_ids"]))
+        return TextsAndImages(
+            kinds=kinds,
+            texts=texts_of(tokenizer, columns, lengths, tokenized.cut),
+            images=images,
+            names=tokenizer.model_input_names,
+            image_processor=self.processor.image_processor,
         )
-        return TextsAndImages(kinds, tokens, images, self.processor.image_processor)
 
     def forward(self, features: Features) -> Features:
         """Adds ``sentence_embedding`` (texts and images, dim), in their order."""

@@ -8,6 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from sentence_embedder.features import TokenizedTexts
 from sentence_embedder.models.checkpoint import has_plain_backend, one_call_at_a_time
 from sentence_embedder.models.stand_ins.tokenizer import StandInTokenizer
 from sentence_embedder.transient import Transient
@@ -189,6 +193,28 @@ def _twin(original: Any) -> Any:
     return twin
 
 
+def texts_of(
+    tokenizer: Any,
+    columns: Mapping[str, NDArray[np.int32]],
+    lengths: Sequence[int],
+    cut: Sequence[int],
+    text_keys: Sequence[str | None] | None = None,
+) -> TokenizedTexts:
+    """Texts of which a tokenizer has made token ids, to be padded as by it; arguments as for ``TokenizedTexts``."""
+    return TokenizedTexts(
+        columns=columns,
+        lengths=np.array(lengths, dtype=np.int64),
+        pad_values={
+            **dict.fromkeys(columns, 0),
+            "input_ids": tokenizer.pad_token_id or 0,
+            "token_type_ids": getattr(tokenizer, "pad_token_type_id", 0),
+        },
+        padding_side=tokenizer.padding_side,
+        text_keys=text_keys,
+        cut=np.array(cut, dtype=np.int64),
+    )
+
+
 def limit_of(tokenizer: Any, limit: int | None) -> int | None:
     """How many tokens of a text are kept, where None means the tokenizer's own limit; None if it has none."""
     limit = tokenizer.model_max_length if limit is None else limit
@@ -200,7 +226,9 @@ def _truncation(limit: int | None) -> dict[str, Any]:
 
 
 def _called(tokenizer: Any, limit: int | None, firsts: Sequence[str], seconds: Sequence[str] | None) -> Columns:
-    """What a tokenizer answers that is called the usual way."""
+    """What a tokenizer answers that is called the usual way; of no texts, which many do not take, nothing."""
+    if not firsts:
+        return {"input_ids": []}
     with one_call_at_a_time():
         encoded: Columns = tokenizer(
             list(firsts),
@@ -223,9 +251,8 @@ def _cut_rows(encodings: Sequence[Any], limit: int | None, texts: Sequence[str])
     full = [row for row, encoding in enumerate(encodings) if limit is not None and len(encoding) == limit]
 
     def is_shortened(text: str) -> bool:
-        return limit is not None and len(_beginning(text, limit)) < len(text)
+        return limit is not None and bool(text[len(_beginning(text, limit)) :].strip())
 
-    # What follows a beginning has tokens: texts come stripped.
     return [row for row in full if encodings[row].overflowing or (texts and is_shortened(texts[row]))]
 
 

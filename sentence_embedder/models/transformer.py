@@ -22,7 +22,7 @@ from sentence_embedder.models.checkpoint import inert, save_model, save_tokenize
 from sentence_embedder.models.deferred_checkpoint import DeferredTokenizer, load_checkpoint
 from sentence_embedder.models.positions import Positions
 from sentence_embedder.models.stand_ins.model import StandInModel
-from sentence_embedder.models.token_ids import UNLIMITED, TokenIds, Tokenized, encodable, limit_of
+from sentence_embedder.models.token_ids import UNLIMITED, TokenIds, Tokenized, encodable, limit_of, texts_of
 from sentence_embedder.record import FormatError
 from sentence_embedder.whole_number import whole_or_none
 
@@ -269,18 +269,8 @@ class Transformer(nn.Module):
             cut += [start + row for row in tokenized.cut]
             for name, rows in tokenized.columns.items():
                 parts.setdefault(name, []).append(np.fromiter(chain.from_iterable(rows), dtype=np.int32))
-        return TokenizedTexts(
-            columns={name: _joined(arrays) for name, arrays in parts.items()},
-            lengths=np.array(lengths, dtype=np.int64),
-            pad_values={
-                **dict.fromkeys(parts, 0),
-                "input_ids": tokenizer.pad_token_id or 0,
-                "token_type_ids": getattr(tokenizer, "pad_token_type_id", 0),
-            },
-            padding_side=tokenizer.padding_side,
-            text_keys=keys if any(key is not None for key in keys) else None,
-            cut=np.array(cut, dtype=np.int64),
-        )
+        columns = {name: _joined(arrays) for name, arrays in parts.items()}
+        return texts_of(tokenizer, columns, lengths, cut, keys if any(key is not None for key in keys) else None)
 
     def token_offsets(self, text: str) -> NDArray[np.int64]:
         """Where each token of a text begins and ends in it, in characters, shape (tokens, 2).

@@ -206,10 +206,15 @@ class Batcher:
             thread = threading.Thread(
                 target=_serve, args=(self._queue, weakref.ref(self.model)), name="batcher", daemon=True
             )
-            start(thread)
             weakref.finalize(self, _close, self._queue, self._pid).atexit = False
             _open_batchers.add(self)
             self._thread = thread
+            try:
+                start(thread)
+            except BaseException:
+                if thread.ident is None:
+                    self._thread = None
+                raise
 
     @property
     def is_closed(self) -> bool:
@@ -222,8 +227,10 @@ class Batcher:
             self._queue.is_closed = True
             return
         self._queue.close()
-        if self._thread is not None and self._thread is not threading.current_thread():
-            self._thread.join()
+        with self._starting.here():  # one that is being started can be waited for afterwards
+            thread = self._thread
+        if thread is not None and thread.ident is not None and thread is not threading.current_thread():
+            thread.join()
 
     def __enter__(self) -> Batcher:
         return self

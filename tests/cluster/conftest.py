@@ -49,7 +49,7 @@ class Machines:
 
 @contextmanager
 def _nothing_left_at_exit() -> Iterator[None]:
-    """What Ray registers for the end of the process is taken back, and what is kept for that is gone.
+    """What Ray registers meanwhile for the end of the process is taken back, and what is kept for that is gone.
 
     Since Python 3.13 ``multiprocessing`` drops it in each process that it forks, where the end of a client of Ray
     ends the process.
@@ -64,11 +64,13 @@ def _nothing_left_at_exit() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(atexit, "register", noted)
-        yield
-    for function in registered:
-        atexit.unregister(function)
-    registered.clear()
-    gc.collect()
+        try:
+            yield
+        finally:
+            for function in registered:
+                atexit.unregister(function)
+            registered.clear()
+            gc.collect()
 
 
 @pytest.fixture(scope="package")

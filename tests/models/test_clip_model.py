@@ -81,3 +81,65 @@ def test_a_limit_that_is_taken_away(tiny_checkpoints: Folders) -> None:
     clip.max_seq_length = None
 
     assert clip.tokenize_ahead([LONG, "a"]).lengths.tolist() == [len(clip.tokenizer(LONG)["input_ids"]), 3]
+    assert clip.tokenize(["the", "a"], padding="max_length")["input_ids"].shape == (2, 24)
+
+
+@pytest.mark.parametrize("spaces", [0, 5000])
+def test_spaces_are_nothing_that_is_cut(clip: CLIPModel, spaces: int) -> None:
+    """A text that just fits is not cut, whatever blank follows it."""
+    model = SentenceTransformer(modules=[clip], device="cpu")
+    fits = "the " * 21 + "the" + " " * spaces
+
+    assert clip.tokenize_ahead([fits]).lengths.tolist() == [24]
+    assert model.encode([fits], truncation="error").shape == (1, 16)
+
+
+def test_images_alone(tiny_checkpoints: Folders) -> None:
+    """A tokenizer that takes no empty list is not asked where there are no texts."""
+    clip = CLIPModel(str(tiny_checkpoints["clip"]))
+
+    class Called(type(clip.tokenizer)):  # type: ignore[misc]
+        """It has a ``__call__`` of its own, and so is called."""
+
+        def __call__(self, texts: list[str], *args: Any, **kwargs: Any) -> Any:
+            assert texts
+            return super().__call__(texts, *args, **kwargs)
+
+    clip.processor.tokenizer.__class__ = Called
+
+    assert clip.tokenize([_image(3)]).keys() == {"image_text_info", "pixel_values"}
+    assert clip.tokenize([]) == {"image_text_info": []}
+    assert clip.tokenize(["a", _image(3)])["input_ids"].shape == (1, 3)
+
+
+def test_the_model_gets_what_its_tokenizer_makes(tiny_checkpoints: Folders) -> None:
+    """A model whose tokenizer makes no mask gets none."""
+    clip = CLIPModel(str(tiny_checkpoints["clip"]))
+    clip.tokenizer.model_input_names = ["input_ids"]
+
+    assert clip.tokenize(["the cat", "a"]).keys() == {"image_text_info", "input_ids"}
+
+
+def test_a_subclass_tokenises_in_its_own_way(tiny_checkpoints: Folders) -> None:
+    """What a subclass does to texts counts in ``encode``."""
+
+    class Shouting(CLIPModel):
+        """Each text as another one."""
+
+        def tokenize(self, texts: Any, padding: str | bool = True) -> Any:
+            return super().tokenize(["the cat" for _ in texts], padding)
+
+    plain = SentenceTransformer(modules=[CLIPModel(str(tiny_checkpoints["clip"]))], device="cpu")
+    own = SentenceTransformer(modules=[Shouting(str(tiny_checkpoints["clip"]))], device="cpu")
+
+    np.testing.assert_allclose(own.encode(["a dog", "hello"]), plain.encode(["the cat"] * 2), atol=1e-6)
+
+
+def test_what_a_batch_may_have(clip: CLIPModel) -> None:
+    """A text with more tokens than a batch may have is an error that counts tokens."""
+    model = SentenceTransformer(modules=[clip], device="cpu")
+    model.max_batch_tokens = 10
+
+    assert model.encode(["the cat", _image(4)]).shape == (2, 16)
+    with pytest.raises(MemoryError, match="a text of 24 tokens is more than a batch may have"):
+        model.encode([LONG], truncation="ignore")

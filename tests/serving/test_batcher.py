@@ -231,6 +231,30 @@ def test_any_time_to_wait(timeout: float, shared: SentenceTransformer, batcher: 
     _same(batcher.encode(TEXTS, timeout=timeout), shared.encode(TEXTS))
 
 
+@pytest.mark.parametrize("is_started", [True, False])
+def test_an_interrupted_start(
+    shared: SentenceTransformer, monkeypatch: pytest.MonkeyPatch, *, is_started: bool
+) -> None:
+    """Interrupted while its thread is started, a batcher has one thread at most, and one when it is needed."""
+    before = set(threading.enumerate())
+
+    def start(thread: threading.Thread) -> None:
+        if is_started:
+            thread.start()
+        raise KeyboardInterrupt
+
+    batcher = Batcher(shared)
+    with monkeypatch.context() as patch:
+        patch.setattr("sentence_embedder.serving.batcher.start", start)
+        with pytest.raises(KeyboardInterrupt):
+            batcher.encode("the cat")
+
+    np.testing.assert_allclose(batcher.encode("the cat"), shared.encode("the cat"), atol=1e-5)
+    assert [thread.name for thread in set(threading.enumerate()) - before].count("batcher") == 1
+    batcher.close()
+    assert "batcher" not in [thread.name for thread in set(threading.enumerate()) - before]
+
+
 def test_too_many_callers_have_to_wait(model: SentenceTransformer, gate: Gate) -> None:
     """Where the queue is full, a caller waits to be let in, or gives up."""
     with model.batcher(max_waiting=2) as batcher:
