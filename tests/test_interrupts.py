@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from tests.programs import ROOT
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="timers that interrupt")
 
@@ -140,6 +143,7 @@ def _printed(programs: str, tiny_folders: dict[str, Path], tmp_path: Path) -> li
         capture_output=True,
         text=True,
         timeout=180,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
     assert done.returncode == 0, done.stderr
     return [*map(int, done.stdout.split())]
@@ -164,30 +168,14 @@ def test_nothing_is_left_out() -> None:
 # ── At every place ────────────────────────────────────────────────────────────────────────────────────────────
 
 AT_EVERY_PLACE = """
+from tests import interruption
+
+# The files in which one thread waits for another.
 WAITING = ("threading.py", "threads.py", "latch.py", "lock.py", "engine.py", "schedule.py", "encode_pool.py",
     "_base.py", "call.py", "call_queue.py")
 
 def interrupted_at(number, work):
-    # Ctrl-C at one of the places where it can come: where a function begins, and where one of C ends. Whether there
-    # are so many in the files in which one thread waits for another.
-    left = number
-
-    def watch(frame, event, _):
-        nonlocal left
-        if event in ("call", "c_return") and frame.f_code.co_filename.endswith(WAITING):
-            left -= 1
-            if left == 0:
-                sys.setprofile(None)
-                raise KeyboardInterrupt
-
-    sys.setprofile(watch)
-    try:
-        work()
-    except KeyboardInterrupt:
-        pass
-    finally:
-        sys.setprofile(None)
-    return left == 0
+    return interruption.interrupted_at(number, work, WAITING)
 
 def tried_everywhere(work):
     number = 1

@@ -3,37 +3,14 @@
 from __future__ import annotations
 
 import signal
-import sys
 import threading
-from collections.abc import Callable
 from itertools import count
-from typing import Any
 
 import pytest
 
 from sentence_embedder.latch import Latch
 from sentence_embedder.lock import Lock
-
-
-def _is_interrupted_at(number: int, work: Callable[[], object]) -> bool:
-    """Whether a Ctrl-C came at one of the places where it can: where a function begins, and where one of C ends."""
-    left = number
-
-    def watch(_frame: Any, event: str, _argument: Any) -> None:
-        nonlocal left
-        left -= event in ("call", "c_return")
-        if left == 0:
-            sys.setprofile(None)
-            raise KeyboardInterrupt
-
-    sys.setprofile(watch)
-    try:
-        work()
-    except KeyboardInterrupt:
-        return True
-    finally:
-        sys.setprofile(None)
-    return False
+from tests.interruption import interrupted_at
 
 
 def _is_free(lock: Lock) -> bool:
@@ -70,10 +47,10 @@ def test_it_is_free_wherever_it_is_interrupted(depth: int) -> None:
 
     def work() -> None:
         with lock:
-            ""
+            len("")
 
     def tried(number: int) -> bool:
-        is_interrupted = _is_interrupted_at(number, work)
+        is_interrupted = interrupted_at(number, work)
         assert depth or _is_free(lock)
         return is_interrupted
 
@@ -132,7 +109,7 @@ def test_a_latch_stays_open_wherever_a_wait_is_interrupted() -> None:
     def tried(number: int) -> bool:
         latch = Latch()
         latch.open()
-        is_interrupted = _is_interrupted_at(number, latch.wait)
+        is_interrupted = interrupted_at(number, latch.wait)
         assert _lets_all_go_on(latch)
         return is_interrupted
 
@@ -144,7 +121,7 @@ def test_a_latch_is_opened_wherever_that_is_interrupted() -> None:
 
     def tried(number: int) -> bool:
         latch = Latch()
-        is_interrupted = _is_interrupted_at(number, latch.open)
+        is_interrupted = interrupted_at(number, latch.open)
         latch.open()
         assert _lets_all_go_on(latch)
         return is_interrupted
