@@ -219,7 +219,6 @@ class _Crew:
 
     def __init__(self, slots: Sequence[Slot], model: PackedModel) -> None:
         self._owner = os.getpid()
-        self._model = model
         self._schedule = Schedule(len(slots))
         self._members = [_Member(slot, model, self._schedule) for slot in slots]
         # A signal's handler may stop it while its thread does so already.
@@ -264,13 +263,10 @@ class _Crew:
         if os.getpid() != self._owner:
             return
         with self._stopping:  # who comes second waits, too
-            try:
-                self.dismiss()
-                end = time.monotonic() + _SECONDS_TO_STOP
-                for member in self._members:
-                    member.join(end - time.monotonic())
-            finally:
-                self._model.close()
+            self.dismiss()
+            end = time.monotonic() + _SECONDS_TO_STOP
+            for member in self._members:
+                member.join(end - time.monotonic())
 
 
 class _Member:
@@ -285,28 +281,28 @@ class _Member:
     def __init__(self, slot: Slot, model: PackedModel, schedule: Schedule) -> None:
         self.worker: Worker | None = None
         self._slot = slot
-        self._model = model
         self._schedule = schedule
-        self._thread = threading.Thread(target=self._run, name=slot.name, daemon=True)
+        # The model is the thread's alone: its file stays open until no worker is being started with it.
+        self._thread = threading.Thread(target=self._run, args=(model,), name=slot.name, daemon=True)
 
     def start(self) -> None:
         """Start the thread."""
         start(self._thread)
 
-    def _run(self) -> None:
+    def _run(self, model: PackedModel) -> None:
         while not self._schedule.is_closed:
             with contextlib.suppress(Exception):  # if it fails again, somebody will be waiting for it
-                self._ready_worker()
-            self._serve()
+                self._ready_worker(model)
+            self._serve(model)
         self._drop()
 
-    def _serve(self) -> None:
+    def _serve(self, model: PackedModel) -> None:
         """Do the next task. What it belongs to is forgotten before the one after it is waited for."""
         task = self._schedule.take()
         if task is None:
             return
         try:
-            task.succeed(self._ready_worker().work_on(task))
+            task.succeed(self._ready_worker(model).work_on(task))
         except WorkerLostError as error:
             self._schedule.lose(task, error)
             self._drop()
@@ -317,7 +313,7 @@ class _Member:
             failure.__cause__ = error.with_traceback(None)
             task.fail(failure)
 
-    def _ready_worker(self) -> Worker:
+    def _ready_worker(self, model: PackedModel) -> Worker:
         """The worker, or another one if it has ended.
 
         Raises:
@@ -328,7 +324,7 @@ class _Member:
             self._drop()
         if self.worker is None:
             try:
-                self.worker = Worker(self._slot, self._model)
+                self.worker = Worker(self._slot, model)
             except Exception as error:
                 raise PoolError(f"{self._slot.name} could not start: {error}") from error
         if self._schedule.is_closed:  # while it was being started, when there was nothing to kill

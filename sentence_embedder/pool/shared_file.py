@@ -25,6 +25,9 @@ class SharedFile:
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
         self._close = weakref.finalize(self, os.close, descriptor)
+        # When the process ends, the system closes it: a thread may just be handing its number to a worker, and must
+        # not hand over what has got that number since.
+        self._close.atexit = False
 
     @staticmethod
     def create(name: str) -> SharedFile | None:

@@ -21,8 +21,9 @@ from typing import Any
 import pytest
 
 from sentence_embedder import EncodePool, PoolError, SentenceTransformer
-from sentence_embedder.pool import worker
+from sentence_embedder.pool import encode_pool, worker
 from sentence_embedder.pool.encode_pool import _Member
+from sentence_embedder.pool.shared_file import SharedFile
 from tests.pool.deadline import within
 from tests.pool.misbehaving import Slow, Unloadable, misbehaving_model
 
@@ -556,6 +557,84 @@ if True:
     # Not always in the last line: a worker that was just being started may have a word to say, too.
     said = [line for line in errors.splitlines() if "PoolError: " in line]
     assert any("if __name__ == '__main__':" in line for line in said)
+
+
+STARTED_AT_THE_END = """
+import atexit, os, threading
+from multiprocessing import context, process, reduction
+
+packed, ending, told = (threading.Event() for _ in range(3))
+
+@atexit.register
+def _wait_for_the_start():  # the first to be registered comes last
+    ending.set()
+    told.wait(30)
+
+from tests.pool.misbehaving import misbehaving_model
+
+dump = reduction.dump
+
+def slow_dump(thing, file):
+    dump(thing, file)
+    if isinstance(thing, process.BaseProcess):
+        handed_over = context.get_spawning_popen()._fds
+        files = [os.fstat(descriptor).st_ino for descriptor in handed_over]
+        packed.set()
+        ending.wait()
+        try:
+            print([os.fstat(descriptor).st_ino for descriptor in handed_over] == files, flush=True)
+        finally:
+            told.set()
+
+reduction.dump = slow_dump
+if __name__ == "__main__":
+    pool = misbehaving_model().start_multi_process_pool(["cpu"])
+    assert packed.wait(30)
+"""
+
+
+@linux
+def test_a_worker_that_is_started_while_the_process_ends(tmp_path: Path) -> None:
+    """What a worker is handed stays open while it is started, whatever ends meanwhile. If another file got one of
+    the numbers, that could be the pipe by which it would see that nobody starts it any more.
+    """
+    process = _script(tmp_path, "", body=STARTED_AT_THE_END)
+
+    printed, errors = process.communicate(timeout=60)
+
+    assert printed.split() == ["True"], errors
+    assert process.returncode == 0, errors
+
+
+@linux
+def test_a_stop_that_does_not_wait_for_a_start(model: SentenceTransformer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The model stays open while a worker is being started with it, also if that takes longer than ``stop`` waits;
+    then it is given back.
+    """
+    monkeypatch.setattr(encode_pool, "_SECONDS_TO_STOP", 0.01)
+    start = worker._start
+    starting, stopped = threading.Event(), threading.Event()
+    files: list[os.stat_result] = []
+    models: list[weakref.ref[SharedFile]] = []
+
+    def slow_start(process: Any) -> None:
+        shared: SharedFile = process._args[1].content
+        models.append(weakref.ref(shared))
+        files.append(os.stat(shared.path))  # noqa: PTH116  # no path in any folder
+        starting.set()
+        assert stopped.wait(60)
+        files.append(os.stat(shared.path))  # noqa: PTH116
+        start(process)
+
+    monkeypatch.setattr(worker, "_start", slow_start)
+    pool = EncodePool(model, ["cpu"])
+    assert starting.wait(60)
+    pool.stop()
+    stopped.set()
+    pool._crew._members[0]._thread.join(60)
+
+    assert os.path.samestat(*files)
+    assert models[0]() is None
 
 
 def test_a_forked_process_has_no_pool(model: SentenceTransformer, pool: EncodePool) -> None:
