@@ -18,7 +18,7 @@ AUTO = "auto"
 
 _CPU_INSTRUCTIONS = {
     torch.bfloat16: ("avx512_bf16", "amx_bf16", "avx10_2", "bf16", "sve_bf16"),
-    torch.float16: ("avx512_fp16", "amx_fp16", "avx10_2", "fp16_arith"),
+    torch.float16: ("amx_fp16", "avx10_2", "fp16_arith"),  # with AVX512-FP16 oneDNN multiplies in float32
 }
 """The instructions of x86 and ARM any of which computes products in a format, as torch names them."""
 

@@ -27,8 +27,12 @@ def test_an_emulated_format_is_refused(instructions: dict[str, Any]) -> None:
     instructions["avx512_bf16"] = True
 
     assert check_dtype("bfloat16", CPU) == check_dtype(torch.bfloat16, CPU) == "bfloat16"
+    instructions["avx512_fp16"] = True  # which oneDNN makes no use of in products
     with pytest.raises(ValueError, match="only emulates float16"):
         check_dtype("float16", CPU)
+    instructions["amx_fp16"] = True
+
+    assert check_dtype("float16", CPU) == "float16"
 
 
 def test_a_torch_that_knows_no_instructions(monkeypatch: pytest.MonkeyPatch) -> None:
