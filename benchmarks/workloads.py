@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -99,6 +101,19 @@ class Encoding(Workload):
     def facts(self) -> dict[str, Any]:
         """See Workload."""
         return {**super().facts(), "texts": len(self.texts), "tokens": self.tokens, "repeats": self.repeats}
+
+
+@dataclass(frozen=True, kw_only=True)
+class BusyEncoding(Encoding):
+    """The same, while another program keeps a core busy."""
+
+    def cost(self, engine: Engine, session: Session) -> float:
+        """Seconds."""
+        with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as program:
+            try:
+                return super().cost(engine, session)
+            finally:
+                program.kill()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,6 +218,7 @@ class Sizes:
         base: Paragraphs for base-size models.
         memory: Short sentences whose embeddings' memory is measured.
         single: Times that a lone query is embedded for one cost.
+        busy: Times that it is beside a busy program.
         ragged: Times that the ragged batch is.
         pool: Short sentences for a pool of processes.
     """
@@ -212,11 +228,12 @@ class Sizes:
     base: int = 100
     memory: int = 150_000
     single: int = 200
+    busy: int = 20
     ragged: int = 10
     pool: int = 20_000
 
 
-_QUICK = Sizes(short=64, mixed=16, base=8, memory=2_000, single=10, ragged=2, pool=64)
+_QUICK = Sizes(short=64, mixed=16, base=8, memory=2_000, single=10, busy=5, ragged=2, pool=64)
 
 
 def sizes_for(device: Device, *, is_quick: bool) -> Sizes:
@@ -253,6 +270,18 @@ def _single(sizes: Sizes, tokenizer: Tokenizer) -> Workload:
     tokens = _tokens([QUERY], tokenizer)
     return Encoding(
         key="single", title="single query", texts=[QUERY], tokens=tokens, repeats=sizes.single, is_rate=False
+    )
+
+
+def _single_busy(sizes: Sizes, tokenizer: Tokenizer) -> Workload:
+    tokens = _tokens([QUERY], tokenizer)
+    return BusyEncoding(
+        key="single-busy",
+        title="single query, busy core",
+        texts=[QUERY],
+        tokens=tokens,
+        repeats=sizes.busy,
+        is_rate=False,
     )
 
 
@@ -303,6 +332,7 @@ WORKLOADS: Mapping[str, Callable[[Sizes, Tokenizer], Workload]] = {
     "mixed": _mixed,
     "ragged32": _ragged,
     "single": _single,
+    "single-busy": _single_busy,
     "import": _import,
     "cold-start": _cold_start,
     "pool": _pool,

@@ -57,14 +57,14 @@ def test_the_whole_path(
     for module in (engines, command_line):
         monkeypatch.setattr(module, "ENGINES", (*TWINS, ABSENT))
     monkeypatch.setattr(products, "_SECONDS", 0.001)
-    workloads = ["short", "ragged32", "single", "import"]
+    workloads = ["short", "ragged32", "single", "single-busy", "import"]
 
     folders = ["--model", str(tiny_folders["bert"]), "--out", str(tmp_path)]
     command_line.main(["--quick", "--threads", "1", *folders, "--workloads", *workloads])
 
     printed = capsys.readouterr().out
     assert "| the one " in printed
-    assert "not run: absent (short, ragged32, single, import): " in printed
+    assert "not run: absent (short, ragged32, single, single-busy, import): " in printed
     content = json.loads((tmp_path / "performance.json").read_text(encoding="utf-8"))
     assert content["baseline"] == "one"
     assert content["is_quick"]

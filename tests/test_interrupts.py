@@ -69,6 +69,12 @@ def tried(work, times=12, longest=None):
 PROGRAMS = {
     "many texts": "print(tried(lambda: model.encode(many, batch_size=256)))",
     "one text": "print(tried(lambda: [model.encode(few[0]) for _ in range(20)]))",
+    "one text, in another thread": """
+from sentence_embedder.encoding.sharing import SHARING
+SHARING._is_alone, SHARING._until, SHARING._tokens, SHARING._seconds = True, float("inf"), 1000, 1000.0
+print(tried(lambda: [model.encode(few[0]) for _ in range(20)]))
+assert SHARING._is_alone
+""",
     "module by module": """
 model = SentenceTransformer(FOLDER, device="cpu", acceleration=False)
 print(tried(lambda: model.encode(many, batch_size=8)))
@@ -127,7 +133,15 @@ print(count)
 
 
 TOGETHER = (
-    ("many texts", "one text", "module by module", "a stream", "the first call of a model", "a batcher"),
+    (
+        "many texts",
+        "one text",
+        "one text, in another thread",
+        "module by module",
+        "a stream",
+        "the first call of a model",
+        "a batcher",
+    ),
     ("loading", "saving", "training"),
     ("a pool",),
 )

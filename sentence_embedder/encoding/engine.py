@@ -18,6 +18,7 @@ from sentence_embedder.acceleration.forward import Forward
 from sentence_embedder.devices import give_back_memory, is_out_of_memory
 from sentence_embedder.encoding.collector import Collector
 from sentence_embedder.encoding.planner import FEW_BATCHES, by_padded_tokens, by_texts, by_tokens
+from sentence_embedder.encoding.sharing import SHARING, Sharing
 from sentence_embedder.encoding.single_threads import SingleThreads, single_threads, thread_count
 from sentence_embedder.encoding.token_budget import TokenBudget
 from sentence_embedder.features import BatchSource, Features, Places
@@ -80,6 +81,7 @@ class Engine:
         budget: How many tokens a batch may have, for the memory.
         is_deterministic: Whether each text is computed alone, in one thread if it can be: in products of the same
             shape, whatever else there is.
+        sharing: Whether all threads share what is the only batch.
     """
 
     tokenize: Callable[[Sequence[Any]], BatchSource]
@@ -89,6 +91,7 @@ class Engine:
     longest: int | None
     budget: TokenBudget = field(default_factory=TokenBudget)
     is_deterministic: bool = False
+    sharing: Sharing = SHARING
 
     def run(
         self,
@@ -121,9 +124,8 @@ class Engine:
         # Closed at once if anything fails: what threads have begun ends before the error goes on.
         with closing(_ahead(self.tokenize, windows)) as sources:
             batches = self._batches(sources, workers, rows, on_cut)
-            with closing(
-                _computed(partial(self._parts, rows=rows), batches, workers, self.is_deterministic)
-            ) as computed:
+            parts_of, shared = partial(self._parts, rows=rows), partial(self._shared, rows=rows)
+            with closing(_computed(parts_of, shared, batches, workers, self.is_deterministic)) as computed:
                 for places, features in computed:
                     collector.add(places, features)
                     progress.update(len(places))
@@ -135,7 +137,14 @@ class Engine:
         source = self.tokenize(texts)
         _tell_of_cut(source, rows, on_cut)
         place = np.zeros(1, dtype=np.int64)
-        return self._parts(_Batch(source, place, place, 0), rows=rows)
+        return self._shared(_Batch(source, place, place, 0), rows=rows)
+
+    def _shared(self, batch: _Batch, *, rows: NDArray[np.int64]) -> list[_Computed]:
+        """What the model makes of a batch that is the only one at the time, so that all threads can share it."""
+        parts = partial(self._parts, batch, rows=rows)
+        if self.forward.batch_tokens is None or self.device.type != "cpu":
+            return parts()
+        return self.sharing.computed(parts, lambda: batch.tokens)
 
     def _workers(self) -> int:
         """How many batches are computed at the same time."""
@@ -295,7 +304,11 @@ def _ahead(
 
 
 def _computed(
-    parts_of: Callable[[_Batch], list[_Computed]], batches: Iterator[_Batch], workers: int, is_deterministic: bool
+    parts_of: Callable[[_Batch], list[_Computed]],
+    shared: Callable[[_Batch], list[_Computed]],
+    batches: Iterator[_Batch],
+    workers: int,
+    is_deterministic: bool,
 ) -> Generator[_Computed, None, None]:
     """What the model makes of each batch, in the order of the batches."""
     first = list(islice(batches, 2))
@@ -303,7 +316,7 @@ def _computed(
     # One batch alone is shared by all threads, which may change the last digit.
     if workers == 1 or len(first) < (1 if is_deterministic else 2):
         for batch in batches:
-            yield from parts_of(batch)
+            yield from shared(batch)
         return
     threads = single_threads(workers)
     running: deque[Future[list[_Computed]]] = deque()

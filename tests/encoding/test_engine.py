@@ -14,15 +14,22 @@ import torch
 from numpy.typing import NDArray
 
 from sentence_embedder.acceleration.forward import PlainForward
-from sentence_embedder.encoding import engine
+from sentence_embedder.encoding import engine, sharing
 from sentence_embedder.encoding.collector import SentenceEmbeddings
 from sentence_embedder.encoding.engine import Engine, TokenizedOnDemand, text_length
 from sentence_embedder.encoding.inputs import DistinctTexts
 from sentence_embedder.encoding.options import EncodeOptions
+from sentence_embedder.encoding.sharing import Sharing
 from sentence_embedder.features import BatchSource, Features, Places
 from sentence_embedder.models import Pooling, Transformer
 
 CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody else wants the processor, whatever runs beside the tests."""
+    monkeypatch.setattr(sharing, "_waits", lambda: (0, 0))
 
 
 class Steps:
@@ -143,7 +150,9 @@ def _pack(texts: list[str], forward: PackingForward, *, batch_size: int = 32, lo
     def tokenize(window: Sequence[Any]) -> BatchSource:
         return Words(window)
 
-    packing = Engine(tokenize=tokenize, forward=forward, device=CPU, batch_size=batch_size, longest=longest)
+    packing = Engine(
+        tokenize=tokenize, forward=forward, device=CPU, batch_size=batch_size, longest=longest, sharing=Sharing()
+    )
     collector = SentenceEmbeddings(DistinctTexts.every(len(texts)), EncodeOptions(container="tensor"), None, CPU)
     packing.run(texts, collector, Steps(), rows=np.arange(len(texts)))
     return collector.finish()
