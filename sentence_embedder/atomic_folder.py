@@ -260,7 +260,7 @@ def _locked(folder: Path, *, wait: float = 0.0) -> Iterator[None]:
         yield
     finally:
         if number is not None:
-            os.close(number)
+            _unlock(number)
 
 
 def _lock(folder: Path) -> int | None:
@@ -287,6 +287,16 @@ def _lock(folder: Path) -> int | None:
     return number
 
 
+def _unlock(number: int) -> None:
+    """Unlock a folder that was locked, also if a process that was forked meanwhile has it open."""
+    import fcntl
+
+    try:
+        fcntl.flock(number, fcntl.LOCK_UN)
+    finally:
+        os.close(number)
+
+
 # ── What killed processes left ────────────────────────────────────────────────────────────────────────────────
 
 
@@ -300,7 +310,7 @@ def _clear(room: Path, name: str) -> None:
             number = _lock(path)
             if number is None:
                 continue
-            os.close(number)
+            _unlock(number)
             if left["kind"] == _BEFORE and not (room / name).exists():
                 path.rename(room / name)
             else:

@@ -6,11 +6,13 @@ with which OpenMP shares out a product are waited for in vain.
 
 from __future__ import annotations
 
+import atexit
 import os
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,13 +23,18 @@ from sentence_embedder.threads import start
 _LONGEST_WAIT = 10.0
 """After so many seconds a process is forked though something is still computed."""
 
+_LONGEST_WAIT_AT_END = 2.0
+"""After so many it ends."""
+
 _POLL = 0.0005
 
 _Mark = tuple[int, object]
 """A thread, and something that it computes."""
 
 _computed: set[_Mark] = set()
-_forking: set[int] = set()
+_forking: list[None] = []
+"""As long as the number of threads that fork."""
+
 _alone: set[int] = set()
 """The thread that this process was forked by, if a model had been made before."""
 
@@ -115,15 +122,14 @@ def _elsewhere(call: Any) -> None:
 
 def _wait_for_batches() -> None:
     """Before a fork: let what is computed come to an end, and nothing begin."""
-    thread = threading.get_ident()
-    _forking.add(thread)
-    deadline = time.monotonic() + _LONGEST_WAIT
+    _wait_for_others(_LONGEST_WAIT)
+
+
+def _wait_for_others(seconds: float) -> None:
+    """Wait until no other thread computes, but no longer than that."""
+    thread, deadline = threading.get_ident(), time.monotonic() + seconds
     while any(other != thread for other, _ in _computed.copy()) and time.monotonic() < deadline:
         time.sleep(_POLL)
-
-
-def _go_on() -> None:
-    _forking.discard(threading.get_ident())
 
 
 def _start_as_child() -> None:
@@ -136,4 +142,11 @@ def _start_as_child() -> None:
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_wait_for_batches, after_in_parent=_go_on, after_in_child=_start_as_child)
+    os.register_at_fork(before=_wait_for_batches, after_in_child=_start_as_child)
+    # The last to be registered is the first to be called before a fork. A Ctrl-C that comes meanwhile is raised in
+    # the first step of Python that follows, and forgotten: these are none.
+    os.register_at_fork(before=partial(_forking.append, None), after_in_parent=_forking.pop)
+
+# Threads that are at work in torch when the interpreter ends are cut off there, and abort the process. Some may be,
+# if who waited for them was interrupted twice.
+atexit.register(_wait_for_others, _LONGEST_WAIT_AT_END)

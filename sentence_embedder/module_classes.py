@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterable, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,22 @@ def class_named(type_name: str, folder: Path, where: str, *, trust_remote_code: 
             type_name,
         )
     return _foreign_class(type_name, folder, where)
+
+
+def import_homes(type_names: Iterable[str], folder: Path) -> None:
+    """Import the modules that classes of somebody's own are in, but for files of the model folder. What
+    fails, fails again, and is told, when the class is asked for.
+
+    Args:
+        type_names: Dotted names of classes, as for ``class_named``, of a model that the caller trusts.
+        folder: The model folder.
+    """
+    for type_name in type_names:
+        home, _, name = type_name.rpartition(".")
+        is_elsewhere = type_name not in _CLASSES and not home.startswith("sentence_transformers")
+        if is_elsewhere and not (folder / f"{home}.py").exists():
+            with contextlib.suppress(Exception):
+                import_module(home or name)
 
 
 def own_class(class_name: str, where: str, expected: str) -> type[Any]:

@@ -38,8 +38,9 @@ from sentence_embedder.models import (
 from sentence_embedder.models.checkpoint import copy_code
 from sentence_embedder.models.module import class_name_of, save_module
 from sentence_embedder.models.transformer import read_transformer_config
-from sentence_embedder.module_classes import class_named, is_known, own_class
+from sentence_embedder.module_classes import class_named, import_homes, is_known, own_class
 from sentence_embedder.record import FormatError
+from sentence_embedder.uninterrupted import uninterrupted
 
 logger = logging.getLogger(__name__)
 
@@ -123,6 +124,10 @@ def load(folder: Path, arguments: LoadArguments) -> SavedModel:
         FileNotFoundError: The folder holds no model, or lacks a file of it.
         FormatError: A file does not hold what it should, or names a class that is not known here.
     """
+    if arguments.trust_remote_code and (folder / MODULES_NAME).exists():
+        # Not alone: a module that loads a model while it is imported waits for that, and would be waited for here.
+        types = [entry.type for entry in _read_entries(folder)]
+        uninterrupted(lambda: import_homes(types, folder))
     return alone(lambda: _loaded(folder, arguments))
 
 

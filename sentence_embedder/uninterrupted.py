@@ -29,7 +29,8 @@ def uninterrupted(call: Callable[[], _Result]) -> _Result:
     """
     is_main = threading.current_thread() is threading.main_thread()
     # A module that is being imported here, another thread would wait for, if it needs it, while it is waited for.
-    if not is_main or _an_import_is_underway():
+    # While the interpreter is taken down, no other thread runs.
+    if not is_main or sys.is_finalizing() or _an_import_is_underway():
         return call()
     future = Future(partial(contextvars.copy_context().run, call))
     # No daemon: a process that ends in the middle of loading libraries may crash.

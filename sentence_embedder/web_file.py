@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import os
 import re
+import secrets
 import zlib
 from http.client import IncompleteRead
 from pathlib import Path
@@ -37,7 +38,7 @@ def http_get(url: str, path: str | os.PathLike[str]) -> None:
         raise ValueError(f"url: expected http://… or https://…, found {url!r}")
     place = Path(path)
     place.parent.mkdir(parents=True, exist_ok=True)
-    partial = place.with_name(f"{place.name}_part")
+    partial = place.with_name(f"{place.name}_{secrets.token_hex(6)}_part")  # nobody else's
     try:
         # Its scheme was looked at. A server that falls silent is not waited for without end.
         with urlopen(_escaped(url), timeout=_SECONDS_OF_SILENCE) as response, partial.open("wb") as file:  # noqa: S310

@@ -6,9 +6,11 @@ import errno
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
@@ -379,6 +381,34 @@ def test_who_clears_away_waits_for_others(folder: Path, monkeypatch: pytest.Monk
         assert contents(folder)["model.txt"] == b"newer"
     finally:
         os.close(number)
+
+
+@pytest.mark.skipif(fcntl is None, reason="needs locks on folders")
+def test_a_process_that_was_forked_meanwhile_holds_no_lock(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that another thread forks while a folder is locked has its lock open, and keeps nobody waiting."""
+    monkeypatch.setattr(atomic_folder, "_LONGEST_WAIT", 60.0)
+    children: list[int] = []
+    lock = atomic_folder._lock
+
+    def forking(locked: Path) -> int | None:
+        number = lock(locked)
+        if not children:
+            children.append(os.fork())
+            if children == [0]:
+                time.sleep(120)
+                os._exit(0)
+        return number
+
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(atomic_folder, "_lock", forking)
+            replace(folder, model="new")
+        number = lock(folder.parent)
+        assert number is not None
+        os.close(number)
+    finally:
+        os.kill(children[0], signal.SIGKILL)
+        os.waitpid(children[0], 0)
 
 
 # ── What others left ──────────────────────────────────────────────────────────────────────────────────────────

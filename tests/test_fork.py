@@ -245,3 +245,46 @@ def test_cuda_after_a_fork(model: SentenceTransformer, monkeypatch: pytest.Monke
         SentenceTransformer(modules=list(model), device="cuda:1")
 
     assert model.encode("a").shape == (32,)
+
+
+def test_ctrl_c_while_a_process_is_forked() -> None:
+    """A Ctrl-C that comes while the system forks is raised in the first step of Python that follows, and would be
+    forgotten there, with what that was to do, if it were one of ours: nobody waits for that fork ever after.
+    """
+    printed = run_program("""
+        import ctypes, functools, os, signal
+        import torch, transformers, huggingface_hub  # whose hooks come before ours
+        kill = functools.partial(ctypes.CDLL(None).kill, os.getpid(), signal.SIGINT)
+        os.register_at_fork(after_in_parent=kill)
+        from sentence_embedder import forks
+        from tests.pool.misbehaving import misbehaving_model
+        model = misbehaving_model()
+        try:
+            child = os.fork()
+            if child == 0:
+                os._exit(0)
+            print("not interrupted")
+        except KeyboardInterrupt:
+            print("interrupted")
+        print(model.encode(["a"], prompt="").shape, forks._forking)
+    """)
+
+    assert printed.splitlines() == ["interrupted", "(1, 2) []"]
+
+
+def test_the_end_of_the_process_waits_for_a_batch() -> None:
+    """A thread that computes for somebody who was interrupted twice, and is gone, is not cut off inside torch."""
+    printed = run_program("""
+        import threading, time
+        from sentence_embedder.forks import between_forks
+        begun = threading.Event()
+        def compute():
+            with between_forks():
+                begun.set()
+                time.sleep(0.5)
+                print("computed", flush=True)
+        threading.Thread(target=compute, daemon=True).start()
+        begun.wait()
+    """)
+
+    assert printed == "computed\n"

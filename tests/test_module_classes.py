@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import sys
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from sentence_embedder.models.module import check_module
 from sentence_embedder.models.tokenizer import WhitespaceTokenizer
 from sentence_embedder.module_classes import class_named
 from sentence_embedder.record import FormatError
+from tests.programs import run_program
 
 TEXTS = ["the cat sat on the mat", "hello world"]
 
@@ -504,3 +506,60 @@ def test_an_error_of_a_format_can_be_sent() -> None:
     error = FormatError("config.json: width", "a number", "many")
 
     assert str(pickle.loads(pickle.dumps(error))) == str(error)  # noqa: S301
+
+
+def test_a_module_that_loads_a_model_while_it_is_imported(tmp_path: Path) -> None:
+    """One thread imports it, and another loads a model with a class of it: neither waits for the other for ever."""
+    (tmp_path / "mine.py").write_text(
+        textwrap.dedent("""
+            import os, time, torch
+            from torch import nn
+            from sentence_embedder import SentenceTransformer
+
+            class Mine(nn.Module):
+                def tokenize(self, texts):
+                    return {"numbers": torch.tensor([[float(len(text))] for text in texts])}
+
+                def forward(self, features):
+                    return {**features, "sentence_embedding": features["numbers"]}
+
+                def save(self, path):
+                    pass
+
+                @staticmethod
+                def load(path):
+                    return Mine()
+
+            if "FOLDER" in os.environ:
+                time.sleep(0.5)
+                SentenceTransformer(os.environ["FOLDER"], device="cpu", trust_remote_code=True)
+        """),
+        encoding="utf-8",
+    )
+
+    printed = run_program(
+        """
+        import importlib, os, sys, threading, time
+        sys.path.insert(0, sys.argv[1])
+        import mine
+        from sentence_embedder import SentenceTransformer
+        folder = sys.argv[1] + "/model"
+        mine.SentenceTransformer(modules=[mine.Mine()], device="cpu").save(folder)
+        os.environ["FOLDER"] = folder
+        del sys.modules["mine"]
+
+        def load():
+            SentenceTransformer(folder, device="cpu", trust_remote_code=True)
+
+        threads = [threading.Thread(target=lambda: importlib.import_module("mine")), threading.Thread(target=load)]
+        for thread in threads:
+            thread.start()
+            time.sleep(0.2)
+        for thread in threads:
+            thread.join()
+        print("done")
+        """,
+        str(tmp_path),
+    )
+
+    assert printed == "done\n"

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from sentence_embedder.uninterrupted import uninterrupted
+from tests.programs import run_program
 
 PACKAGE = {
     "__init__.py": "from slow_package import part\nfrom slow_package.other import value",
@@ -50,6 +51,21 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     yield folder
     for name in [name for name in sys.modules if name.partition(".")[0] == "slow_package"]:
         del sys.modules[name]
+
+
+def test_what_an_object_does_when_the_interpreter_is_taken_down() -> None:
+    """There no other thread runs: what is done in one as a rule, is done at once."""
+    printed = run_program("""
+        import sys
+        from sentence_embedder.uninterrupted import uninterrupted
+        class Late:
+            def __del__(self, call=uninterrupted, write=sys.stdout.write, flush=sys.stdout.flush):
+                write(call(lambda: "done"))
+                flush()
+        late = Late()
+    """)
+
+    assert printed == "done"
 
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="timers that interrupt")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.error import HTTPError
@@ -16,10 +17,16 @@ from sentence_embedder.util import http_get
 CONTENT = b"vectors " * 5000
 
 
+BOTH_HALFWAY = threading.Barrier(2)
+
+
 class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         if self.path.startswith("/packed"):
             self._send_packed()
+            return
+        if self.path == "/slow":
+            self._send_in_halves()
             return
         if self.path.startswith("/said"):
             self.send_response(200)
@@ -45,6 +52,16 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(packed)))
         self.end_headers()
         self.wfile.write(packed)
+
+    def _send_in_halves(self) -> None:
+        """The second half when somebody else has the first, or all."""
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(CONTENT)))
+        self.end_headers()
+        self.wfile.write(CONTENT[: len(CONTENT) // 2])
+        self.wfile.flush()
+        BOTH_HALFWAY.wait(60)
+        self.wfile.write(CONTENT[len(CONTENT) // 2 :])
 
     def _send_chunk(self) -> None:
         """The first chunk of several."""
@@ -78,6 +95,17 @@ def test_a_file_comes_whole(address: str, tmp_path: Path) -> None:
 
     assert place.read_bytes() == CONTENT
     assert list(place.parent.iterdir()) == [place]
+
+
+def test_two_fetch_a_file_to_one_place(address: str, tmp_path: Path) -> None:
+    """Processes, or threads, that fetch a file to the same place do not write into each other's."""
+    place = tmp_path / "vectors.txt"
+
+    with ThreadPoolExecutor(2) as threads:
+        list(threads.map(lambda _: http_get(f"{address}/slow", place), range(2)))
+
+    assert place.read_bytes() == CONTENT
+    assert list(tmp_path.iterdir()) == [place]
 
 
 def test_what_is_packed_on_the_way_is_unpacked(address: str, tmp_path: Path) -> None:

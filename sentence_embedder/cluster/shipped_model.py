@@ -12,6 +12,10 @@ import numpy as np
 import torch
 from torch import nn
 
+from sentence_embedder.lock import Lock
+
+_connecting = Lock()
+
 
 def connected_ray() -> Any:
     """Ray, connected to a cluster: the one that this process has, or one on this machine, which is then started.
@@ -23,8 +27,9 @@ def connected_ray() -> Any:
         import ray
     except ImportError as error:
         raise ImportError("expected the package ray: pip install 'sentence-embedder[ray]'") from error
-    if not ray.is_initialized():
-        ray.init(include_dashboard=False, log_to_driver=False)
+    with _connecting:
+        if not ray.is_initialized():
+            ray.init(include_dashboard=False, log_to_driver=False)
     return ray
 
 

@@ -11,6 +11,7 @@ import weakref
 from collections.abc import Generator, Sequence
 from contextlib import closing
 from multiprocessing.process import BaseProcess
+from multiprocessing.util import Finalize
 from types import TracebackType
 from typing import Any, Protocol
 
@@ -25,7 +26,8 @@ from sentence_embedder.lock import Lock
 from sentence_embedder.pool.failure import PoolError, WorkerLostError
 from sentence_embedder.pool.request import Answer, Request
 from sentence_embedder.pool.schedule import Schedule
-from sentence_embedder.pool.worker import Slot, Worker
+from sentence_embedder.pool.shared_file import open_standard_streams
+from sentence_embedder.pool.worker import POOLS_FIRST, Slot, Worker
 from sentence_embedder.pool.worker_process import PackedModel
 from sentence_embedder.progress import Progress
 from sentence_embedder.threads import start
@@ -100,10 +102,11 @@ class EncodePool:
         logger.info("starting a pool of workers on %s", ", ".join(str(slot.device) for slot in slots))
         self.devices = [slot.device for slot in slots]
         """Where each worker computes."""
+        open_standard_streams()
         self._model = weakref.ref(model)
         self._crew = _Crew(slots, PackedModel.of(model))
         # A pool that nobody has any more does not wait for its workers to end.
-        weakref.finalize(self, self._crew.dismiss)
+        Finalize(self, self._crew.dismiss, exitpriority=POOLS_FIRST)
         self._crew.start()
 
     @property

@@ -14,6 +14,8 @@ from sentence_embedder.lock import Lock
 from sentence_embedder.pool.failure import PoolError, WorkerLostError, first_to_last
 from sentence_embedder.pool.request import Answer, Request
 
+_SECONDS_BETWEEN_LOOKS = 1.0
+
 
 @dataclass(eq=False)
 class Job:
@@ -152,7 +154,8 @@ class Schedule:
                     task = job.take(self._most_in_hand)
                     if task is not None:
                         return task
-                self._change.wait()
+                # Not for ever: the garbage collector may close it in this thread, just before it waits.
+                self._change.wait(_SECONDS_BETWEEN_LOOKS)
             return None
 
     def lose(self, task: Task, error: WorkerLostError) -> None:

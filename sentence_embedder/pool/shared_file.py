@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+_STANDARD_ERROR = 2
+
 
 class SharedFile:
     """A file in memory, without a name, that processes share.
@@ -87,6 +89,15 @@ class SharedFile:
     def __reduce__(self) -> tuple[Callable[[Any], SharedFile], tuple[Any]]:
         # Only a process that is being started can be handed an open file.
         return _received, (reduction.DupFd(self._descriptor),)
+
+
+def open_standard_streams() -> None:
+    """Open the descriptors of standard input, output and error on nothing where they are closed, as in daemons of
+    old: a pipe or a shared file that got one of these numbers would get what anybody writes there.
+    """
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= _STANDARD_ERROR:
+        os.set_inheritable(descriptor, True)
+    os.close(descriptor)
 
 
 def _received(duplicate: Any) -> SharedFile:

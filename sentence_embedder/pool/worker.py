@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from multiprocessing import connection, get_context
 from multiprocessing.process import BaseProcess
+from multiprocessing.util import Finalize
 from typing import Any
 from weakref import WeakSet
 
@@ -30,8 +31,22 @@ _SECONDS_BETWEEN_LOOKS = 1.0
 _starting = Lock()
 """multiprocessing looks after all of its processes when it starts one."""
 
+POOLS_FIRST = 200
+_THEN_WORKERS = 100
+"""When what ends them is called at the end of the process: the highest first, and all before multiprocessing asks
+processes to end, which they may refuse, and waits for them without end."""
+
+_is_ending = False
+"""Whether no more processes are started, since this one ends."""
+
 _processes: WeakSet[BaseProcess] = WeakSet()
 """Those of all workers."""
+
+_connections: WeakSet[Any] = WeakSet()
+"""Both ends of those to them."""
+
+_SECONDS_TO_START = 2.0
+"""For so long the end of this process waits for what is being started."""
 
 
 @dataclass(frozen=True)
@@ -62,15 +77,24 @@ class Worker:
     def __init__(self, slot: Slot, model: PackedModel) -> None:
         self._slot = slot
         self._is_ready = False
+        # Starting a process waits until it has taken what it is given, all others meanwhile: not for so much.
+        self._unsent = model.content if isinstance(model.content, bytes) else None
         context = get_context("spawn")
         with ExitStack() as opened:
             self._connection, its_end = context.Pipe()
             opened.callback(self._connection.close)
+            _connections.update((self._connection, its_end))
             with its_end:
                 self._answers = SharedFile.create("sentence-embedder-answers")
                 self.process: BaseProcess = context.Process(
                     target=worker_process.main,
-                    args=(its_end, model, self._answers, str(slot.device), slot.threads),
+                    args=(
+                        its_end,
+                        model if self._unsent is None else None,
+                        self._answers,
+                        str(slot.device),
+                        slot.threads,
+                    ),
                     name=slot.name,
                     daemon=True,
                 )
@@ -93,6 +117,7 @@ class Worker:
         if self._is_ready:
             return
         try:
+            self._send_model()
             reply = self._receive()
         except WorkerLostError as error:
             if (self.process.exitcode or 0) < 0:
@@ -104,6 +129,16 @@ class Worker:
         if isinstance(reply, Failure):
             raise reply.error(self._slot.name)
         self._is_ready = True
+
+    def _send_model(self) -> None:
+        """Send it the model, if that is in no file."""
+        unsent, self._unsent = self._unsent, None
+        if unsent is None:
+            return
+        try:
+            self._connection.send_bytes(unsent)
+        except OSError as error:
+            raise self._lost() from error
 
     def work_on(self, task: Task) -> Answer:
         """Let it encode a chunk.
@@ -158,9 +193,7 @@ class Worker:
 
     def kill(self) -> None:
         """End the process, whatever it is doing."""
-        # Its own thread may see to it at the same moment.
-        with contextlib.suppress(ValueError, AttributeError, OSError):
-            self.process.kill()
+        _kill(self.process)
 
     def end(self) -> None:
         """End the process, and leave nothing behind."""
@@ -173,8 +206,14 @@ class Worker:
 
 
 def _start(process: BaseProcess) -> None:
-    """Start a process that Ctrl-C does not reach: it is for the caller. Not to get signals is inherited."""
+    """Start a process that Ctrl-C does not reach: it is for the caller. Not to get signals is inherited.
+
+    Raises:
+        RuntimeError: This process ends.
+    """
     with _starting:
+        if _is_ending:
+            raise RuntimeError("the process that would start it is about to end")
         if hasattr(signal, "pthread_sigmask"):
             # Only on such systems; and when it starts, it lets signals through to this thread.
             from multiprocessing import resource_tracker
@@ -184,14 +223,42 @@ def _start(process: BaseProcess) -> None:
         process.start()
 
 
+def _end_all() -> None:
+    """Let what is being started be started, and end all workers: one that the process does not know of yet when it
+    ends, would be left.
+    """
+    global _is_ending
+    _is_ending = True
+    if _starting.acquire(timeout=_SECONDS_TO_START):
+        _starting.release()
+    for process in list(_processes):
+        _kill(process)
+
+
+def _kill(process: BaseProcess) -> None:
+    # Its own thread may see to it at the same moment.
+    with contextlib.suppress(ValueError, AttributeError, OSError):
+        process.kill()
+
+
+def _end_all_in_time() -> None:
+    """Do that at the end of this process."""
+    Finalize(None, _end_all, exitpriority=_THEN_WORKERS)
+
+
 def _forget_parent() -> None:
     """In a forked process, no other thread is starting anything, and no worker is its own: multiprocessing would
-    end them with it.
+    end them with it. And it would keep their pipes open.
     """
     global _starting
     _starting = Lock()
     getattr(multiprocessing.process, "_children", set()).difference_update(_processes)
+    _processes.clear()
+    for connection_ in list(_connections):
+        connection_.close()
+    _end_all_in_time()
 
 
+_end_all_in_time()
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget_parent)

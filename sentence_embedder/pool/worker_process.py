@@ -94,12 +94,14 @@ def receive(connection: Connection, answers: SharedFile | None) -> Any:
     return reply
 
 
-def main(connection: Connection, model: PackedModel, answers: SharedFile | None, device: str, threads: int) -> None:
+def main(
+    connection: Connection, model: PackedModel | None, answers: SharedFile | None, device: str, threads: int
+) -> None:
     """Load a model, and encode what comes, until nothing comes any more.
 
     Args:
         connection: Where it comes from.
-        model: The model.
+        model: The model; if there is none, it comes first.
         answers: A file that takes the numbers of an answer; without one, or when there is no room, they go the way
             of all messages.
         device: Where to compute.
@@ -112,6 +114,8 @@ def main(connection: Connection, model: PackedModel, answers: SharedFile | None,
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # it is for the caller, who decides what becomes of the pool
     os.environ.setdefault("RAYON_NUM_THREADS", str(threads))  # the tokenizer's
     torch.set_num_threads(threads)
+    if model is None:
+        model = PackedModel(connection.recv_bytes())
     try:
         loaded = model.unpacked(torch.device(device))
     except BaseException as error:  # noqa: BLE001  # it is the caller's

@@ -208,13 +208,11 @@ class Batcher:
             )
             weakref.finalize(self, _close, self._queue, self._pid).atexit = False
             _open_batchers.add(self)
-            self._thread = thread
             try:
                 start(thread)
-            except BaseException:
-                if thread.ident is None:
-                    self._thread = None
-                raise
+            finally:  # also if it is interrupted
+                if thread.ident is not None:
+                    self._thread = thread
 
     @property
     def is_closed(self) -> bool:

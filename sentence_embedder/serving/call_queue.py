@@ -109,11 +109,13 @@ class CallQueue:
         deadline = None if timeout is None else time.monotonic() + timeout
         left = timeout
         while left is None or left > 0:
+            has_calls = Latch()
             with self._lock:
+                # First: the garbage collector may close the queue here, and opens the latch that it finds.
+                self._wake_at, self._has_calls = count, has_calls
                 if len(self._calls) >= count or self.is_closed:
                     return
-                self._wake_at, self._has_calls = count, Latch()
-            self._has_calls.wait(left)
+            has_calls.wait(left)
             left = None if deadline is None else deadline - time.monotonic()
 
     def _tell_of_room(self) -> None:

@@ -606,6 +606,67 @@ def test_a_worker_that_is_started_while_the_process_ends(tmp_path: Path) -> None
     assert process.returncode == 0, errors
 
 
+SPAWNED_AT_THE_END = """
+import threading, time
+from multiprocessing import process, reduction, util
+from tests.pool.misbehaving import misbehaving_model
+
+dump, spawn, packed, spawned = reduction.dump, util.spawnv_passfds, threading.Event(), threading.Event()
+
+def noted_dump(thing, file):
+    dump(thing, file)
+    if isinstance(thing, process.BaseProcess):
+        packed.set()
+
+def slow_spawn(*arguments):
+    pid = spawn(*arguments)
+    if packed.is_set():
+        spawned.set()
+        time.sleep(0.5)
+    return pid
+
+reduction.dump, util.spawnv_passfds = noted_dump, slow_spawn
+if __name__ == "__main__":
+    pool = misbehaving_model().start_multi_process_pool(["cpu"])
+    assert spawned.wait(30)
+"""
+
+
+@linux
+def test_a_worker_that_was_just_spawned_when_the_process_ends(tmp_path: Path) -> None:
+    """A worker that multiprocessing does not know of yet is ended with the others, and has no say."""
+    process = _script(tmp_path, "", body=SPAWNED_AT_THE_END)
+
+    _, errors = process.communicate(timeout=60)
+
+    assert process.returncode == 0
+    assert errors == ""
+
+
+SIGTERM_HANDLED = """
+import tempfile
+folder = tempfile.TemporaryDirectory()  # makes what ends with objects be called after multiprocessing has ended
+import signal
+from tests.pool.misbehaving import misbehaving_model
+
+signal.signal(signal.SIGTERM, lambda *_: None)  # in workers, too
+if __name__ == "__main__":
+    model = misbehaving_model()
+    pool = model.start_multi_process_pool(["cpu"])
+    print(model.encode(["a"], pool=pool).tolist())
+"""
+
+
+def test_workers_that_do_not_mind_a_sigterm(tmp_path: Path) -> None:
+    """At the end of the process workers are ended by what they cannot refuse, whatever a script does with them."""
+    process = _script(tmp_path, "", body=SIGTERM_HANDLED)
+
+    printed, errors = process.communicate(timeout=60)
+
+    assert printed == "[[1.0, 97.0]]\n", errors
+    assert process.returncode == 0
+
+
 @linux
 def test_a_stop_that_does_not_wait_for_a_start(model: SentenceTransformer, monkeypatch: pytest.MonkeyPatch) -> None:
     """The model stays open while a worker is being started with it, also if that takes longer than ``stop`` waits;
@@ -635,6 +696,25 @@ def test_a_stop_that_does_not_wait_for_a_start(model: SentenceTransformer, monke
 
     assert os.path.samestat(*files)
     assert models[0]() is None
+
+
+@linux
+def test_a_process_without_standard_streams(tmp_path: Path) -> None:
+    """Where they are closed, nothing of a pool gets their numbers: what is written there would go into it."""
+    process = _script(
+        tmp_path,
+        """
+        found = {os.readlink(f"/proc/{pid}/fd/{number}")
+                 for pid in (os.getpid(), pool.processes[0].pid) for number in range(3)}
+        print(*found, file=open(sys.argv[1], "w"), flush=True)
+        pool.stop()
+        """,
+        prefix=("sh", "-c", 'exec "$@" 0<&- 1>&- 2>&-', "sh"),
+    )
+
+    process.communicate(timeout=60)
+
+    assert (tmp_path / "working").read_text() == "/dev/null\n"
 
 
 def test_a_forked_process_has_no_pool(model: SentenceTransformer, pool: EncodePool) -> None:

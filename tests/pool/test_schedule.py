@@ -16,6 +16,7 @@ from sentence_embedder.encoding.options import EncodeOptions
 from sentence_embedder.pool.failure import PoolError, WorkerLostError
 from sentence_embedder.pool.request import Answer, Request
 from sentence_embedder.pool.schedule import Job, Schedule, Task
+from tests.pool.deadline import within
 
 REQUEST = Request(EncodeOptions(), {}, print)
 ANSWER = Answer(np.zeros(1, dtype=np.int8), "int8")
@@ -128,6 +129,21 @@ def test_a_lost_chunk_goes_first_and_only_once_again() -> None:
     assert "the first was killed; the second was killed" in str(caught[0])
     assert caught[0].rows == range(1)
     assert not schedule._jobs
+
+
+def test_the_garbage_collector_closes_it_in_the_thread_that_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody has the pool any more, as its own thread finds out just before it waits: it ends nevertheless."""
+    schedule = Schedule(1)
+    wait = schedule._change.wait
+
+    def collecting(seconds: float | None = None) -> bool:
+        if not schedule.is_closed:
+            schedule.close()
+        return wait(seconds)
+
+    monkeypatch.setattr(schedule._change, "wait", collecting)
+
+    assert within(20, schedule.take) is None
 
 
 def test_closing_ends_everything() -> None:

@@ -255,6 +255,35 @@ def test_an_interrupted_start(
     assert "batcher" not in [thread.name for thread in set(threading.enumerate()) - before]
 
 
+def test_a_start_that_fails(shared: SentenceTransformer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the system gives no more threads, all who have come meanwhile are told, and nobody waits for one."""
+    starting, both = threading.Event(), threading.Event()
+    errors: list[BaseException] = []
+
+    def start(_thread: threading.Thread) -> None:
+        starting.set()
+        both.wait(60)
+        raise RuntimeError("can't start new thread")
+
+    batcher = Batcher(shared)
+
+    def call() -> None:
+        with pytest.raises(RuntimeError, match="can't start") as caught:
+            batcher.encode("the cat")
+        errors.append(caught.value)
+
+    monkeypatch.setattr("sentence_embedder.serving.batcher.start", start)
+    callers = [threading.Thread(target=call, daemon=True) for _ in range(2)]
+    callers[0].start()
+    assert starting.wait(60)
+    callers[1].start()
+    callers[1].join(0.2)  # it has come as far as it comes
+    both.set()
+    _join(callers, 60)
+
+    assert len(errors) == 2
+
+
 def test_too_many_callers_have_to_wait(model: SentenceTransformer, gate: Gate) -> None:
     """Where the queue is full, a caller waits to be let in, or gives up."""
     with model.batcher(max_waiting=2) as batcher:

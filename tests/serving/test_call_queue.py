@@ -9,6 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sentence_embedder.latch import Latch
+from sentence_embedder.serving import call_queue
 from sentence_embedder.serving.call import Call, WaitingThread
 from sentence_embedder.serving.call_queue import CallQueue, next_batch
 from tests.pool.deadline import within
@@ -100,6 +102,20 @@ def test_after_the_end() -> None:
         queue.try_put(_call(), lambda: None)
     assert queue.take() == [waiting]
     assert queue.take() is None
+
+
+def test_the_garbage_collector_closes_it_in_the_thread_that_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody has the batcher any more, as its own thread finds out just before it waits: it ends nevertheless."""
+    queue = _queue()
+
+    class Collecting(Latch):
+        def __init__(self) -> None:
+            queue.close()
+            super().__init__()
+
+    monkeypatch.setattr(call_queue, "Latch", Collecting)
+
+    assert within(20, queue.take) is None
 
 
 def test_calls_that_come_at_the_same_time_are_waited_for() -> None:
