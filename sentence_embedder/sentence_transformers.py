@@ -38,6 +38,7 @@ from sentence_embedder.encoding.inputs import DistinctTexts, Kind, as_items, chu
 from sentence_embedder.encoding.late_chunks import DividedText, TokenModel, chunk_embeddings, divided, groups_of
 from sentence_embedder.encoding.nonfinite import NonFiniteRows, OnNonFinite
 from sentence_embedder.encoding.options import EncodeArguments, EncodeOptions, OutputValue, container_for
+from sentence_embedder.encoding.sharing import Sharing
 from sentence_embedder.encoding.token_budget import TokenBudget
 from sentence_embedder.features import Features
 from sentence_embedder.forks import a_model_is_made, compute_alone_if_forked
@@ -216,6 +217,7 @@ class SentenceTransformer(nn.Sequential):
         self._training_record: TrainingRecord | None = None
         self._own_batcher: Transient[Batcher] = Transient()
         self._token_budget = TokenBudget()
+        self._sharing = Sharing()
         self._placement = Placement()
         known = saved.config.calibration
         self.calibration: Calibration | None = None if known is None else Calibration.from_dict(known)
@@ -880,6 +882,7 @@ class SentenceTransformer(nn.Sequential):
             has_own_forward=type(self).forward is not _FORWARD,
             acceleration=self._acceleration,
             budget=self._token_budget,
+            sharing=self._sharing,
             options=options,
             device=self._ready_on(device),
             kwargs=kwargs,

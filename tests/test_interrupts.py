@@ -70,10 +70,11 @@ PROGRAMS = {
     "many texts": "print(tried(lambda: model.encode(many, batch_size=256)))",
     "one text": "print(tried(lambda: [model.encode(few[0]) for _ in range(20)]))",
     "one text, in another thread": """
-from sentence_embedder.encoding.sharing import SHARING
-SHARING._is_alone, SHARING._until, SHARING._tokens, SHARING._seconds = True, float("inf"), 1000, 1000.0
+sharing = model._sharing
+sharing._is_alone, sharing._until, sharing._tokens, sharing._seconds = True, float("inf"), 1000, 1000.0
 print(tried(lambda: [model.encode(few[0]) for _ in range(20)]))
-assert SHARING._is_alone
+assert sharing._is_alone
+sharing._is_alone = False
 """,
     "module by module": """
 model = SentenceTransformer(FOLDER, device="cpu", acceleration=False)

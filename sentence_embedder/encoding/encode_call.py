@@ -22,6 +22,7 @@ from sentence_embedder.encoding.engine import Engine, TokenizedOnDemand
 from sentence_embedder.encoding.findings import Findings
 from sentence_embedder.encoding.inputs import DistinctTexts
 from sentence_embedder.encoding.options import EncodeOptions
+from sentence_embedder.encoding.sharing import Sharing
 from sentence_embedder.encoding.token_budget import TokenBudget
 from sentence_embedder.features import BatchSource, Features
 from sentence_embedder.formats import ModuleEntry
@@ -52,6 +53,7 @@ class EncodeCall:
         has_own_forward: Whether its class has a ``forward`` of its own.
         acceleration: Finds the quickest way through the modules.
         budget: How many tokens a batch may have.
+        sharing: Whether all threads share what is the only batch.
         options: What is asked for.
         device: Where the model is.
         kwargs: Keyword arguments for modules that take them.
@@ -63,6 +65,7 @@ class EncodeCall:
     has_own_forward: bool
     acceleration: Acceleration
     budget: TokenBudget
+    sharing: Sharing
     options: EncodeOptions
     device: torch.device
     kwargs: Mapping[str, Any]
@@ -165,6 +168,7 @@ class EncodeCall:
             batch_size=self.options.batch_size,
             longest=getattr(first, "max_seq_length", None),
             budget=self.budget,
+            sharing=self.sharing,
             is_deterministic=self.options.deterministic,
         )
 

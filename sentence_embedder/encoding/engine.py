@@ -18,7 +18,7 @@ from sentence_embedder.acceleration.forward import Forward
 from sentence_embedder.devices import give_back_memory, is_out_of_memory
 from sentence_embedder.encoding.collector import Collector
 from sentence_embedder.encoding.planner import FEW_BATCHES, by_padded_tokens, by_texts, by_tokens
-from sentence_embedder.encoding.sharing import SHARING, Sharing
+from sentence_embedder.encoding.sharing import Sharing
 from sentence_embedder.encoding.single_threads import SingleThreads, single_threads, thread_count
 from sentence_embedder.encoding.token_budget import TokenBudget
 from sentence_embedder.features import BatchSource, Features, Places
@@ -91,7 +91,7 @@ class Engine:
     longest: int | None
     budget: TokenBudget = field(default_factory=TokenBudget)
     is_deterministic: bool = False
-    sharing: Sharing = SHARING
+    sharing: Sharing = field(default_factory=Sharing)
 
     def run(
         self,

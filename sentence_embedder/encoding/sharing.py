@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from sentence_embedder.encoding.single_threads import single_threads, thread_count
 
@@ -15,18 +15,21 @@ except ImportError:  # not on Windows
 
 _Result = TypeVar("_Result")
 
-_CORES_LOST = 4
+_SWITCHES = 4
+_LOST_CORES = 0.25
 _SLEEPS = 16
-"""So often a process loses a core, and a thread goes to sleep, while threads wait for each other in one batch."""
+"""While a batch is computed, a process that is left alone loses a core less often, and less of them; and a thread
+that waits awake goes to sleep less often."""
 
 _TRIES = 3
+_LONG = 0.1
 _WORTH_IT = 0.75
-"""How often a batch is computed alone before it is judged, and what part of the time it must take."""
+"""How often a batch is computed alone before that is judged, but only once if it takes so many seconds; and what
+part of the time it must take."""
 
-_FIRST_PAUSE = 0.1
-_LONGEST_PAUSE = 30.0
-_GROWTH = 4
-"""Seconds until the other way is tried again, and by what factor they grow while it is no better."""
+_PAUSE = 50
+_LONGEST_PAUSE = 60.0
+"""The other way is tried again after so many times the time that it took, but no more than so many seconds."""
 
 
 class Sharing:
@@ -39,14 +42,14 @@ class Sharing:
     GNU's OpenMP lets them sleep, and wakes them for each product: the query takes 8 ms.
 
     The system counts both. Where it has happened, batches that are no larger are computed alone as long as that is
-    quicker. Now and then it is tried whether they can be shared again.
+    quicker. Now and then it is tried whether they can be shared again. What was found belongs to one model in one
+    process: a copy or a pickle begins anew. Threads share it.
     """
 
     def __init__(self) -> None:
         self._is_alone = False
         self._until = 0.0
-        self._pause = _FIRST_PAUSE
-        # The largest batch for which threads have waited, and how many seconds it took.
+        # The batch that it was decided for, and how many seconds it took when threads waited for each other.
         self._tokens = 0
         self._seconds = 0.0
         self._tried: list[float] = []
@@ -58,68 +61,90 @@ class Sharing:
             call: Computes the batch, in this thread or in another.
             tokens: Says how many tokens it has.
         """
-        is_trial = self._is_over
+        is_trial = self._is_alone and self._is_over
         if self._is_alone and not is_trial and tokens() <= self._tokens:
             result, seconds = _alone(call)
             self._judge(seconds)
             return result
-        before, start = _waits(), time.monotonic()
+        before = _usage()
         result = call()
-        if _have_waited(before, _waits()):
-            self._has_waited(tokens, time.monotonic() - start)
-        elif self._is_alone and is_trial:
-            self._is_alone, self._pause, self._tokens = False, _FIRST_PAUSE, 0
+        after = _usage()
+        if have_waited(before, after):
+            self._has_waited(tokens(), after.seconds - before.seconds)
+        elif is_trial:
+            self._is_alone, self._until = False, 0.0
         return result
 
     @property
     def _is_over(self) -> bool:
         """Whether the time is over for which it was decided."""
-        is_judged = not self._is_alone or len(self._tried) >= _TRIES
+        is_judged = not self._is_alone or len(self._tried) >= self._tries
         return is_judged and time.monotonic() >= self._until
 
-    def _has_waited(self, tokens: Callable[[], int], seconds: float) -> None:
+    @property
+    def _tries(self) -> int:
+        return _TRIES if self._seconds < _LONG else 1
+
+    def _has_waited(self, tokens: int, seconds: float) -> None:
         """Compute batches alone from now on, unless it was found a short time ago that to wait takes no longer."""
-        is_settled = not self._is_alone and not self._is_over and seconds < 2 * self._seconds
-        if is_settled or thread_count() == 1:
+        is_like_that = tokens >= self._tokens and seconds < 2 * self._seconds
+        if is_like_that and not self._is_alone and not self._is_over:
             return
-        if tokens() >= self._tokens:
-            self._tokens, self._seconds = tokens(), seconds
-        self._decide(is_alone=True)
+        if not self._is_alone or tokens >= self._tokens:
+            self._tokens, self._seconds = tokens, seconds
+        self._decide(is_alone=True, cost=self._seconds)
 
     def _judge(self, seconds: float) -> None:
         """Whether it goes on like that, after a batch that took so long alone."""
-        if len(self._tried) < _TRIES:
+        if len(self._tried) < self._tries:
             self._tried.append(seconds)
-            if len(self._tried) >= _TRIES and min(self._tried) > _WORTH_IT * self._seconds:
-                self._decide(is_alone=False)
+            if len(self._tried) >= self._tries and min(self._tried) > _WORTH_IT * self._seconds:
+                self._decide(is_alone=False, cost=sum(self._tried))
 
-    def _decide(self, *, is_alone: bool) -> None:
+    def _decide(self, *, is_alone: bool, cost: float) -> None:
         self._is_alone = is_alone
         self._tried = []
-        self._until = time.monotonic() + self._pause
-        self._pause = min(_GROWTH * self._pause, _LONGEST_PAUSE)
-        if not is_alone:
-            self._tokens = 0
+        self._until = time.monotonic() + min(_PAUSE * cost, _LONGEST_PAUSE)
+
+    def __reduce__(self) -> tuple[type[Sharing], tuple[()]]:
+        return Sharing, ()
 
 
-SHARING = Sharing()
-"""That of this process."""
+class Usage(NamedTuple):
+    """What the system says of this process.
 
-
-def _waits() -> tuple[int, int]:
-    """How often the system has taken a core away from a thread of this process, and how often this thread has gone
-    to sleep; zeros where it does not say.
+    Args:
+        seconds: The time.
+        of_processor: Seconds that all threads have computed.
+        switches: How often a core was taken away from a thread.
+        sleeps: How often this thread has gone to sleep.
     """
+
+    seconds: float
+    of_processor: float
+    switches: int
+    sleeps: int
+
+
+def _usage() -> Usage:
+    """Up to now; zeros where the system does not say."""
     system: Any = resource
     if system is None:
-        return (0, 0)
-    cores_lost: int = system.getrusage(system.RUSAGE_SELF).ru_nivcsw
+        return Usage(time.monotonic(), 0.0, 0, 0)
+    of_process = system.getrusage(system.RUSAGE_SELF)
     of_thread = getattr(system, "RUSAGE_THREAD", None)  # on Linux alone
-    return (cores_lost, 0 if of_thread is None else system.getrusage(of_thread).ru_nvcsw)
+    sleeps = 0 if of_thread is None else system.getrusage(of_thread).ru_nvcsw
+    return Usage(time.monotonic(), of_process.ru_utime + of_process.ru_stime, of_process.ru_nivcsw, sleeps)
 
 
-def _have_waited(before: tuple[int, int], after: tuple[int, int]) -> bool:
-    return after[0] - before[0] >= _CORES_LOST or after[1] - before[1] >= _SLEEPS
+def have_waited(before: Usage, after: Usage) -> bool:
+    """Whether threads that shared a batch have waited for each other."""
+    switches, sleeps = after.switches - before.switches, after.sleeps - before.sleeps
+    if switches < _SWITCHES and sleeps < _SLEEPS:
+        return False
+    threads, seconds = thread_count(), after.seconds - before.seconds
+    used = after.of_processor - before.of_processor
+    return threads > 1 and (sleeps >= _SLEEPS or threads * seconds - used >= _LOST_CORES * seconds)
 
 
 def _alone(call: Callable[[], _Result]) -> tuple[_Result, float]:

@@ -19,7 +19,6 @@ from sentence_embedder.encoding.collector import SentenceEmbeddings
 from sentence_embedder.encoding.engine import Engine, TokenizedOnDemand, text_length
 from sentence_embedder.encoding.inputs import DistinctTexts
 from sentence_embedder.encoding.options import EncodeOptions
-from sentence_embedder.encoding.sharing import Sharing
 from sentence_embedder.features import BatchSource, Features, Places
 from sentence_embedder.models import Pooling, Transformer
 
@@ -29,7 +28,7 @@ CPU = torch.device("cpu")
 @pytest.fixture(autouse=True)
 def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody else wants the processor, whatever runs beside the tests."""
-    monkeypatch.setattr(sharing, "_waits", lambda: (0, 0))
+    monkeypatch.setattr(sharing, "have_waited", lambda *_: False)
 
 
 class Steps:
@@ -150,9 +149,7 @@ def _pack(texts: list[str], forward: PackingForward, *, batch_size: int = 32, lo
     def tokenize(window: Sequence[Any]) -> BatchSource:
         return Words(window)
 
-    packing = Engine(
-        tokenize=tokenize, forward=forward, device=CPU, batch_size=batch_size, longest=longest, sharing=Sharing()
-    )
+    packing = Engine(tokenize=tokenize, forward=forward, device=CPU, batch_size=batch_size, longest=longest)
     collector = SentenceEmbeddings(DistinctTexts.every(len(texts)), EncodeOptions(container="tensor"), None, CPU)
     packing.run(texts, collector, Steps(), rows=np.arange(len(texts)))
     return collector.finish()

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import sys
 import threading
 from collections.abc import Callable
+from math import inf
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,7 +17,7 @@ import torch
 
 from sentence_embedder import SentenceTransformer
 from sentence_embedder.encoding import sharing
-from sentence_embedder.encoding.sharing import SHARING, Sharing
+from sentence_embedder.encoding.sharing import Sharing, Usage
 
 pytestmark = pytest.mark.usefixtures("two_threads")
 
@@ -26,7 +29,8 @@ class Machine:
 
     Attributes:
         now: Seconds.
-        cores_lost: How many cores are lost while a batch is shared.
+        switches: How often a core is lost while a batch is shared.
+        lost_cores: How many are lost on the average.
         sleeps: How often its thread goes to sleep.
         shared: Seconds that a shared batch takes.
         alone: Seconds that one alone takes.
@@ -34,24 +38,35 @@ class Machine:
 
     def __init__(self) -> None:
         self.now = 100.0
-        self.cores_lost = 0
+        self.switches = 0
+        self.lost_cores = 0.0
         self.sleeps = 0
         self.shared = 0.003
         self.alone = 0.005
-        self.waits = (0, 0)
         self.sharing = Sharing()
+        self._usage = Usage(100.0, 0.0, 0, 0)
 
     def encode(self, tokens: int = 9) -> bool:
         """Whether a batch is computed alone."""
 
         def compute() -> bool:
             is_alone = (threading.current_thread().name.split("_")[0], torch.get_num_threads()) == ALONE
-            self.now += self.alone if is_alone else self.shared
+            seconds = self.alone if is_alone else self.shared
+            self.now += seconds
             if not is_alone:
-                self.waits = (self.waits[0] + self.cores_lost, self.waits[1] + self.sleeps)
+                self._usage = Usage(
+                    self.now,
+                    self._usage.of_processor + seconds * (2 - self.lost_cores),
+                    self._usage.switches + self.switches,
+                    self._usage.sleeps + self.sleeps,
+                )
             return is_alone
 
         return self.sharing.computed(compute, lambda: tokens)
+
+    def usage(self) -> Usage:
+        """What the system says."""
+        return self._usage._replace(seconds=self.now)
 
     def is_alone_for(self) -> float:
         """How many seconds it takes until a batch is shared."""
@@ -66,13 +81,13 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
     """A quiet one."""
     machine = Machine()
     monkeypatch.setattr(sharing, "time", SimpleNamespace(monotonic=lambda: machine.now))
-    monkeypatch.setattr(sharing, "_waits", lambda: machine.waits)
+    monkeypatch.setattr(sharing, "_usage", machine.usage)
     return machine
 
 
 def busy(machine: Machine) -> None:
     """Let somebody else want its cores."""
-    machine.cores_lost, machine.shared = 12, 0.5
+    machine.switches, machine.lost_cores, machine.shared = 12, 0.5, 0.5
 
 
 def crowded(machine: Machine) -> None:
@@ -81,10 +96,13 @@ def crowded(machine: Machine) -> None:
 
 
 def test_on_a_quiet_machine_all_threads_share_a_batch(machine: Machine) -> None:
-    """It is computed by the thread that wants it; a core lost now and then changes nothing."""
-    machine.cores_lost, machine.sleeps = 1, 1
-
+    """It is computed by the thread that wants it; a core lost now and then, for a moment, changes nothing."""
+    machine.switches, machine.sleeps, machine.lost_cores = 1, 1, 0.1
     assert not any(machine.encode() for _ in range(50))
+
+    machine.switches, machine.shared = 40, 1.0
+
+    assert not any(machine.encode(500) for _ in range(50))
 
 
 @pytest.mark.parametrize("situation", [busy, crowded])
@@ -102,32 +120,37 @@ def test_threads_that_wait_for_each_other_no_longer_share(
 
 
 @pytest.mark.parametrize("situation", [busy, crowded])
-def test_sharing_is_tried_again_ever_more_seldom(machine: Machine, situation: Callable[[Machine], None]) -> None:
-    """As long as it does not help, up to half a minute passes from one try to the next."""
+def test_sharing_is_tried_again(machine: Machine, situation: Callable[[Machine], None]) -> None:
+    """Now and then, but no more than a fiftieth of the time goes into that."""
     situation(machine)
     assert not machine.encode()
 
-    pauses = [machine.is_alone_for() for _ in range(6)]
+    pauses = [machine.is_alone_for() for _ in range(3)]
 
-    assert pauses == pytest.approx([0.1, 0.4, 1.6, 6.4, 25.6, 30.0], abs=2 * machine.alone)
+    assert pauses == pytest.approx([50 * machine.shared] * 3, abs=2 * machine.alone)
+    machine.shared = 3.0
+    machine.is_alone_for()
+    assert machine.is_alone_for() == pytest.approx(60, abs=2 * machine.alone)
 
 
 def test_when_the_others_have_gone_all_threads_share_again(machine: Machine) -> None:
-    """One try is enough, and the next time that somebody comes is like the first."""
+    """One try is enough, until somebody comes again."""
     busy(machine)
     assert not machine.encode()
     assert machine.encode()
-    machine.cores_lost, machine.shared = 0, 0.003
+    machine.switches, machine.lost_cores, machine.shared = 0, 0.0, 0.003
     machine.is_alone_for()
 
     assert not any(machine.encode() for _ in range(50))
     busy(machine)
     assert not machine.encode()
-    assert machine.is_alone_for() == pytest.approx(0.1, abs=2 * machine.alone)
+    assert machine.encode()
 
 
 def test_alone_only_where_that_is_quicker(machine: Machine) -> None:
-    """Where many threads that wait are quicker than one alone, they share batches, until it takes much longer."""
+    """Where many threads that wait are quicker than one alone, they share batches, until it takes much longer, and
+    smaller ones are tried for themselves.
+    """
     machine.sleeps, machine.shared, machine.alone = 50, 0.020, 0.100
 
     assert [machine.encode() for _ in range(10)] == [False, True, True, True] + 6 * [False]
@@ -135,8 +158,27 @@ def test_alone_only_where_that_is_quicker(machine: Machine) -> None:
     machine.now += 60
     assert [machine.encode() for _ in range(10)] == [False, True, True, True] + 6 * [False]
 
+    assert [machine.encode(5) for _ in range(10)] == [False, True, True, True] + 6 * [False]
+
     busy(machine)
     assert [machine.encode() for _ in range(10)] == [False] + 9 * [True]
+
+
+def test_what_takes_long_is_tried_alone_once(machine: Machine) -> None:
+    """That is enough to know that it takes longer."""
+    machine.sleeps, machine.shared, machine.alone = 50, 1.0, 4.0
+
+    assert [machine.encode() for _ in range(10)] == [False, True] + 8 * [False]
+
+
+def test_copies_begin_anew(machine: Machine) -> None:
+    """What was found belongs to one model in one process."""
+    busy(machine)
+    assert not machine.encode()
+    assert machine.sharing._is_alone
+
+    assert not copy.deepcopy(machine.sharing)._is_alone
+    assert not pickle.loads(pickle.dumps(machine.sharing))._is_alone  # noqa: S301
 
 
 def test_a_single_thread_has_nobody_to_wait_for(machine: Machine) -> None:
@@ -163,32 +205,30 @@ def test_an_error_comes_out(machine: Machine) -> None:
 
 
 def test_what_the_system_says() -> None:
-    """It counts how often a thread goes to sleep; where it says nothing, nothing has happened."""
-    before = sharing._waits()
+    """It counts how often a thread goes to sleep."""
+    before = sharing._usage()
     for _ in range(30):
         threading.Event().wait(0.001)
 
-    assert sharing._have_waited(before, sharing._waits()) == sys.platform.startswith("linux")
+    assert sharing.have_waited(before, sharing._usage()) == sys.platform.startswith("linux")
 
 
 def test_a_system_that_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the system does not count, it is never known that threads have waited."""
     monkeypatch.setattr(sharing, "resource", None)
 
-    assert sharing._waits() == (0, 0)
+    assert not sharing.have_waited(sharing._usage(), sharing._usage())
 
 
 def test_the_embeddings_are_the_same(minilm: SentenceTransformer, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whether threads share a text or one computes it alone, its embedding is the same to the last bit."""
     texts = ["a dog", "the cat sat on the mat " * 5, "word " * 100]
-    monkeypatch.setattr(SHARING, "_is_alone", False)
-    monkeypatch.setattr(sharing, "_waits", lambda: (0, 0))
+    monkeypatch.setattr(sharing, "have_waited", lambda *_: False)
+    monkeypatch.setattr(minilm, "_sharing", Sharing())
     shared = [minilm.encode(text) for text in texts]
 
-    monkeypatch.setattr(SHARING, "_is_alone", True)
-    monkeypatch.setattr(SHARING, "_until", float("inf"))
-    monkeypatch.setattr(SHARING, "_tokens", 1000)
-    monkeypatch.setattr(SHARING, "_seconds", float("inf"))
+    for name, value in {"_is_alone": True, "_until": inf, "_tokens": 1000, "_seconds": inf}.items():
+        monkeypatch.setattr(minilm._sharing, name, value)
     compute, calls = sharing._alone, []
 
     def counted(call: Callable[[], Any]) -> tuple[Any, float]:
