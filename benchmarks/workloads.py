@@ -109,8 +109,11 @@ class BusyEncoding(Encoding):
 
     def cost(self, engine: Engine, session: Session) -> float:
         """Seconds."""
-        with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as program:
+        busy = [sys.executable, "-u", "-c", "print('busy')\nwhile True: pass"]
+        with subprocess.Popen(busy, stdout=subprocess.PIPE) as program:
             try:
+                if program.stdout is not None:
+                    program.stdout.readline()  # it has begun
                 return super().cost(engine, session)
             finally:
                 program.kill()

@@ -144,7 +144,7 @@ def _start_as_child() -> None:
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_wait_for_batches, after_in_child=_start_as_child)
     # The last to be registered is the first to be called before a fork. A Ctrl-C that comes meanwhile is raised in
-    # the first step of Python that follows, and forgotten: these are none.
+    # the first function of Python that is called after it, and forgotten there: these two are functions of C.
     os.register_at_fork(before=partial(_forking.append, None), after_in_parent=_forking.pop)
 
 # Threads that are at work in torch when the interpreter ends are cut off there, and abort the process. Some may be,

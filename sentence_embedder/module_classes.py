@@ -89,7 +89,7 @@ def import_homes(type_names: Iterable[str], folder: Path) -> None:
     """
     for type_name in type_names:
         home, _, name = type_name.rpartition(".")
-        is_elsewhere = type_name not in _CLASSES and not home.startswith("sentence_transformers")
+        is_elsewhere = type_name not in _CLASSES and type_name.split(".")[0] != "sentence_transformers"
         if is_elsewhere and not (folder / f"{home}.py").exists():
             with contextlib.suppress(Exception):
                 import_module(home or name)

@@ -281,7 +281,7 @@ def test_the_end_of_the_process_waits_for_a_batch() -> None:
         def compute():
             with between_forks():
                 begun.set()
-                time.sleep(0.5)
+                time.sleep(0.2)
                 print("computed", flush=True)
         threading.Thread(target=compute, daemon=True).start()
         begun.wait()

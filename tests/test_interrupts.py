@@ -70,11 +70,12 @@ PROGRAMS = {
     "many texts": "print(tried(lambda: model.encode(many, batch_size=256)))",
     "one text": "print(tried(lambda: [model.encode(few[0]) for _ in range(20)]))",
     "one text, in another thread": """
-sharing = model._sharing
-sharing._is_alone, sharing._until, sharing._tokens, sharing._seconds = True, float("inf"), 1000, 1000.0
+from sentence_embedder.encoding.sharing import _Decision
+by_one = _Decision(by_one=True, until=float("inf"), pause=1.0, seconds=1000.0)
+model._sharing._decisions = dict.fromkeys(range(20), by_one)
 print(tried(lambda: [model.encode(few[0]) for _ in range(20)]))
-assert sharing._is_alone
-sharing._is_alone = False
+assert all(decision.by_one for decision in model._sharing._decisions.values())
+model._sharing._decisions = {}
 """,
     "module by module": """
 model = SentenceTransformer(FOLDER, device="cpu", acceleration=False)

@@ -41,8 +41,9 @@ def check_dtype(dtype: str | torch.dtype, device: torch.device) -> str:
         raise ValueError(f"dtype: expected one of {[*_FORMATS, AUTO]}, found {name!r}")
     if name != AUTO and not is_native(_FORMATS[name], device):
         raise ValueError(
-            f"dtype: this {device.type} only emulates {name}, which is slower than float32: use 'float32' or "
-            f"'auto', or, to have it all the same, load the weights in it: model_kwargs={{'dtype': {name!r}}}"
+            f"dtype: this {device.type} does not multiply in {name} itself, which would take longer than float32: "
+            "use 'float32' or 'auto', or, to have it all the same, load the weights in it: "
+            f"model_kwargs={{'dtype': {name!r}}}"
         )
     return name
 

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from sentence_embedder.lock import Lock
+from sentence_embedder.forks import ProcessLock
 
-_connecting = Lock()
+_connecting = ProcessLock()
 
 
 def connected_ray() -> Any:
@@ -27,7 +27,7 @@ def connected_ray() -> Any:
         import ray
     except ImportError as error:
         raise ImportError("expected the package ray: pip install 'sentence-embedder[ray]'") from error
-    with _connecting:
+    with _connecting.here():
         if not ray.is_initialized():
             ray.init(include_dashboard=False, log_to_driver=False)
     return ray

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, TypeVar
 
-from sentence_embedder.encoding.single_threads import single_threads, thread_count
+import torch
+
+from sentence_embedder.encoding.single_threads import lone_threads
 
 try:
     import resource
@@ -16,20 +19,62 @@ except ImportError:  # not on Windows
 _Result = TypeVar("_Result")
 
 _SWITCHES = 4
+"""A process that is left alone loses a core less often while it computes a batch of few tokens,"""
+
 _LOST_CORES = 0.25
+"""and less of them while it computes any."""
+
 _SLEEPS = 16
-"""While a batch is computed, a process that is left alone loses a core less often, and less of them; and a thread
-that waits awake goes to sleep less often."""
+"""A thread that waits awake goes to sleep less often."""
 
 _TRIES = 3
-_LONG = 0.1
-_WORTH_IT = 0.75
-"""How often a batch is computed alone before that is judged, but only once if it takes so many seconds; and what
-part of the time it must take."""
+"""So often a batch is computed by one thread before that is judged."""
 
-_PAUSE = 50
+_LONG = 0.1
+"""If it takes so many seconds, once is enough."""
+
+_WORTH_IT = 0.75
+"""What part of the time one thread must take."""
+
+_FIRST_PAUSE = 0.1
+"""After so many seconds it is tried whether threads can share again,"""
+
+_GROWTH = 4
+"""which grow by this factor as long as they cannot,"""
+
+_OF_A_TRY = 50
+"""up to so many times what a try takes,"""
+
 _LONGEST_PAUSE = 60.0
-"""The other way is tried again after so many times the time that it took, but no more than so many seconds."""
+"""and no more than so many."""
+
+
+@dataclass(frozen=True)
+class _Decision:
+    """How batches of a size are computed for a while.
+
+    Args:
+        by_one: Whether by one thread.
+        until: When the other way is tried again.
+        pause: How many seconds that is after it was decided.
+        seconds: How long one took when threads that shared it waited for each other.
+        tried: How long the first ones took by one thread.
+    """
+
+    by_one: bool
+    until: float
+    pause: float
+    seconds: float
+    tried: tuple[float, ...] = ()
+
+    @property
+    def is_tried(self) -> bool:
+        """Whether it is known what one thread takes."""
+        return len(self.tried) >= (_TRIES if self.seconds < _LONG else 1)
+
+    def is_over(self, now: float) -> bool:
+        """Whether the other way is to be tried again."""
+        return now >= self.until and (self.is_tried or not self.by_one)
 
 
 class Sharing:
@@ -41,18 +86,14 @@ class Sharing:
     and one thread alone 5 ms. If a process has more such threads than cores, as several of its own share batches,
     GNU's OpenMP lets them sleep, and wakes them for each product: the query takes 8 ms.
 
-    The system counts both. Where it has happened, batches that are no larger are computed alone as long as that is
-    quicker. Now and then it is tried whether they can be shared again. What was found belongs to one model in one
-    process: a copy or a pickle begins anew. Threads share it.
+    Linux counts both. Where it has happened, one thread computes the batches of about that size, unless that turns
+    out to be no quicker; now and then it is tried whether they can be shared again. What was found belongs to one
+    model in one process: a copy or a pickle begins anew. Threads use it together: each step replaces one decision.
     """
 
     def __init__(self) -> None:
-        self._is_alone = False
-        self._until = 0.0
-        # The batch that it was decided for, and how many seconds it took when threads waited for each other.
-        self._tokens = 0
-        self._seconds = 0.0
-        self._tried: list[float] = []
+        # By the number of binary digits of the number of tokens; nothing on a quiet machine.
+        self._decisions: dict[int, _Decision] = {}
 
     def computed(self, call: Callable[[], _Result], tokens: Callable[[], int]) -> _Result:
         """What a call makes of a batch.
@@ -61,62 +102,56 @@ class Sharing:
             call: Computes the batch, in this thread or in another.
             tokens: Says how many tokens it has.
         """
-        is_trial = self._is_alone and self._is_over
-        if self._is_alone and not is_trial and tokens() <= self._tokens:
-            result, seconds = _alone(call)
-            self._judge(seconds)
+        start = time.monotonic()
+        decision = self._decisions.get(tokens().bit_length()) if self._decisions else None
+        is_over = decision is not None and decision.is_over(start)
+        # A thread that computes alone as it is shares with nobody, and waits for none of its own kind.
+        if decision is not None and decision.by_one and not is_over and torch.get_num_threads() > 1:
+            result = _by_one(call)
+            self._has_been_tried(tokens().bit_length(), decision, time.monotonic() - start)
             return result
         before = _usage()
         result = call()
-        after = _usage()
-        if have_waited(before, after):
-            self._has_waited(tokens(), after.seconds - before.seconds)
-        elif is_trial:
-            self._is_alone, self._until = False, 0.0
+        if have_waited(before, _usage()):
+            self._has_waited(tokens().bit_length(), decision, start, time.monotonic())
+        elif is_over:
+            self._decisions.pop(tokens().bit_length(), None)
         return result
 
-    @property
-    def _is_over(self) -> bool:
-        """Whether the time is over for which it was decided."""
-        is_judged = not self._is_alone or len(self._tried) >= self._tries
-        return is_judged and time.monotonic() >= self._until
+    def _has_waited(self, size: int, decision: _Decision | None, start: float, end: float) -> None:
+        if self._decisions.get(size) is not decision:
+            return  # another thread has decided meanwhile
+        seconds, pause = end - start, _FIRST_PAUSE
+        if decision is not None and decision.by_one:
+            pause = max(pause, min(_GROWTH * decision.pause, _pause_for(seconds)))
+        elif decision is not None and not decision.is_over(start) and seconds < 2 * decision.seconds:
+            return  # it was found that one thread takes no less
+        self._decisions[size] = _Decision(by_one=True, until=end + pause, pause=pause, seconds=seconds)
 
-    @property
-    def _tries(self) -> int:
-        return _TRIES if self._seconds < _LONG else 1
-
-    def _has_waited(self, tokens: int, seconds: float) -> None:
-        """Compute batches alone from now on, unless it was found a short time ago that to wait takes no longer."""
-        is_like_that = tokens >= self._tokens and seconds < 2 * self._seconds
-        if is_like_that and not self._is_alone and not self._is_over:
+    def _has_been_tried(self, size: int, decision: _Decision, seconds: float) -> None:
+        if decision.is_tried:
             return
-        if not self._is_alone or tokens >= self._tokens:
-            self._tokens, self._seconds = tokens, seconds
-        self._decide(is_alone=True, cost=self._seconds)
-
-    def _judge(self, seconds: float) -> None:
-        """Whether it goes on like that, after a batch that took so long alone."""
-        if len(self._tried) < self._tries:
-            self._tried.append(seconds)
-            if len(self._tried) >= self._tries and min(self._tried) > _WORTH_IT * self._seconds:
-                self._decide(is_alone=False, cost=sum(self._tried))
-
-    def _decide(self, *, is_alone: bool, cost: float) -> None:
-        self._is_alone = is_alone
-        self._tried = []
-        self._until = time.monotonic() + min(_PAUSE * cost, _LONGEST_PAUSE)
+        decision = replace(decision, tried=(*decision.tried, seconds))
+        if decision.is_tried and min(decision.tried) > _WORTH_IT * decision.seconds:
+            until = time.monotonic() + _pause_for(sum(decision.tried))
+            decision = replace(decision, by_one=False, until=until)
+        self._decisions[size] = decision
 
     def __reduce__(self) -> tuple[type[Sharing], tuple[()]]:
         return Sharing, ()
 
 
+def _pause_for(seconds_of_a_try: float) -> float:
+    return min(_OF_A_TRY * seconds_of_a_try, _LONGEST_PAUSE)
+
+
 class Usage(NamedTuple):
-    """What the system says of this process.
+    """What Linux says of this process.
 
     Args:
         seconds: The time.
         of_processor: Seconds that all threads have computed.
-        switches: How often a core was taken away from a thread.
+        switches: How often a core was taken away from one of them.
         sleeps: How often this thread has gone to sleep.
     """
 
@@ -126,36 +161,30 @@ class Usage(NamedTuple):
     sleeps: int
 
 
-def _usage() -> Usage:
-    """Up to now; zeros where the system does not say."""
+def _usage() -> Usage | None:
+    """Up to now; None elsewhere: others count other things under these names."""
     system: Any = resource
-    if system is None:
-        return Usage(time.monotonic(), 0.0, 0, 0)
-    of_process = system.getrusage(system.RUSAGE_SELF)
-    of_thread = getattr(system, "RUSAGE_THREAD", None)  # on Linux alone
-    sleeps = 0 if of_thread is None else system.getrusage(of_thread).ru_nvcsw
-    return Usage(time.monotonic(), of_process.ru_utime + of_process.ru_stime, of_process.ru_nivcsw, sleeps)
+    if system is None or not hasattr(system, "RUSAGE_THREAD"):
+        return None
+    process, thread = system.getrusage(system.RUSAGE_SELF), system.getrusage(system.RUSAGE_THREAD)
+    return Usage(time.monotonic(), process.ru_utime + process.ru_stime, process.ru_nivcsw, thread.ru_nvcsw)
 
 
-def have_waited(before: Usage, after: Usage) -> bool:
+def have_waited(before: Usage | None, after: Usage | None) -> bool:
     """Whether threads that shared a batch have waited for each other."""
+    if before is None or after is None:
+        return False
     switches, sleeps = after.switches - before.switches, after.sleeps - before.sleeps
     if switches < _SWITCHES and sleeps < _SLEEPS:
         return False
-    threads, seconds = thread_count(), after.seconds - before.seconds
+    threads, seconds = torch.get_num_threads(), after.seconds - before.seconds
     used = after.of_processor - before.of_processor
     return threads > 1 and (sleeps >= _SLEEPS or threads * seconds - used >= _LOST_CORES * seconds)
 
 
-def _alone(call: Callable[[], _Result]) -> tuple[_Result, float]:
-    """What comes of a call in one of the threads that compute alone, and how many seconds it takes there."""
-
-    def timed() -> tuple[_Result, float]:
-        start = time.monotonic()
-        result = call()
-        return result, time.monotonic() - start
-
-    future = single_threads(thread_count()).submit(timed)
+def _by_one(call: Callable[[], _Result]) -> _Result:
+    """What comes of a call in a thread that computes alone."""
+    future = lone_threads(torch.get_num_threads()).submit(call)
     try:
         return future.result()
     finally:

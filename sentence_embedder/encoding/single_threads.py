@@ -10,7 +10,7 @@ from sentence_embedder.forks import ProcessLock, compute_alone_if_forked, thread
 from sentence_embedder.threads import Threads
 
 _setting = ProcessLock()
-_pools: dict[int, SingleThreads] = {}
+_pools: dict[str, SingleThreads] = {}
 
 
 def thread_count() -> int:
@@ -28,12 +28,25 @@ def single_threads(count: int) -> SingleThreads:
     Args:
         count: How many.
     """
+    return _of_process(count, "encode")
+
+
+def lone_threads(count: int) -> SingleThreads:
+    """The same for lone batches, which others wait for: they do not queue behind those of calls with many texts.
+
+    Args:
+        count: How many.
+    """
+    return _of_process(count, "encode-lone")
+
+
+def _of_process(count: int, name: str) -> SingleThreads:
     with _setting.here():
-        if count not in _pools:
-            pool = SingleThreads(count)
-            _pools.clear()  # those who still use another number of threads have them as long as they need them
-            _pools[count] = pool
-        return _pools[count]
+        pool = _pools.get(name)
+        if pool is None or pool.count != count:
+            # Those who still use another number of threads have them as long as they need them.
+            pool = _pools[name] = SingleThreads(count, name)
+        return pool
 
 
 class SingleThreads(Threads):
@@ -48,6 +61,7 @@ class SingleThreads(Threads):
     """
 
     def __init__(self, count: int, name: str = "encode") -> None:
+        self.count = count
         before = threads_elsewhere()
         try:
             super().__init__(count, name, prepare=_be_single)

@@ -39,14 +39,17 @@ processes to end, which they may refuse, and waits for them without end."""
 _is_ending = False
 """Whether no more processes are started, since this one ends."""
 
+_ending: Finalize | None = None
+"""What ends all workers then."""
+
 _processes: WeakSet[BaseProcess] = WeakSet()
 """Those of all workers."""
 
 _connections: WeakSet[Any] = WeakSet()
 """Both ends of those to them."""
 
-_SECONDS_TO_START = 2.0
-"""For so long the end of this process waits for what is being started."""
+_LONGEST_WAIT_AT_END = 2.0
+"""For so many seconds the end of this process waits for what is being started."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +101,6 @@ class Worker:
                     name=slot.name,
                     daemon=True,
                 )
-                _processes.add(self.process)
                 _start(self.process)
             opened.pop_all()
 
@@ -214,6 +216,8 @@ def _start(process: BaseProcess) -> None:
     with _starting:
         if _is_ending:
             raise RuntimeError("the process that would start it is about to end")
+        _end_all_in_time()
+        _processes.add(process)
         if hasattr(signal, "pthread_sigmask"):
             # Only on such systems; and when it starts, it lets signals through to this thread.
             from multiprocessing import resource_tracker
@@ -224,12 +228,12 @@ def _start(process: BaseProcess) -> None:
 
 
 def _end_all() -> None:
-    """Let what is being started be started, and end all workers: one that the process does not know of yet when it
-    ends, would be left.
+    """Let what is being started be started, and end all workers: one that multiprocessing does not know of yet
+    would be left.
     """
     global _is_ending
     _is_ending = True
-    if _starting.acquire(timeout=_SECONDS_TO_START):
+    if _starting.acquire(timeout=_LONGEST_WAIT_AT_END):
         _starting.release()
     for process in list(_processes):
         _kill(process)
@@ -242,23 +246,24 @@ def _kill(process: BaseProcess) -> None:
 
 
 def _end_all_in_time() -> None:
-    """Do that at the end of this process."""
-    Finalize(None, _end_all, exitpriority=_THEN_WORKERS)
+    """Do that at the end of this process, of which it is said once."""
+    global _ending
+    if _ending is None or not _ending.still_active():
+        _ending = Finalize(None, _end_all, exitpriority=_THEN_WORKERS)
 
 
 def _forget_parent() -> None:
     """In a forked process, no other thread is starting anything, and no worker is its own: multiprocessing would
     end them with it. And it would keep their pipes open.
     """
-    global _starting
-    _starting = Lock()
+    global _starting, _is_ending, _ending
+    _starting, _is_ending, _ending = Lock(), False, None
     getattr(multiprocessing.process, "_children", set()).difference_update(_processes)
     _processes.clear()
-    for connection_ in list(_connections):
-        connection_.close()
-    _end_all_in_time()
+    for pipe in list(_connections):
+        with contextlib.suppress(OSError):  # which another thread was just closing
+            pipe.close()
 
 
-_end_all_in_time()
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget_parent)

@@ -115,7 +115,10 @@ def main(
     os.environ.setdefault("RAYON_NUM_THREADS", str(threads))  # the tokenizer's
     torch.set_num_threads(threads)
     if model is None:
-        model = PackedModel(connection.recv_bytes())
+        try:
+            model = PackedModel(connection.recv_bytes())
+        except EOFError:
+            return
     try:
         loaded = model.unpacked(torch.device(device))
     except BaseException as error:  # noqa: BLE001  # it is the caller's

@@ -125,6 +125,7 @@ class Batcher:
         if call.tokens > self._max_tokens:
             return call.asked_of(self.model)
         queue.put(call, timeout)
+        self._served_queue()  # its thread could not be started meanwhile, perhaps
         return waiter.wait(None if deadline is None else deadline - time.monotonic())
 
     # ── Tasks ─────────────────────────────────────────────────────────────────────────────────────────────
@@ -161,6 +162,7 @@ class Batcher:
         while not queue.try_put(call, lambda: _set_soon(loop, room)):
             await room.wait()
             room.clear()
+        self._served_queue()
         return await waiter.future
 
     # ── Both ──────────────────────────────────────────────────────────────────────────────────────────────
@@ -208,11 +210,21 @@ class Batcher:
             )
             weakref.finalize(self, _close, self._queue, self._pid).atexit = False
             _open_batchers.add(self)
+            self._thread = thread
             try:
                 start(thread)
-            finally:  # also if it is interrupted
-                if thread.ident is not None:
-                    self._thread = thread
+            except BaseException as error:
+                if thread.ident is None:
+                    self._thread = None
+                    self._tell_of_failed_start(error)
+                raise
+
+    def _tell_of_failed_start(self, error: BaseException) -> None:
+        """Tell those who have come meanwhile, and wait for a thread that there is not."""
+        failed = RuntimeError(f"the batcher's thread could not be started: {error!r}")
+        failed.__cause__ = error
+        left = self._queue.take_all()
+        deliver(left, [Outcome(error=failed)] * len(left))
 
     @property
     def is_closed(self) -> bool:

@@ -18,10 +18,12 @@ import torch
 from sentence_embedder import SentenceTransformer
 from sentence_embedder.encoding import sharing
 from sentence_embedder.encoding.sharing import Sharing, Usage
+from sentence_embedder.encoding.single_threads import single_threads
+from tests.pool.deadline import within
 
 pytestmark = pytest.mark.usefixtures("two_threads")
 
-ALONE = ("encode", 1)
+ALONE = ("encode-lone", 1)
 
 
 class Machine:
@@ -109,28 +111,43 @@ def test_on_a_quiet_machine_all_threads_share_a_batch(machine: Machine) -> None:
 def test_threads_that_wait_for_each_other_no_longer_share(
     machine: Machine, situation: Callable[[Machine], None]
 ) -> None:
-    """Once they have waited, batches that are no larger are computed by a thread alone; larger ones are tried."""
+    """Once they have waited, batches of about that size are computed by one thread; others are tried first."""
     situation(machine)
 
     assert not machine.encode(9)
     assert machine.encode(9)
-    assert machine.encode(5)
-    assert not machine.encode(100)
-    assert machine.encode(100)
+    assert machine.encode(14)
+    for tokens in (5, 100):
+        assert not machine.encode(tokens)
+        assert machine.encode(tokens)
 
 
-@pytest.mark.parametrize("situation", [busy, crowded])
-def test_sharing_is_tried_again(machine: Machine, situation: Callable[[Machine], None]) -> None:
-    """Now and then, but no more than a fiftieth of the time goes into that."""
+@pytest.mark.parametrize(("situation", "longest"), [(busy, 25.0), (crowded, 0.4)])
+def test_sharing_is_tried_again_ever_more_seldom(
+    machine: Machine, situation: Callable[[Machine], None], longest: float
+) -> None:
+    """As long as it does not help, it is tried after ever more time, up to fifty times what a try takes."""
     situation(machine)
     assert not machine.encode()
 
-    pauses = [machine.is_alone_for() for _ in range(3)]
+    pauses = [machine.is_alone_for() for _ in range(6)]
 
-    assert pauses == pytest.approx([50 * machine.shared] * 3, abs=2 * machine.alone)
-    machine.shared = 3.0
-    machine.is_alone_for()
-    assert machine.is_alone_for() == pytest.approx(60, abs=2 * machine.alone)
+    assert pauses == pytest.approx([min(0.1 * 4**n, longest) for n in range(6)], abs=2 * machine.alone)
+
+
+def test_who_shared_a_batch_at_the_same_time_decides_nothing_more(machine: Machine) -> None:
+    """Of several that were at work when threads waited for each other, the first to end decides."""
+    busy(machine)
+    begun: list[bool] = []
+
+    def compute() -> None:
+        begun.append(machine.encode())
+        machine.now += 0.01
+
+    machine.sharing.computed(compute, lambda: 9)
+
+    assert begun == [False]
+    assert machine.is_alone_for() == pytest.approx(0.1, abs=0.02)
 
 
 def test_when_the_others_have_gone_all_threads_share_again(machine: Machine) -> None:
@@ -148,8 +165,8 @@ def test_when_the_others_have_gone_all_threads_share_again(machine: Machine) -> 
 
 
 def test_alone_only_where_that_is_quicker(machine: Machine) -> None:
-    """Where many threads that wait are quicker than one alone, they share batches, until it takes much longer, and
-    smaller ones are tried for themselves.
+    """Where many threads that wait are quicker than one alone, they share batches, until it takes much longer;
+    batches of other sizes are tried for themselves.
     """
     machine.sleeps, machine.shared, machine.alone = 50, 0.020, 0.100
 
@@ -161,6 +178,7 @@ def test_alone_only_where_that_is_quicker(machine: Machine) -> None:
     assert [machine.encode(5) for _ in range(10)] == [False, True, True, True] + 6 * [False]
 
     busy(machine)
+    machine.alone = 0.005
     assert [machine.encode() for _ in range(10)] == [False] + 9 * [True]
 
 
@@ -175,20 +193,49 @@ def test_copies_begin_anew(machine: Machine) -> None:
     """What was found belongs to one model in one process."""
     busy(machine)
     assert not machine.encode()
-    assert machine.sharing._is_alone
+    assert machine.sharing._decisions
 
-    assert not copy.deepcopy(machine.sharing)._is_alone
-    assert not pickle.loads(pickle.dumps(machine.sharing))._is_alone  # noqa: S301
+    assert not copy.deepcopy(machine.sharing)._decisions
+    assert not pickle.loads(pickle.dumps(machine.sharing))._decisions  # noqa: S301
 
 
 def test_a_single_thread_has_nobody_to_wait_for(machine: Machine) -> None:
-    """Where torch has one thread, it computes everything."""
-    torch.set_num_threads(1)
+    """Where torch has one thread, it computes everything, also when more threads have waited before."""
     busy(machine)
+    torch.set_num_threads(1)
     try:
         assert not any(machine.encode() for _ in range(10))
+        torch.set_num_threads(2)
+        assert not machine.encode()
+        assert machine.encode()
+        torch.set_num_threads(1)
+        assert not machine.encode()
     finally:
         torch.set_num_threads(2)
+
+
+def test_one_within_another(machine: Machine) -> None:
+    """What a thread that computes alone encodes itself, it computes itself: it does not wait for its own kind."""
+    busy(machine)
+    assert not machine.encode()
+
+    def nested(depth: int) -> int:
+        return depth if depth == 5 else machine.sharing.computed(lambda: nested(depth + 1), lambda: 9)
+
+    assert within(60, lambda: nested(0)) == 5
+
+
+def test_lone_texts_do_not_queue_behind_many(machine: Machine) -> None:
+    """Calls with many texts may have filled their threads for long: those of lone texts are others."""
+    busy(machine)
+    assert not machine.encode()
+    end = threading.Event()
+    futures = [single_threads(2).submit(lambda: end.wait(60)) for _ in range(4)]
+    try:
+        assert within(30, machine.encode)
+    finally:
+        end.set()
+    assert all(future.result() for future in futures)
 
 
 def test_an_error_comes_out(machine: Machine) -> None:
@@ -227,15 +274,15 @@ def test_the_embeddings_are_the_same(minilm: SentenceTransformer, monkeypatch: p
     monkeypatch.setattr(minilm, "_sharing", Sharing())
     shared = [minilm.encode(text) for text in texts]
 
-    for name, value in {"_is_alone": True, "_until": inf, "_tokens": 1000, "_seconds": inf}.items():
-        monkeypatch.setattr(minilm._sharing, name, value)
-    compute, calls = sharing._alone, []
+    by_one = sharing._Decision(by_one=True, until=inf, pause=1.0, seconds=inf)
+    monkeypatch.setattr(minilm._sharing, "_decisions", dict.fromkeys(range(20), by_one))
+    compute, calls = sharing._by_one, []
 
-    def counted(call: Callable[[], Any]) -> tuple[Any, float]:
+    def counted(call: Callable[[], Any]) -> Any:
         calls.append(call)
         return compute(call)
 
-    monkeypatch.setattr(sharing, "_alone", counted)
+    monkeypatch.setattr(sharing, "_by_one", counted)
     alone = [minilm.encode(text) for text in texts]
 
     assert len(calls) == len(texts)

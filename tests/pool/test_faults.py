@@ -622,7 +622,7 @@ def slow_spawn(*arguments):
     pid = spawn(*arguments)
     if packed.is_set():
         spawned.set()
-        time.sleep(0.5)
+        time.sleep(0.2)
     return pid
 
 reduction.dump, util.spawnv_passfds = noted_dump, slow_spawn
