@@ -270,22 +270,16 @@ def _ragged(sizes: Sizes, tokenizer: Tokenizer) -> Workload:
 
 
 def _single(sizes: Sizes, tokenizer: Tokenizer) -> Workload:
-    tokens = _tokens([QUERY], tokenizer)
-    return Encoding(
-        key="single", title="single query", texts=[QUERY], tokens=tokens, repeats=sizes.single, is_rate=False
-    )
+    return _query(Encoding, "single", "single query", sizes.single, tokenizer)
 
 
 def _single_busy(sizes: Sizes, tokenizer: Tokenizer) -> Workload:
+    return _query(BusyEncoding, "single-busy", "single query, busy core", sizes.busy, tokenizer)
+
+
+def _query(kind: type[Encoding], key: str, title: str, repeats: int, tokenizer: Tokenizer) -> Workload:
     tokens = _tokens([QUERY], tokenizer)
-    return BusyEncoding(
-        key="single-busy",
-        title="single query, busy core",
-        texts=[QUERY],
-        tokens=tokens,
-        repeats=sizes.busy,
-        is_rate=False,
-    )
+    return kind(key=key, title=title, texts=[QUERY], tokens=tokens, repeats=repeats, is_rate=False)
 
 
 def _import(sizes: Sizes, tokenizer: Tokenizer) -> Workload:

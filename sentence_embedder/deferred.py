@@ -13,7 +13,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import nn
 
-from sentence_embedder.loading import alone
+from sentence_embedder.loading import undisturbed
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -61,7 +61,7 @@ class Deferred(nn.Module):
             return object.__getattribute__(self, name)
         if name == "__class__":
             # isinstance takes the answer only if it is not the class that the object has by then.
-            return type(alone(partial(_made, self)))
+            return type(undisturbed(partial(_made, self)))
         return getattr(loaded(self), name)
 
     def train(self, mode: bool = True) -> Self:
@@ -76,7 +76,7 @@ _becoming: WeakKeyDictionary[nn.Module, type[nn.Module]] = WeakKeyDictionary()
 def loaded(module: _Module) -> _Module:
     """The same module, loaded if it was deferred, and so of its own class."""
     if type(module) is Deferred:
-        alone(partial(_become, module))
+        undisturbed(partial(_become, module))
     return module
 
 

@@ -25,7 +25,7 @@ def one_at_a_time() -> AbstractContextManager[Any]:
     return _loading.here()
 
 
-def alone(load: Callable[[], _Loaded]) -> _Loaded:
+def undisturbed(load: Callable[[], _Loaded]) -> _Loaded:
     """Load something while no other thread loads, to the end, whatever Ctrl-C comes meanwhile.
 
     Args:
@@ -39,11 +39,11 @@ def alone(load: Callable[[], _Loaded]) -> _Loaded:
     return uninterrupted(locked)
 
 
-def loads_alone(load: Callable[_Arguments, _Loaded]) -> Callable[_Arguments, _Loaded]:
-    """Let a function do what it does as ``alone`` says."""
+def loads_undisturbed(load: Callable[_Arguments, _Loaded]) -> Callable[_Arguments, _Loaded]:
+    """Let a function do what it does as ``undisturbed`` says."""
 
     @wraps(load)
-    def load_alone(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Loaded:
-        return alone(lambda: load(*args, **kwargs))
+    def load_undisturbed(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Loaded:
+        return undisturbed(lambda: load(*args, **kwargs))
 
-    return load_alone
+    return load_undisturbed

@@ -23,7 +23,7 @@ from sentence_embedder.formats import (
     WeightsIndex,
     is_of_a_module,
 )
-from sentence_embedder.loading import alone
+from sentence_embedder.loading import undisturbed
 from sentence_embedder.models import (
     BoW,
     CLIPModel,
@@ -124,18 +124,17 @@ def load(folder: Path, arguments: LoadArguments) -> SavedModel:
         FileNotFoundError: The folder holds no model, or lacks a file of it.
         FormatError: A file does not hold what it should, or names a class that is not known here.
     """
-    if arguments.trust_remote_code and (folder / MODULES_NAME).exists():
-        # Not alone: a module that loads a model while it is imported waits for that, and would be waited for here.
-        types = [entry.type for entry in _read_entries(folder)]
-        uninterrupted(lambda: import_homes(types, folder))
-    return alone(lambda: _loaded(folder, arguments))
-
-
-def _loaded(folder: Path, arguments: LoadArguments) -> SavedModel:
     if not (folder / MODULES_NAME).exists():
-        return SavedModel(modules=_plain_checkpoint(folder, arguments))
-    config = _read_config(folder)
+        return undisturbed(lambda: SavedModel(modules=_plain_checkpoint(folder, arguments)))
     entries = _read_entries(folder)
+    if arguments.trust_remote_code:
+        # Others may load: a module that loads a model while it is imported would be waited for, and wait.
+        uninterrupted(lambda: import_homes([entry.type for entry in entries], folder))
+    return undisturbed(lambda: _loaded(folder, entries, arguments))
+
+
+def _loaded(folder: Path, entries: Sequence[ModuleEntry], arguments: LoadArguments) -> SavedModel:
+    config = _read_config(folder)
     modules = _Modules(folder, arguments)
     card = folder / _CARD_NAME
     return SavedModel(

@@ -78,6 +78,11 @@ class Future(Generic[_Result]):
         """Wait until it is over."""
         self._done.wait()
 
+    def end(self) -> None:
+        """Let nobody begin it; if somebody has, wait until it is over. For whoever was interrupted in waiting."""
+        self.cancel()
+        self.wait()
+
     def result(self) -> _Result:
         """What came of it, when it is there; what the call raises is raised.
 
@@ -204,8 +209,7 @@ def start(thread: threading.Thread) -> None:
         _thread.start_new_thread(starting.run, ())
         starting.result()
     except BaseException:
-        if not starting.cancel():
-            starting.wait()
+        starting.end()
         raise
 
 

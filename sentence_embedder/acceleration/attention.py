@@ -207,6 +207,13 @@ _LONGEST_UNSHIFTED = 1024
 
 _LOG2_E = math.log2(math.e)
 
+_GRAIN = 2**15
+"""Of a tensor of so many values, torch gives none to a second thread."""
+
+_VECTORS = 64
+"""Of the part of each thread, torch computes as many values at once as this, or a divisor of it; of what is left it
+computes one by one, and to other last digits."""
+
 _TOTALS = (1e-26, 1e35)
 """Sums of exponentials within these limits have lost nothing to the limits of a float."""
 
@@ -290,10 +297,17 @@ def _multiply(
 
 
 def _scores(
-    query: Tensor, key: Tensor, *, texts: int, mask: Tensor | None, scale: float, factor: float = 1.0
+    query: Tensor,
+    key: Tensor,
+    *,
+    texts: int,
+    mask: Tensor | None,
+    scale: float,
+    factor: float = 1.0,
+    out: Tensor | None = None,
 ) -> Tensor:
     """Shape (texts × heads, tokens, dim) twice → (texts × heads, tokens, tokens), all of it times a factor."""
-    scores = torch.baddbmm(query.new_empty(1), query, key.transpose(1, 2), beta=0, alpha=scale * factor)
+    scores = torch.baddbmm(query.new_empty(1), query, key.transpose(1, 2), beta=0, alpha=scale * factor, out=out)
     if mask is not None:
         scores.view(texts, -1, *scores.shape[1:]).add_(mask, alpha=factor)
     return scores
@@ -320,7 +334,12 @@ def _exponentials_of_scores(
         Whether the result is there: it is not if an exponential overflows or a whole row of them vanishes.
     """
     # As powers of 2: those of e torch leaves to MKL, which on processors of AMD takes four times as long.
-    weights = _scores(query, key, texts=texts, mask=mask, scale=scale, factor=_LOG2_E).exp2_()
+    shape = (len(query), query.shape[1], key.shape[1])
+    count = math.prod(shape)
+    powers = query.new_empty(_whole_vectors(count))
+    weights = powers[:count].view(shape)
+    _scores(query, key, texts=texts, mask=mask, scale=scale, factor=_LOG2_E, out=weights)
+    powers.exp2_()
     totals = weights.sum(dim=-1, keepdim=True)  # added up in float32, and then rounded, like the product below
     lowest, highest = torch.aminmax(totals)
     if not (_TOTALS[0] < lowest and highest < _TOTALS[1]):
@@ -328,6 +347,15 @@ def _exponentials_of_scores(
     split = _split(torch.bmm(weights, value), texts)
     torch.div(split, _split(totals, texts), out=out.view(split.shape))
     return True
+
+
+def _whole_vectors(count: int) -> int:
+    """How many values, of which each thread computes whole vectors, hold this many.
+
+    So it makes no difference to any of them how many threads there are.
+    """
+    of_all = _VECTORS * min(torch.get_num_threads(), -(-count // _GRAIN))
+    return -(-count // of_all) * of_all
 
 
 def _by_text(part: Tensor, texts: int) -> Tensor:

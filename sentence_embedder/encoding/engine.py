@@ -115,7 +115,7 @@ class Engine:
             MemoryError: A text does not fit into the memory, although it was tried alone.
         """
         if len(texts) == 1 and not self.is_deterministic:
-            for places, features in self._alone(texts, rows, on_cut):
+            for places, features in self._single(texts, rows, on_cut):
                 collector.add(places, features)
                 progress.update(len(places))
             return
@@ -124,31 +124,34 @@ class Engine:
         # Closed at once if anything fails: what threads have begun ends before the error goes on.
         with closing(_ahead(self.tokenize, windows)) as sources:
             batches = self._batches(sources, workers, rows, on_cut)
-            parts_of, shared = partial(self._parts, rows=rows), partial(self._shared, rows=rows)
-            with closing(_computed(parts_of, shared, batches, workers, self.is_deterministic)) as computed:
+            with closing(self._computed(batches, workers, rows)) as computed:
                 for places, features in computed:
                     collector.add(places, features)
                     progress.update(len(places))
 
-    def _alone(self, texts: Sequence[Any], rows: NDArray[np.int64], on_cut: OnCut | None) -> list[_Computed]:
+    def _single(self, texts: Sequence[Any], rows: NDArray[np.int64], on_cut: OnCut | None) -> list[_Computed]:
         """What the model makes of a single text, which all threads share: callers wait, and there is nothing to
         plan.
         """
         source = self.tokenize(texts)
         _tell_of_cut(source, rows, on_cut)
         place = np.zeros(1, dtype=np.int64)
-        return self._shared(_Batch(source, place, place, 0), rows=rows)
+        return self._shared(_Batch(source, place, place, 0), rows)
 
-    def _shared(self, batch: _Batch, *, rows: NDArray[np.int64]) -> list[_Computed]:
+    def _shared(self, batch: _Batch, rows: NDArray[np.int64]) -> list[_Computed]:
         """What the model makes of a batch that is the only one at the time, so that all threads can share it."""
-        parts = partial(self._parts, batch, rows=rows)
-        if self.forward.batch_tokens is None or self.device.type != "cpu":
-            return parts()
-        return self.sharing.computed(parts, lambda: batch.tokens)
+        if not self._can_choose_threads:
+            return self._parts(batch, rows)
+        return self.sharing.computed(partial(self._parts, batch, rows), lambda: batch.tokens)
+
+    @property
+    def _can_choose_threads(self) -> bool:
+        """Whether it may be one thread that computes a batch, or several, as is best."""
+        return self.forward.batch_tokens is not None and self.device.type == "cpu"
 
     def _workers(self) -> int:
         """How many batches are computed at the same time."""
-        if self.forward.batch_tokens is None or self.device.type != "cpu":
+        if not self._can_choose_threads:
             return 1
         threads = thread_count()
         if self.is_deterministic or self.longest is None:
@@ -188,7 +191,35 @@ class Engine:
         most = most if most_padded is None else min(most, most_padded)
         return by_padded_tokens(lengths, tokens, batch_size=self.batch_size, most=most, workers=workers)
 
-    def _parts(self, batch: _Batch, *, rows: NDArray[np.int64]) -> list[_Computed]:
+    def _computed(
+        self, batches: Iterator[_Batch], workers: int, rows: NDArray[np.int64]
+    ) -> Generator[_Computed, None, None]:
+        """What the model makes of each batch, in the order of the batches."""
+        first = list(islice(batches, 2))
+        batches = chain(first, batches)
+        # One batch alone is shared by all threads, which may change the last digit.
+        if workers == 1 or len(first) < (1 if self.is_deterministic else 2):
+            for batch in batches:
+                yield from self._shared(batch, rows)
+            return
+        threads = single_threads(workers)
+        running: deque[Future[list[_Computed]]] = deque()
+        try:
+            for batch in batches:
+                # One batch waits for each that is computed: nobody is idle, and not much is held.
+                if len(running) == 2 * workers:
+                    yield from _oldest(running)
+                running.append(threads.submit(partial(self._parts, batch, rows)))
+            while running:
+                yield from _oldest(running)
+        finally:
+            # Only after an error is there anything left: what has begun ends before the error goes on.
+            for future in running:
+                future.cancel()
+            for future in running:
+                future.wait()
+
+    def _parts(self, batch: _Batch, rows: NDArray[np.int64]) -> list[_Computed]:
         """What the model makes of a batch: in one part, or in several if it takes more memory than there is."""
         device, is_alone = str(self.device), len(batch.rows) == 1
         most = self.budget.most(device)
@@ -206,7 +237,7 @@ class Engine:
             give_back_memory(self.device)
         elif is_alone:
             raise self._does_not_fit(batch, rows)
-        return [part for half in batch.halves() for part in self._parts(half, rows=rows)]
+        return [part for half in batch.halves() for part in self._parts(half, rows)]
 
     def _is_over_limit(self, batch: _Batch) -> bool:
         """Whether somebody has said that there may not be so many tokens, where it is tokens that are counted."""
@@ -299,39 +330,7 @@ def _ahead(
                 yield source
             yield following.result()
         finally:
-            if not following.cancel():
-                following.wait()
-
-
-def _computed(
-    parts_of: Callable[[_Batch], list[_Computed]],
-    shared: Callable[[_Batch], list[_Computed]],
-    batches: Iterator[_Batch],
-    workers: int,
-    is_deterministic: bool,
-) -> Generator[_Computed, None, None]:
-    """What the model makes of each batch, in the order of the batches."""
-    first = list(islice(batches, 2))
-    batches = chain(first, batches)
-    # One batch alone is shared by all threads, which may change the last digit.
-    if workers == 1 or len(first) < (1 if is_deterministic else 2):
-        for batch in batches:
-            yield from shared(batch)
-        return
-    threads = single_threads(workers)
-    running: deque[Future[list[_Computed]]] = deque()
-    try:
-        for batch in batches:
-            # One batch waits for each that is computed: nobody is idle, and not much is held.
-            if len(running) == 2 * workers:
-                yield from _oldest(running)
-            running.append(threads.submit(partial(parts_of, batch)))
-        while running:
-            yield from _oldest(running)
-    finally:
-        # Only after an error is there anything left: what has begun ends before the error goes on.
-        for future in [future for future in running if not future.cancel()]:
-            future.wait()
+            following.end()
 
 
 def _oldest(running: deque[Future[list[_Computed]]]) -> list[_Computed]:

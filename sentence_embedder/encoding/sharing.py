@@ -19,34 +19,34 @@ except ImportError:  # not on Windows
 _Result = TypeVar("_Result")
 
 _SWITCHES = 4
-"""A process that is left alone loses a core less often while it computes a batch of few tokens,"""
+"""How often the system takes a core from this process during a batch at least, if it is not left alone."""
 
 _LOST_CORES = 0.25
-"""and less of them while it computes any."""
+"""How many cores it then lacks at least, on the average of the batch."""
 
 _SLEEPS = 16
-"""A thread that waits awake goes to sleep less often."""
+"""How often a thread goes to sleep during a batch at least, if OpenMP does not let it wait awake."""
 
 _TRIES = 3
-"""So often a batch is computed by one thread before that is judged."""
+"""How many batches one thread computes before it is judged whether that is quicker."""
 
 _LONG = 0.1
-"""If it takes so many seconds, once is enough."""
+"""Seconds. One batch is enough if those of its size take as long."""
 
 _WORTH_IT = 0.75
 """What part of the time one thread must take."""
 
 _FIRST_PAUSE = 0.1
-"""After so many seconds it is tried whether threads can share again,"""
+"""Seconds after which it is tried for the first time whether threads can share batches again."""
 
 _GROWTH = 4
-"""which grow by this factor as long as they cannot,"""
+"""How many times as long the pause is after each try that they could not."""
 
 _OF_A_TRY = 50
-"""up to so many times what a try takes,"""
+"""How many times as long as a try the pause may be, so that tries take a small part of all time."""
 
 _LONGEST_PAUSE = 60.0
-"""and no more than so many."""
+"""Seconds that the pause may be."""
 
 
 @dataclass(frozen=True)
@@ -100,22 +100,26 @@ class Sharing:
 
         Args:
             call: Computes the batch, in this thread or in another.
-            tokens: Says how many tokens it has.
+            tokens: Says how many tokens it has, if that must be known.
         """
+
+        def size() -> int:
+            return tokens().bit_length()
+
         start = time.monotonic()
-        decision = self._decisions.get(tokens().bit_length()) if self._decisions else None
+        decision = self._decisions.get(size()) if self._decisions else None
         is_over = decision is not None and decision.is_over(start)
         # A thread that computes alone as it is shares with nobody, and waits for none of its own kind.
         if decision is not None and decision.by_one and not is_over and torch.get_num_threads() > 1:
             result = _by_one(call)
-            self._has_been_tried(tokens().bit_length(), decision, time.monotonic() - start)
+            self._has_been_tried(size(), decision, time.monotonic() - start)
             return result
         before = _usage()
         result = call()
         if have_waited(before, _usage()):
-            self._has_waited(tokens().bit_length(), decision, start, time.monotonic())
+            self._has_waited(size(), decision, start, time.monotonic())
         elif is_over:
-            self._decisions.pop(tokens().bit_length(), None)
+            self._decisions.pop(size(), None)
         return result
 
     def _has_waited(self, size: int, decision: _Decision | None, start: float, end: float) -> None:
@@ -188,5 +192,4 @@ def _by_one(call: Callable[[], _Result]) -> _Result:
     try:
         return future.result()
     finally:
-        if not future.cancel():
-            future.wait()
+        future.end()

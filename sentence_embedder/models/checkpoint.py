@@ -30,7 +30,7 @@ from sentence_embedder.files import (
 )
 from sentence_embedder.forks import ProcessLock
 from sentence_embedder.formats import AdapterConfig, CheckpointConfig, WeightsIndex
-from sentence_embedder.loading import loads_alone, one_at_a_time
+from sentence_embedder.loading import loads_undisturbed, one_at_a_time
 from sentence_embedder.models.stand_ins.tokenizer import StandInTokenizer
 from sentence_embedder.record import FormatError, Record
 
@@ -92,7 +92,7 @@ _ATTENTIONS = (None, "eager", "sdpa", "flash_attention_2", "flash_attention_3", 
 """Ways to compute attention that are part of transformers; any other name is that of code to fetch."""
 
 
-@loads_alone
+@loads_undisturbed
 def load_model(
     name: str,
     cache_dir: str | None,
@@ -144,7 +144,7 @@ def load_model(
     return model.eval()
 
 
-@loads_alone
+@loads_undisturbed
 def load_decoder(name: str, dtype: torch.dtype) -> Any:
     """The language model of a checkpoint, as a decoder that attends to what an encoder gives; in evaluation mode.
 
@@ -275,7 +275,7 @@ def _as_weights_errors(name: str) -> Iterator[None]:
         raise ValueError(f"{name}: could not be loaded: {error!r}") from error
 
 
-@loads_alone
+@loads_undisturbed
 def load_tokenizer(name: str, cache_dir: str | None, tokenizer_args: Mapping[str, Any]) -> Any:
     """The tokenizer of a checkpoint; arguments as for ``load_model``."""
     from transformers import AutoTokenizer
@@ -290,7 +290,7 @@ def load_tokenizer(name: str, cache_dir: str | None, tokenizer_args: Mapping[str
         raise ValueError(f"{name}: expected a tokenizer, found something else: {error}") from error
 
 
-@loads_alone
+@loads_undisturbed
 def load_processor(name: str, processor_args: Mapping[str, Any]) -> Any:
     """The tokenizer and image processor of a checkpoint.
 
@@ -399,7 +399,7 @@ def read_backend(path: Path) -> Any:
         raise ValueError(f"{path}: expected a tokenizer, found something else: {error}") from error
 
 
-@loads_alone
+@loads_undisturbed
 def class_in_folder(reference: str, folder: Path) -> type[Any]:
     """The class ``file.Class`` in a file of a folder, which is executed."""
     from transformers.dynamic_module_utils import get_class_from_dynamic_module

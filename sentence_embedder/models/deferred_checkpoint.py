@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from sentence_embedder.deferred import Deferred, Pending
-from sentence_embedder.loading import alone, loads_alone
+from sentence_embedder.loading import loads_undisturbed, undisturbed
 from sentence_embedder.models.checkpoint import PLACE_ARGUMENTS, check_settings, load_model, load_tokenizer
 from sentence_embedder.models.stand_ins.model import StandInModel
 from sentence_embedder.models.stand_ins.stand_in import read_stand_in, settings_in
@@ -65,7 +65,7 @@ class DeferredTokenizer:
     def loaded(self) -> Any:
         """The tokenizer."""
         if self._loaded is None:
-            alone(self._load)
+            undisturbed(self._load)
         return self._loaded
 
     def _load(self) -> None:
@@ -80,7 +80,7 @@ class DeferredTokenizer:
         self._loaded = tokenizer
 
 
-@loads_alone
+@loads_undisturbed
 def load_checkpoint(
     name: str,
     cache_dir: str | None,

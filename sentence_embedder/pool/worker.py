@@ -80,8 +80,7 @@ class Worker:
     def __init__(self, slot: Slot, model: PackedModel) -> None:
         self._slot = slot
         self._is_ready = False
-        # Starting a process waits until it has taken what it is given, all others meanwhile: not for so much.
-        self._unsent = model.content if isinstance(model.content, bytes) else None
+        self._unsent = model.sent
         context = get_context("spawn")
         with ExitStack() as opened:
             self._connection, its_end = context.Pipe()
@@ -91,13 +90,7 @@ class Worker:
                 self._answers = SharedFile.create("sentence-embedder-answers")
                 self.process: BaseProcess = context.Process(
                     target=worker_process.main,
-                    args=(
-                        its_end,
-                        model if self._unsent is None else None,
-                        self._answers,
-                        str(slot.device),
-                        slot.threads,
-                    ),
+                    args=(its_end, model.given, self._answers, str(slot.device), slot.threads),
                     name=slot.name,
                     daemon=True,
                 )

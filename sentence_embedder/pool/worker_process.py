@@ -53,6 +53,20 @@ class PackedModel:
         torch.save(model, written)
         return PackedModel(written.getvalue())
 
+    @property
+    def given(self) -> PackedModel | None:
+        """What a worker is given of it when it starts.
+
+        A process that starts another waits until that has taken what it is given, and all others meanwhile: bytes
+        are too much.
+        """
+        return self if self.sent is None else None
+
+    @property
+    def sent(self) -> bytes | None:
+        """What a worker is sent of it afterwards."""
+        return self.content if isinstance(self.content, bytes) else None
+
     def unpacked(self, device: torch.device) -> Any:
         """The model, its weights on a device; on the CPU they stay where they are until somebody writes to them."""
         # This process was started by the one that packed it.
@@ -101,7 +115,7 @@ def main(
 
     Args:
         connection: Where it comes from.
-        model: The model; if there is none, it comes first.
+        model: What was ``given`` of the model; what was ``sent`` comes first.
         answers: A file that takes the numbers of an answer; without one, or when there is no room, they go the way
             of all messages.
         device: Where to compute.

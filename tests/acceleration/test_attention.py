@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
@@ -139,6 +140,43 @@ def test_scores_may_be_of_any_height(dtype: torch.dtype, shift: float) -> None:
     assert found.isfinite().all()
     if dtype == torch.float32:
         torch.testing.assert_close(found.double(), expected, rtol=0, atol=2e-4)
+
+
+@pytest.fixture
+def threads_as_before() -> Iterator[None]:
+    """Leaves the number of threads as it was."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("threads_as_before")
+@pytest.mark.parametrize("count", [1, 63, 2 * 64**2, 2**15 + 1, 12 * 101**2, 12 * 255**2])
+def test_exponentials_do_not_depend_on_the_number_of_threads(count: int) -> None:
+    """torch computes what is left over of the part of a thread in another way; here nothing is."""
+    scores = torch.randn(count, generator=torch.Generator().manual_seed(0))
+    found = []
+    for threads in range(1, 6):
+        torch.set_num_threads(threads)
+        powers = torch.zeros(attention_module._whole_vectors(count))
+        powers[:count] = scores
+        found.append(powers.exp2_()[:count])
+    for powers in found[1:]:
+        assert torch.equal(powers, found[0])
+
+
+@pytest.mark.usefixtures("threads_as_before")
+def test_attention_does_not_depend_on_who_shares_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One thread makes the same of texts of any length as two, to the last bit."""
+    monkeypatch.setattr(attention_module, "_longest_in_products", lambda _dtype: 256)
+    for length in range(1, 256, 6):
+        lengths = [length] * 3
+        parts = _parts(lengths)
+        found = []
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            found.append(GroupedAttention(np.array(lengths))(*parts, Mask(), 2.0))
+        assert torch.equal(*found), length
 
 
 def test_one_row_of_low_scores_is_not_lost_among_high_ones() -> None:
