@@ -185,8 +185,7 @@ class SentenceTransformer(nn.Sequential):
         dtype = check_dtype(dtype, device)
         if dtype != "float32" and not acceleration:
             raise ValueError(f"dtype: expected 'float32' with acceleration=False, found {dtype!r}")
-        base: tuple[str, str | None] | None = None
-        saved = SavedModel(modules=_named(modules))
+        saved, base = SavedModel(modules=_named(modules)), None
         if model_name_or_path:
             if modules is not None:
                 logger.warning("model_name_or_path and modules were both given: modules is ignored")
@@ -209,7 +208,6 @@ class SentenceTransformer(nn.Sequential):
             base = source.origin(folder)
         super().__init__()
         self._entries: Mapping[str, ModuleEntry] = saved.entries
-        self._model_config = saved.config
         self._loaded_card = self._model_card_text = saved.card
         self.model_card_data = copy.copy(model_card_data) or SentenceTransformerModelCardData()
         self._has_told_of_cuts = self._has_hinted_at_prompts = False
@@ -219,18 +217,7 @@ class SentenceTransformer(nn.Sequential):
         self._token_budget = TokenBudget()
         self._sharing = Sharing()
         self._placement = Placement()
-        known = saved.config.calibration
-        self.calibration: Calibration | None = None if known is None else Calibration.from_dict(known)
-        self._set_prompts(
-            saved.config.prompts if prompts is None else prompts,
-            default_prompt_name or saved.config.default_prompt_name,
-        )
-        self.truncate_dim = saved.config.truncate_dim if truncate_dim is None else truncate_dim
-        self._similarity_fn_name: str | None = None
-        if saved.config.similarity_fn_name in SimilarityFunction.possible_values():
-            self.similarity_fn_name = saved.config.similarity_fn_name
-        if similarity_fn_name is not None:
-            self.similarity_fn_name = similarity_fn_name
+        self._set_config(saved.config, prompts, default_prompt_name, truncate_dim, similarity_fn_name)
         for name, module in saved.modules.items():
             self._add(name, module, model_name_or_path)
         base = base or self._origin_of_transformer()
@@ -242,12 +229,28 @@ class SentenceTransformer(nn.Sequential):
         self.to(device)
         a_model_is_made()
 
-    def _set_prompts(self, prompts: Mapping[str, str], default: str | None) -> None:
-        self.prompts = dict(prompts)
-        self.default_prompt_name = default
+    def _set_config(
+        self,
+        config: ModelConfig,
+        prompts: Mapping[str, str] | None,
+        default_prompt_name: str | None,
+        truncate_dim: int | None,
+        similarity_fn_name: str | SimilarityFunction | None,
+    ) -> None:
+        """Take what was saved beside the modules, and before it what the caller gives."""
+        self._model_config = config
+        self.prompts = dict(config.prompts if prompts is None else prompts)
+        self.default_prompt_name = default = default_prompt_name or config.default_prompt_name
         if default is not None:
             check_prompt_name(self.prompts, default, "default_prompt_name")
             logger.info("prompt %r is put before every text by default", default)
+        self.truncate_dim = config.truncate_dim if truncate_dim is None else truncate_dim
+        saved = config.similarity_fn_name
+        self._similarity_fn_name = saved if saved in SimilarityFunction.possible_values() else None
+        if similarity_fn_name is not None:
+            self.similarity_fn_name = similarity_fn_name
+        known = config.calibration
+        self.calibration: Calibration | None = None if known is None else Calibration.from_dict(known)
 
     def _add(self, name: str, module: nn.Module, source: str | None) -> None:
         try:

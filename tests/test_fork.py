@@ -112,7 +112,7 @@ def test_forks_while_other_threads_encode(tiny_folders: dict[str, Path]) -> None
 
 
 HELD_LOCKS = """
-from sentence_embedder.models import checkpoint
+from sentence_embedder.models import checkpoint, tokenizer_backend
 from sentence_embedder.encoding import single_threads
 from tqdm.auto import tqdm
 
@@ -120,7 +120,7 @@ expected = all_of_it()
 held, ends = threading.Event(), threading.Event()
 
 def hold():
-    locks = [checkpoint.one_at_a_time(), checkpoint.one_call_at_a_time(), single_threads._setting.here()]
+    locks = [checkpoint.one_at_a_time(), tokenizer_backend.one_call_at_a_time(), single_threads._setting.here()]
     locks += [model._acceleration._readings[None]._lock.here(), model[0]._token_ids._copies._lock.here()]
     locks.append(tqdm.get_lock())
     for lock in locks: lock.__enter__()

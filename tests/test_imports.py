@@ -89,8 +89,8 @@ checkpoints that a loss loads or looks into."""
 RUNTIME = {"huggingface_hub", "numpy", "safetensors", "torch", "tqdm", "transformers"}
 OUTSIDE_THEIR_HOME = {
     "huggingface_hub": ("hub",),
-    "transformers": ("models.checkpoint", "training.schedules"),
-    "tokenizers": ("models.checkpoint", "models.stand_ins.known_tokenizer"),  # which comes with transformers
+    "transformers": ("models.checkpoint", "models.tokenizer_backend", "training.schedules"),
+    "tokenizers": ("models.tokenizer_backend", "models.stand_ins.known_tokenizer"),  # which comes with transformers
     "tqdm": ("progress",),
     # Extras.
     "model2vec": ("models.static_embedding",),

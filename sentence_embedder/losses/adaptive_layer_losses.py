@@ -18,7 +18,7 @@ from sentence_embedder.losses.gathering import agreed, gathered
 from sentence_embedder.losses.gradient_cache import Loss, RowWiseLoss, mini_batched_loss
 from sentence_embedder.losses.matryoshka_losses import MatryoshkaLoss, of_batch
 from sentence_embedder.losses.similarity_losses import name_of
-from sentence_embedder.models.checkpoint import recording_layers
+from sentence_embedder.models.hidden_states import recording_layers
 
 LayerWeighting = Literal["uniform", "log", "linear"] | Callable[[int], float]
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import copy
-import json
 import logging
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib.util import find_spec
 from inspect import signature
 from pathlib import Path
@@ -19,20 +18,21 @@ from safetensors import SafetensorError
 
 from sentence_embedder.files import (
     PICKLED_WEIGHTS_NAME,
-    SAFE_WEIGHTS_NAME,
     WeightsError,
-    check_inside,
     give_usual_mode,
     read_json,
     remove_weights,
     write_json,
     write_weights,
 )
-from sentence_embedder.forks import ProcessLock
-from sentence_embedder.formats import AdapterConfig, CheckpointConfig, WeightsIndex
+from sentence_embedder.formats import AdapterConfig
 from sentence_embedder.loading import loads_undisturbed, one_at_a_time
-from sentence_embedder.models.stand_ins.tokenizer import StandInTokenizer
-from sentence_embedder.record import FormatError, Record
+from sentence_embedder.models.checkpoint_settings import (
+    ADAPTER_CONFIG_NAME,
+    check_settings,
+    check_sizes,
+    make_inert,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -61,35 +61,6 @@ _HARMLESS_UNEXPECTED = re.compile(
 
 PLACE_ARGUMENTS = frozenset({"token", "revision", "trust_remote_code", "local_files_only"})
 """Arguments that say from where, and with what right, a checkpoint is taken."""
-
-_CHECKED_SETTINGS = (
-    *("config.json", "tokenizer_config.json", "special_tokens_map.json", "adapter_config.json"),
-    *("processor_config.json", "preprocessor_config.json"),
-)
-_AUDIO_TOKENIZER = "audio_tokenizer"
-"""A key of a processor, and the beginning of a file's name: a second model, from wherever it says."""
-
-_ADAPTER_CONFIG_NAME = "adapter_config.json"
-_INDEX_NAMES = (f"{SAFE_WEIGHTS_NAME}.index.json", f"{PICKLED_WEIGHTS_NAME}.index.json")
-
-_FROM_CALLER_ALONE = frozenset(
-    [
-        *("trust_remote_code", "code_revision", "auto_map", "custom_generate"),
-        *("use_kernels", "kernel_config", "allow_all_kernels", "experts_implementation", "fusion_config"),
-        *("_attn_implementation_internal", "_experts_implementation_internal"),
-        *("cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token"),
-        *("use_auth_token", "gguf_file", "variant", "config", "state_dict", "generation_config"),
-        *("adapter_kwargs", "adapter_name", "weights_only", "use_safetensors", "ignore_mismatched_sizes"),
-        *("device_map", "max_memory", "offload_folder", "offload_buffers", "offload_state_dict"),
-        *("distributed_config", "device_mesh", "tp_plan", "tp_size", "key_mapping", "output_loading_info"),
-        *("tokenizer_file", "vocab_file", "merges_file", "added_tokens_file", "special_tokens_map_file"),
-        *("tokenizer_type", "_from_auto", "_from_pipeline", "_commit_hash", "_configuration_file", "tqdm_class"),
-    ]
-)
-"""Arguments of transformers that decide what is fetched, run or written: never what a model's own files say."""
-
-_ATTENTIONS = (None, "eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention")
-"""Ways to compute attention that are part of transformers; any other name is that of code to fetch."""
 
 
 @loads_undisturbed
@@ -122,9 +93,9 @@ def load_model(
     with _quiet_transformers(), _as_weights_errors(name):
         auto_config: Any = transformers.AutoConfig
         config = auto_config.from_pretrained(config_name, **{"cache_dir": cache_dir, **place, **config_args})
-        _check_sizes(config.to_dict(), f"{name}: config.json")
+        check_sizes(config.to_dict(), f"{name}: config.json")
         if not model_args.get("trust_remote_code"):
-            _make_inert(config)
+            make_inert(config)
         if config.model_type == "t5gemma":
             config.is_encoder_decoder = False  # or its encoder alone is refused
         model_class: Any = getattr(transformers, _ENCODERS.get(config.model_type, "AutoModel"))
@@ -163,8 +134,8 @@ def load_decoder(name: str, dtype: torch.dtype) -> Any:
     with _quiet_transformers(), _as_weights_errors(name):
         auto_config: Any = transformers.AutoConfig
         config = auto_config.from_pretrained(name)
-        _check_sizes(config.to_dict(), f"{name}: config.json")
-        _make_inert(config)
+        check_sizes(config.to_dict(), f"{name}: config.json")
+        make_inert(config)
         config.is_decoder = config.add_cross_attention = True
         known: Any = transformers.MODEL_FOR_CAUSAL_LM_MAPPING
         decoder_class: Any = known.get(type(config), None)
@@ -176,77 +147,9 @@ def load_decoder(name: str, dtype: torch.dtype) -> Any:
         return decoder_class.from_pretrained(name, config=config, dtype=dtype).eval()
 
 
-def check_settings(folder: Path) -> None:
-    """Check the files of a checkpoint that transformers reads, as far as a hostile one could do harm.
-
-    Args:
-        folder: The checkpoint; nothing is checked if it is no folder.
-
-    Raises:
-        FormatError: A number is beyond reason, or a part of the weights outside the folder.
-        ValueError: A file is not JSON.
-        ImportError: It is an adapter, and peft is not installed.
-    """
-    for name in (name for name in _CHECKED_SETTINGS if (folder / name).exists()):
-        settings = read_json(folder / name)
-        Record.from_dict(settings, str(folder / name))
-        if name == "config.json":
-            _check_sizes(settings, str(folder / name))
-        if _AUDIO_TOKENIZER in settings:
-            raise FormatError(f"{folder / name}: {_AUDIO_TOKENIZER}", "no model from elsewhere", settings)
-    if (folder / f"{_AUDIO_TOKENIZER}_config.json").exists():
-        raise FormatError(str(folder / f"{_AUDIO_TOKENIZER}_config.json"), "no model from elsewhere", "one")
-    for name in (name for name in _INDEX_NAMES if (folder / name).exists()):
-        index = WeightsIndex.from_dict(read_json(folder / name), str(folder / name))
-        for part in index.weight_map.values():
-            check_inside(part, f"{folder / name}: weight_map")
-    if (folder / _ADAPTER_CONFIG_NAME).exists() and find_spec("peft") is None:
-        raise ImportError(f"{folder}: expected the package peft: pip install 'sentence-embedder[peft]'")
-
-
-def _check_sizes(settings: Mapping[str, Any], where: str) -> None:
-    """Raise a FormatError if a configuration, or one inside it, asks for more than there is."""
-    CheckpointConfig.from_dict(settings, where)
-    for name, part in settings.items():
-        if isinstance(part, Mapping) and name.endswith(("config", "encoder", "decoder")):
-            _check_sizes(part, f"{where}: {name}")
-
-
-def inert(arguments: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Arguments for transformers that a model's own files give, without those that are the caller's alone.
-
-    Args:
-        arguments: Name → value.
-        where: Where they stand, for messages.
-    """
-    dropped = sorted(arguments.keys() & _FROM_CALLER_ALONE)
-    if not _is_part_of_transformers(arguments.get("attn_implementation")):
-        dropped.append("attn_implementation")
-    if dropped:
-        logger.warning("%s: %s are ignored: such arguments are taken from the caller alone", where, dropped)
-    return {name: value for name, value in arguments.items() if name not in dropped}
-
-
-def _is_part_of_transformers(attention: object) -> bool:
-    return attention in _ATTENTIONS if isinstance(attention, (str, type(None))) else False
-
-
-def _make_inert(config: Any) -> None:
-    """Take out of a configuration what would make transformers fetch or run code."""
-    if not _is_part_of_transformers(getattr(config, "_attn_implementation", None)):
-        config._attn_implementation = None
-    for name in ("auto_map", "_experts_implementation_internal"):
-        if getattr(config, name, None) is not None:
-            setattr(config, name, None if name.startswith("_") else {})
-    for name in getattr(config, "sub_configs", ()):
-        part = getattr(config, name, None)
-        if part is not None:
-            _make_inert(part)
-
-
 def _with_config(name: str) -> str:
     """The checkpoint with the configuration: itself, or for an adapter alone that which it adapts."""
-    adapter = Path(name) / _ADAPTER_CONFIG_NAME
+    adapter = Path(name) / ADAPTER_CONFIG_NAME
     if not adapter.exists() or (Path(name) / "config.json").exists():
         return name
     adapted = AdapterConfig.from_dict(read_json(adapter), str(adapter)).base_model_name_or_path
@@ -305,98 +208,6 @@ def load_processor(name: str, processor_args: Mapping[str, Any]) -> Any:
     auto_processor: Any = AutoProcessor
     with _quiet_transformers(), _as_weights_errors(name):
         return auto_processor.from_pretrained(name, **{"use_fast": False, **processor_args})
-
-
-@contextmanager
-def recording_layers(model: torch.nn.Module) -> Iterator[list[Sequence[torch.Tensor]]]:
-    """Let a model of transformers give the hidden states of all its layers as long as this is open.
-
-    Yields:
-        A list that gets the hidden states of each forward pass: what goes into the first layer, and what comes out
-        of each.
-    """
-    recorded: list[Sequence[torch.Tensor]] = []
-
-    def ask(_: torch.nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-        return args, {**kwargs, "output_hidden_states": True}
-
-    # When it is asked for the first time, transformers puts hooks at the layers, which it leaves there: with them a
-    # model is neither pickled nor accelerated.
-    before = {part: (set(part._forward_hooks), _HOOKED in vars(part)) for part in model.modules()}
-    asking = model.register_forward_pre_hook(ask, with_kwargs=True)
-    taking = model.register_forward_hook(lambda _, __, output: recorded.append(output.hidden_states))
-    try:
-        yield recorded
-    finally:
-        asking.remove()
-        taking.remove()
-        for part, (own, was_hooked) in before.items():
-            for hook in part._forward_hooks.keys() - own:
-                del part._forward_hooks[hook]
-            if not was_hooked:
-                vars(part).pop(_HOOKED, None)
-
-
-_HOOKED = "_output_capturing_hooks_installed"
-"""What transformers calls the mark of a model at whose layers it has put hooks."""
-
-
-def has_plain_backend(tokenizer: Any) -> bool:
-    """Whether a tokenizer does nothing with a text but ask the ``tokenizers`` library."""
-    if isinstance(tokenizer, StandInTokenizer):
-        return True
-    from transformers import PreTrainedTokenizerFast
-
-    names = ("__call__", "_encode_plus")
-    return isinstance(tokenizer, PreTrainedTokenizerFast) and all(
-        getattr(type(tokenizer), name) is getattr(PreTrainedTokenizerFast, name) and name not in vars(tokenizer)
-        for name in names
-    )
-
-
-_calling = ProcessLock()
-
-
-def one_call_at_a_time() -> AbstractContextManager[Any]:
-    """Within this context no other thread calls a tokenizer: a call sets its truncation and padding anew."""
-    return _calling.here()
-
-
-def copy_of_backend(tokenizer: Any) -> Any:
-    """A copy, which does not pad, of a ``tokenizers.Tokenizer`` or of what a fast tokenizer of transformers wraps.
-
-    Raises:
-        TypeError: It is neither of these.
-    """
-    from tokenizers import Tokenizer
-
-    backend = getattr(tokenizer, "backend_tokenizer", tokenizer)
-    if not isinstance(backend, Tokenizer):
-        raise TypeError(
-            f"expected a tokenizers.Tokenizer or a fast tokenizer of transformers, found {type(tokenizer).__name__}"
-        )
-    copied = Tokenizer.from_str(backend.to_str())
-    copied.no_padding()
-    return copied
-
-
-def read_backend(path: Path) -> Any:
-    """The ``tokenizers.Tokenizer`` in a file.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It holds something else.
-    """
-    from tokenizers import Tokenizer
-
-    if not path.exists():
-        raise FileNotFoundError(f"{path}: expected a tokenizer, found no such file")
-    try:
-        return Tokenizer.from_str(json.dumps(read_json(path)))
-    except ValueError:
-        raise
-    except Exception as error:  # tokenizers raises nothing narrower
-        raise ValueError(f"{path}: expected a tokenizer, found something else: {error}") from error
 
 
 @loads_undisturbed

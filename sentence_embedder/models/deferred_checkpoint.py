@@ -12,7 +12,8 @@ from typing import Any
 
 from sentence_embedder.deferred import Deferred, Pending
 from sentence_embedder.loading import loads_undisturbed, undisturbed
-from sentence_embedder.models.checkpoint import PLACE_ARGUMENTS, check_settings, load_model, load_tokenizer
+from sentence_embedder.models.checkpoint import PLACE_ARGUMENTS, load_model, load_tokenizer
+from sentence_embedder.models.checkpoint_settings import check_settings
 from sentence_embedder.models.stand_ins.model import StandInModel
 from sentence_embedder.models.stand_ins.stand_in import read_stand_in, settings_in
 from sentence_embedder.models.stand_ins.tokenizer import StandInTokenizer

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from sentence_embedder.features import Features, Places, TokenizedTexts
 from sentence_embedder.files import WeightsError, read_tensors, write_weights
-from sentence_embedder.models.checkpoint import copy_of_backend, read_backend
 from sentence_embedder.models.token_ids import encodable
+from sentence_embedder.models.tokenizer_backend import copy_of_backend, read_backend
 
 _TOKENIZER_NAME = "tokenizer.json"
 _TEXTS_AT_ONCE = 1024

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sentence_embedder.features import TokenizedTexts
-from sentence_embedder.models.checkpoint import has_plain_backend, one_call_at_a_time
 from sentence_embedder.models.stand_ins.tokenizer import StandInTokenizer
+from sentence_embedder.models.tokenizer_backend import has_plain_backend, one_call_at_a_time
 from sentence_embedder.transient import Transient
 
 _NO_LIMIT = 2**62

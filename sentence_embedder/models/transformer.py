@@ -18,7 +18,8 @@ from sentence_embedder.deferred import Deferred, Pending, loaded, pending_of, se
 from sentence_embedder.features import Features, TokenizedTexts
 from sentence_embedder.files import check_inside, read_json, write_json
 from sentence_embedder.formats import TRANSFORMER_CONFIG_NAMES, TransformerConfig
-from sentence_embedder.models.checkpoint import inert, save_model, save_tokenizer
+from sentence_embedder.models.checkpoint import save_model, save_tokenizer
+from sentence_embedder.models.checkpoint_settings import inert
 from sentence_embedder.models.deferred_checkpoint import DeferredTokenizer, load_checkpoint
 from sentence_embedder.models.positions import Positions
 from sentence_embedder.models.stand_ins.model import StandInModel
