@@ -58,6 +58,11 @@ class PackedTexts:
         return len(self.columns["input_ids"])
 
     @property
+    def is_lone(self) -> bool:
+        """Whether it is one text, without filling."""
+        return len(self.lengths) == 1 and bool(self.lengths[0] == self.tokens)
+
+    @property
     def has_empty(self) -> bool:
         """Whether a text has no tokens."""
         return bool(self.lengths[0] == 0) if len(self.lengths) == 1 else not self.lengths.all()

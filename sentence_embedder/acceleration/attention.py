@@ -83,13 +83,13 @@ class GroupedAttention:
         self._groups = [(count, length) for length, count in runs if length > 0]
         texts, tokens = self._groups[0] if len(self._groups) == 1 else (0, 0)
         # How many tokens the text has, if there is but one, and few of them; or else -1.
-        self._lone = tokens if texts == 1 and tokens < _FEW_TOKENS else -1
+        self._lone = tokens if texts == 1 and tokens < FEW_TOKENS else -1
         self._longest = max((tokens for _, tokens in self._groups), default=0)
         self._masks: dict[tuple[Mask, int], Tensor | None] = {}
 
     def __call__(self, query: Tensor, key: Tensor, value: Tensor, mask: Mask, scale: float) -> Tensor:
         """The attended values."""
-        if query.shape[2] == self._lone and key.shape == query.shape:
+        if query.shape[2] == self._lone:
             return _attended_alone(query, key, value, mask=self._mask(mask, self._lone, query), scale=scale)
         attended, start = query.new_empty(query.shape[2], query.shape[1], query.shape[3]), 0
         for texts, tokens in self._groups:
@@ -194,7 +194,7 @@ def attention_over(lengths: NDArray[np.int64], device: torch.device) -> Attentio
 _SCORES_IN_CACHE = 2**20
 """So many bytes of scores, and what is made of them, stay near the processor."""
 
-_FEW_TOKENS = 64
+FEW_TOKENS = 64
 """Among fewer, what an operation costs before it begins is more than it takes: one softmax is less than what takes
 its place below, and products of halves, which are prepared anew each time, are more than those of float32."""
 
@@ -261,12 +261,14 @@ def _attend(
 
 
 def _attended_alone(query: Tensor, key: Tensor, value: Tensor, *, mask: Tensor | None, scale: float) -> Tensor:
-    """Attention of one text of few tokens: (1, heads, tokens, dim) → (tokens, heads × dim).
+    """Attention of one text of few tokens: (1, heads, tokens, dim) → (tokens, heads × dim). There may be
+    fewer heads of keys and values.
 
     Where several threads share it, torch's kernel opens a team of them for each small product of float32, which
     takes longer than the two products of all heads.
     """
-    if query.dtype != torch.float32 or query.shape[2] > _longest_in_products(query.dtype):
+    is_long = query.shape[2] > _longest_in_products(query.dtype)
+    if query.dtype != torch.float32 or is_long or key.shape[1] != query.shape[1]:
         return _by_token(_fused(query, key, value, mask=mask, scale=scale))
     return _by_token(_softmax_of_scores(query[0], key[0], value[0], texts=1, mask=mask, scale=scale))
 
@@ -284,7 +286,7 @@ def _multiply(
     query: Tensor, key: Tensor, value: Tensor, *, texts: int, mask: Tensor | None, scale: float, out: Tensor
 ) -> None:
     """Attention as it is written down, with all scores in memory; arguments as for ``_attend``."""
-    are_few = query.shape[2] < _FEW_TOKENS
+    are_few = query.shape[2] < FEW_TOKENS
     dtype = torch.float32 if are_few else query.dtype
     by_head = [_by_head(part, texts).to(dtype) for part in (query, key, value)]
     if dtype != torch.float32:
@@ -309,7 +311,7 @@ def _scores(
     """Shape (texts × heads, tokens, dim) twice → (texts × heads, tokens, tokens), all of it times a factor."""
     scores = torch.baddbmm(query.new_empty(1), query, key.transpose(1, 2), beta=0, alpha=scale * factor, out=out)
     if mask is not None:
-        scores.view(texts, -1, *scores.shape[1:]).add_(mask, alpha=factor)
+        (scores if texts == 1 else scores.view(texts, -1, *scores.shape[1:])).add_(mask, alpha=factor)
     return scores
 
 

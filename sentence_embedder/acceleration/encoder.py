@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -13,8 +14,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from sentence_embedder.acceleration.attention import Attention, Mask, attention_over
+from sentence_embedder.acceleration.attention import FEW_TOKENS, Attention, Mask, attention_over
 from sentence_embedder.acceleration.linear import Activation, Linear
+from sentence_embedder.acceleration.recording import Recordings
 from sentence_embedder.features import PackedTexts, array_to_device
 
 
@@ -213,8 +215,9 @@ class SelfAttention:
 
     def _attended(self, x: Tensor, batch: Batch, places: Tensor | None) -> Tensor:
         """The values, (places, heads × head_dim)."""
-        joined = self.qkv(x).view(1, x.shape[0], -1, self.head_dim).transpose(1, 2)
-        query, key, value = torch.split_with_sizes(joined, [self.heads, self.key_heads, self.key_heads], dim=1)
+        parts = [self.heads, self.key_heads, self.key_heads]
+        joined = self.qkv(x).view(1, -1, sum(parts), self.head_dim).transpose(1, 2)
+        query, key, value = torch.split_with_sizes(joined, parts, dim=1)
         if self.query_norm is not None and self.key_norm is not None:
             query, key = self.query_norm(query), self.key_norm(key)
         if self.rotary is not None:
@@ -373,8 +376,7 @@ class TableEmbedding:
         return table[0]  # a tokenizer that gives no token types means type 0
 
     def _rows_of_positions(self, table: Tensor, texts: PackedTexts, device: torch.device) -> Tensor:
-        is_lone = len(texts.lengths) == 1 and texts.lengths[0] == texts.tokens
-        if is_lone and self.padding_id is None and texts.tokens <= table.shape[0]:
+        if texts.is_lone and self.padding_id is None and texts.tokens <= table.shape[0]:
             return table[: texts.tokens]  # the weights themselves, of which a sum is made
         return torch.embedding(table, array_to_device(self._positions(texts), device))
 
@@ -421,6 +423,7 @@ class Encoder:
         norm: The last step.
         dtype: The format of the products.
         device: Where it is computed.
+        recordings: What was recorded of lone texts of few tokens.
     """
 
     embedding: Embedding
@@ -428,6 +431,7 @@ class Encoder:
     norm: Norm
     dtype: torch.dtype
     device: torch.device
+    recordings: Recordings = field(default_factory=Recordings, repr=False, compare=False)
 
     def __call__(self, texts: PackedTexts, places: NDArray[np.int64] | None = None) -> Tensor:
         """The token embeddings of a batch; those of filling mean nothing.
@@ -440,9 +444,17 @@ class Encoder:
         Returns:
             Shape (places, dim).
         """
+        inputs = [self.embedding(texts, self.device)]
+        if places is not None:
+            inputs.append(array_to_device(places, self.device))
+        if not texts.is_lone or texts.tokens >= FEW_TOKENS or self.device.type != "cpu":
+            return self._after_embedding(texts, *inputs)
+        key = (texts.tokens, None if places is None else len(places))
+        return self.recordings.computed(key, partial(self._after_embedding, texts), *inputs)
+
+    def _after_embedding(self, texts: PackedTexts, x: Tensor, places: Tensor | None = None) -> Tensor:
+        """What follows the first step; of the texts only their lengths count."""
         batch = Batch(texts, self.device)
-        x = self.embedding(texts, self.device)
         for layer in self.layers[:-1]:
             x = layer(x, batch)
-        wanted = None if places is None else array_to_device(places, self.device)
-        return self.norm(self.layers[-1](x, batch, wanted))
+        return self.norm(self.layers[-1](x, batch, places))

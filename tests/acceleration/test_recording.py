@@ -1,0 +1,304 @@
+"""Recordings: the same as the functions that they were made of, to the last bit."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from sentence_embedder import SentenceTransformer
+from sentence_embedder.acceleration import recording
+from sentence_embedder.acceleration.architectures import read_encoder
+from sentence_embedder.acceleration.encoder import Encoder
+from sentence_embedder.acceleration.linear import Products
+from sentence_embedder.acceleration.recording import Recording, Recordings, recorded
+from sentence_embedder.grad_mode import inference_mode
+from tests.acceleration.tiny_transformers import CONFIGS, ragged_texts, tiny_transformer
+from tests.interruption import interrupted_at
+from tests.programs import run_program
+
+
+def recordings_of(encoder: Encoder) -> list[Recording | None]:
+    """What an encoder has recorded, or tried to."""
+    return list(encoder.recordings._recordings.values())
+
+
+def recordings_in(model: SentenceTransformer) -> list[Recording | None]:
+    """The same of the encoder that stands for a model at present."""
+    (reading,) = model._acceleration._readings.values()
+    (kept,) = reading._kept
+    assert kept.encoder is not None
+    return recordings_of(kept.encoder)
+
+
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything is recorded when it is computed for the first time, however many functions that takes."""
+    monkeypatch.setattr(recording, "_WORTH_RECORDING", 1)
+    monkeypatch.setattr(recording, "_MOST_FUNCTIONS", 100)
+
+
+@pytest.mark.usefixtures("at_once")
+@pytest.mark.parametrize(
+    "products",
+    [
+        Products(torch.float32, packed=True),
+        Products(torch.bfloat16, packed=True),
+        Products(torch.float32, packed=False),
+    ],
+    ids=["float32", "bfloat16", "plain"],
+)
+@pytest.mark.parametrize("name", CONFIGS)
+def test_each_architecture(name: str, products: Products) -> None:
+    """A text has the token embeddings that it has without recordings, whichever text of its length was recorded."""
+    encoder = read_encoder(tiny_transformer(name), products)
+    for length, places in [(1, None), (9, None), (9, [4, 0]), (40, [39]), (60, None)]:
+        kept = None if places is None else np.array(places)
+        for seed in (1, 2, 3):
+            texts = ragged_texts((length,), seed=seed)
+            with inference_mode():
+                found = encoder(texts, kept)
+                inputs = [encoder.embedding(texts, encoder.device), *([] if kept is None else [torch.tensor(kept)])]
+                assert torch.equal(found, encoder._after_embedding(texts, *inputs))
+    made = recordings_of(encoder)
+    assert len(made) == 5
+    assert all(made)
+
+
+@pytest.mark.usefixtures("at_once")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("name", CONFIGS)
+def test_weights_are_read_each_time(name: str, dtype: torch.dtype) -> None:
+    """Nobody may have said that they changed: a recording reads what the encoder reads, and keeps nothing of it."""
+    model = tiny_transformer(name).to(dtype)
+    encoder, texts = read_encoder(model, Products(dtype, packed=False)), ragged_texts((9,))
+    with inference_mode():
+        before = encoder(texts)
+        for parameter in model.parameters():
+            parameter.data.add_(torch.linspace(0, 0.5, parameter.numel()).view(parameter.shape))
+        after = encoder(texts)
+        assert all(recordings_of(encoder))
+        assert not torch.allclose(after, before, atol=1e-2)
+        embedded = encoder.embedding(texts, encoder.device)
+        assert torch.equal(after, encoder._after_embedding(texts, embedded))
+
+
+def test_what_is_seldom_computed_is_not_recorded() -> None:
+    """Recording takes about as long as it saves in 128 times; and only 64 are kept."""
+    recordings, x = Recordings(), torch.ones(2, 2)
+    for shape in range(100):
+        for _ in range(127):
+            recordings.computed(shape, torch.neg, x)
+    assert not recordings._recordings
+
+    for shape in range(100):
+        assert recordings.computed(shape, torch.neg, x).equal(-x)
+    assert len(recordings._recordings) == 64
+
+
+def test_inputs_stay_as_they_are() -> None:
+    """A function may write to what it is given; recording it gives it a copy."""
+    x = torch.ones(3)
+
+    found = recorded(lambda x: x.add_(1).mul_(x), [x], {})
+
+    assert found is not None
+    assert x.equal(torch.ones(3))
+    assert found(torch.full((3,), 2.0)).equal(torch.full((3,), 9.0))
+
+
+def test_what_depends_on_no_input_is_computed_once() -> None:
+    """Tables and masks are constants, as weights are; two tensors of the same content remain two."""
+    calls: list[int] = []
+    weight = torch.arange(6.0).reshape(2, 3)
+
+    def call(x: Tensor) -> Tensor:
+        mask = torch.zeros(3).masked_fill_(torch.arange(3) > 1, float("-inf"))
+        calls.append(0)
+        return torch.cat([x @ weight + mask, torch.ones(1, 3)])
+
+    found = recorded(call, [torch.ones(1, 2)], {})
+
+    assert found is not None
+    x = torch.tensor([[2.0, 5.0]])
+    assert found(x).equal(call(x))
+    assert len(calls) == 2
+
+
+def test_texts_of_most_lengths_share_a_function() -> None:
+    """What is done to them is the same to the letter; and only so many functions are kept."""
+    encoder = read_encoder(tiny_transformer("bert"), Products(torch.float32, packed=True))
+    with inference_mode(), pytest.MonkeyPatch.context() as patched:
+        patched.setattr(recording, "_WORTH_RECORDING", 1)
+        for length in range(1, 60):
+            encoder(ragged_texts((length,)))
+    assert all(recordings_of(encoder))
+    assert len(encoder.recordings._functions) <= 3
+
+    functions: dict[str, Any] = {}
+    found = [recorded(partial(torch.mul, other=factor), [torch.ones(3)], functions) for factor in range(6)]
+    assert [one is not None for one in found] == [True] * 4 + [False] * 2
+
+
+def kept() -> Callable[[Tensor], Tensor]:
+    """A function with memory."""
+    memory = torch.zeros(100)
+    return lambda x: memory.add_(x) * 2
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda x: x * 2 if x.sum() > 0 else x,
+        lambda x: x[x > 0],
+        lambda x: x.nonzero().float(),
+        lambda x: torch.nn.functional.dropout(x, 0.5),
+        lambda x: x + torch.rand_like(x),
+        lambda _: torch.ones(100),
+        kept(),
+        lambda x: x.to(memory_format=torch.channels_last),
+        lambda _: None,
+    ],
+    ids=["branch", "mask", "places", "dropout", "random", "constant", "memory", "format", "nothing"],
+)
+def test_what_cannot_be_repeated_is_not_recorded(call: Callable[[Tensor], Tensor]) -> None:
+    """What depends on values, on chance or on what was before, and what has no spelling, is left to Python."""
+    assert recorded(call, [torch.ones(100)], {}) is None
+
+
+@pytest.mark.usefixtures("at_once")
+def test_a_torch_without_the_interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is no public interface: where it is gone, or makes something else, all is as before."""
+    x = torch.ones(3)
+    for other in (x, None, -x.double(), -x[None]):
+        monkeypatch.setattr(Recording, "__call__", lambda *_, other=other: other)
+        recordings = Recordings()
+        assert recordings.computed(3, torch.neg, x).equal(-x)
+        assert recordings._recordings == {3: None}
+    monkeypatch.delattr(torch._C, "parse_ir")
+    assert Recordings().computed(3, torch.neg, x).equal(-x)
+
+
+@pytest.mark.usefixtures("at_once")
+def test_weights_that_change(tiny_folders: dict[str, Any]) -> None:
+    """A text that was recorded gets the embedding of the weights as they are now."""
+    model = SentenceTransformer(str(tiny_folders["bert"]), device="cpu")
+    before = model.encode("the cat")
+    assert np.array_equal(model.encode("the cat"), before)
+    assert all(recordings_in(model))
+
+    with torch.no_grad():
+        model[0].auto_model.encoder.layer[0].output.LayerNorm.weight.mul_(2)
+
+    after = model.encode("the cat")
+    assert all(recordings_in(model))
+    plain = SentenceTransformer(modules=list(model), device="cpu", acceleration=False)
+    assert not np.allclose(after, before, atol=1e-3)
+    np.testing.assert_allclose(after, plain.encode("the cat"), atol=1e-5)
+
+
+def test_many_threads_record_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While one records, the others go on without it."""
+    recordings, begun, go_on = Recordings(), threading.Event(), threading.Event()
+
+    def slow(*_: Any) -> None:
+        calls[threading.get_ident()] += 1
+        begun.set()
+        assert go_on.wait(60)
+
+    calls: Counter[int] = Counter()
+    monkeypatch.setattr(recording, "recorded", slow)
+    x = torch.ones(3)
+    thread = threading.Thread(target=lambda: [recordings.computed(3, torch.neg, x) for _ in range(128)])
+    thread.start()
+    assert begun.wait(60)
+    for _ in range(50):
+        assert recordings.computed(3, torch.neg, x).equal(-x)
+    go_on.set()
+    thread.join()
+    assert calls == {thread.ident: 1}
+
+
+@pytest.mark.usefixtures("at_once")
+def test_who_listens_to_operations_hears_what_is_done() -> None:
+    """Nothing is recorded while a caller listens: trials would be heard, too."""
+
+    class Listener(TorchDispatchMode):  # type: ignore[no-untyped-call]
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            heard.append(func)
+            return func(*args, **(kwargs or {}))
+
+    heard: list[Any] = []
+    x = torch.ones(3)
+    with Listener():  # type: ignore[no-untyped-call]
+        Recordings().computed(3, torch.neg, x)
+    assert len(heard) == 1
+
+
+@pytest.mark.usefixtures("at_once")
+def test_threads_share_recordings(tiny_folders: dict[str, Any]) -> None:
+    """They may record, and use what others have recorded, at the same time."""
+    model = SentenceTransformer(str(tiny_folders["bert"]), device="cpu")
+    texts = ["the cat", "a dog sat", "hello world the mat"]
+    expected = [SentenceTransformer(str(tiny_folders["bert"]), device="cpu").encode(text) for text in texts]
+    wrong: list[str] = []
+
+    def work() -> None:
+        wrong.extend(
+            text
+            for _ in range(40)
+            for text, row in zip(texts, expected, strict=True)
+            if not np.array_equal(model.encode(text), row)
+        )
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+    assert len(recordings_in(model)) == len(texts)
+    assert all(recordings_in(model))
+
+
+# One that comes while a generator is taken down, Python forgets.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_interrupted_at_every_place() -> None:
+    """Wherever a Ctrl-C comes, torch listens to nobody afterwards, and what is recorded next is right."""
+    x, number = torch.ones(3), 0
+
+    def work() -> None:
+        recorded(lambda x: (x * 2).split([1, 2])[1], [x], {})
+
+    while interrupted_at(number := number + 1, work, ("recording.py", "test_recording.py")):
+        assert torch._C._len_torch_dispatch_stack() == 0
+        found = recorded(torch.neg, [x], {})
+        assert found is not None
+        assert found(x).equal(-x)
+    assert number > 50
+
+
+PROGRAM = """
+import sys
+from sentence_embedder import SentenceTransformer
+
+model = SentenceTransformer(sys.argv[1], device="cpu")
+for _ in range(150):
+    model.encode("the cat", prompt="")
+(reading,) = model._acceleration._readings.values()
+(recording,) = reading._kept[0].encoder.recordings._recordings.values()
+print(recording is not None, {"torch._dynamo", "torch.distributed.tensor", "transformers"} & sys.modules.keys())
+"""
+
+
+def test_recording_imports_nothing_heavy(tiny_folders: dict[str, Any]) -> None:
+    """Neither torch.compile, which takes a second, nor transformers."""
+    assert run_program(PROGRAM, str(tiny_folders["bert"])).strip() == "True set()"
