@@ -261,8 +261,7 @@ def _attend(
 
 
 def _attended_alone(query: Tensor, key: Tensor, value: Tensor, *, mask: Tensor | None, scale: float) -> Tensor:
-    """Attention of one text of few tokens: (1, heads, tokens, dim) → (tokens, heads × dim). There may be
-    fewer heads of keys and values.
+    """Attention of one text of few tokens; shapes as in ``_attend``, and of the result (tokens, heads × dim).
 
     Where several threads share it, torch's kernel opens a team of them for each small product of float32, which
     takes longer than the two products of all heads.

@@ -171,6 +171,7 @@ class _Script:
         self._parameters: list[str] = []
         self._lines: list[str] = []
         self._literals: dict[str, str] = {}
+        self._examples: dict[torch.dtype | torch.device, Tensor] = {}
         # By identity: all are kept here, so that no other tensor gets the number of one.
         self._names: dict[int, str] = {}
         self._kept: list[Any] = []
@@ -196,6 +197,8 @@ class _Script:
             for place, argument in enumerate(func._schema.arguments)
         ]
         if all(id(tensor) in self._is_the_same for value, _ in arguments for tensor in _tensors_in(value)):
+            if torch.Tag.nondeterministic_seeded in func.tags:
+                raise _CannotBeRecordedError(f"{func} depends on chance")
             self._kept.append(result)
             self._is_the_same.update(map(id, _tensors_in(result)))
         else:
@@ -230,9 +233,11 @@ class _Script:
         if value is None:
             return self._literal("NoneType", "prim::Constant()")
         if isinstance(value, torch.dtype):  # a number, which torch tells nobody
-            return self._literal("int", f"prim::dtype({self._constant(torch.empty(0, dtype=value))})")
+            example = self._examples.setdefault(value, torch.empty(0, dtype=value))
+            return self._literal("int", f"prim::dtype({self._argument(example, kind)})")
         if isinstance(value, torch.device):
-            return self._literal("Device", f"prim::device({self._constant(torch.empty(0, device=value))})")
+            example = self._examples.setdefault(value, torch.empty(0, device=value))
+            return self._literal("Device", f"prim::device({self._argument(example, kind)})")
         if type(value) is int and _without_optional(kind).kind() == "FloatType":
             value = float(value)
         if type(value) not in _LITERALS:

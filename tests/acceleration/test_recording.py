@@ -162,12 +162,13 @@ def kept() -> Callable[[Tensor], Tensor]:
         lambda x: x.nonzero().float(),
         lambda x: torch.nn.functional.dropout(x, 0.5),
         lambda x: x + torch.rand_like(x),
+        lambda x: x + torch.rand(100),
         lambda _: torch.ones(100),
         kept(),
         lambda x: x.to(memory_format=torch.channels_last),
         lambda _: None,
     ],
-    ids=["branch", "mask", "places", "dropout", "random", "constant", "memory", "format", "nothing"],
+    ids=["branch", "mask", "places", "dropout", "random", "chance", "constant", "memory", "format", "nothing"],
 )
 def test_what_cannot_be_repeated_is_not_recorded(call: Callable[[Tensor], Tensor]) -> None:
     """What depends on values, on chance or on what was before, and what has no spelling, is left to Python."""
