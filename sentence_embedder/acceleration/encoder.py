@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import partial, reduce
 from typing import Protocol
 
 import numpy as np
@@ -361,7 +360,7 @@ class TableEmbedding:
 
     def __call__(self, texts: PackedTexts, device: torch.device) -> Tensor:
         """The embeddings of all tokens."""
-        return self.after(functools.reduce(torch.add, (self._rows(*table, texts, device) for table in self.tables)))
+        return self.after(reduce(torch.add, (self._rows(*table, texts, device) for table in self.tables)))
 
     def counts_padding(self, pad_token_id: int | None) -> bool:
         """Whether padding is counted among the positions of a text."""

@@ -66,11 +66,10 @@ class Recording:
 
 
 class Recordings:
-    """What is computed so often for the same shape that it is recorded.
+    """What is computed so often in the same way that it is recorded.
 
-    Threads use it together: at worst two of them record the same.
-
-    What could not be recorded once is not tried again.
+    Threads use it together: at worst two of them record the same. What could not be recorded once is not tried
+    again.
     """
 
     def __init__(self) -> None:
@@ -122,7 +121,7 @@ def recorded(
                 found = recording(*(tensor.clone() for tensor in inputs))
                 if found.dtype != made.dtype or not torch.equal(found, made):
                     raise _CannotBeRecordedError("the interpreter makes something else")
-    except (_CannotBeRecordedError, RuntimeError, AttributeError, TypeError, NotImplementedError) as error:
+    except (_CannotBeRecordedError, RuntimeError, AttributeError, TypeError) as error:
         logger.debug("not recorded: %s", error)
         return None
     return recording

@@ -116,7 +116,7 @@ def test_inputs_stay_as_they_are() -> None:
 
 
 def test_what_depends_on_no_input_is_computed_once() -> None:
-    """Tables and masks are constants, as weights are; two tensors of the same content remain two."""
+    """A mask is made when it is recorded; weights, and what is given, are read each time."""
     calls: list[int] = []
     weight = torch.arange(6.0).reshape(2, 3)
 
