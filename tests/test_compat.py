@@ -11,7 +11,6 @@ import os
 import pickle
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from importlib.machinery import PathFinder
 from pathlib import Path
@@ -25,6 +24,7 @@ import sentence_embedder
 from sentence_embedder import SentenceTransformer, compat, losses
 from sentence_embedder.compat import absent_classes, module_paths
 from sentence_embedder.compat.absent_classes import AbsentClassError
+from tests.crowd import in_threads
 from tests.reference.environment import ROOT, VERSIONS, python_of
 from tests.reference.golden import GOLDEN
 
@@ -326,20 +326,15 @@ class TestInstalling:
 
     def test_many_threads(self) -> None:
         """Threads may install and import at the same time."""
-        start, found, count = threading.Barrier(8), [], 8
+        found: list[Any] = []
 
-        def use() -> None:
-            start.wait()
+        def use(_: int) -> None:
             compat.install()
             found.append(importlib.import_module("sentence_transformers.losses.MSELoss").MSELoss)
 
-        threads = [threading.Thread(target=use) for _ in range(count)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        in_threads(8, use)
 
-        assert found == [losses.MSELoss] * count
+        assert found == [losses.MSELoss] * 8
         assert [type(finder).__name__ for finder in sys.meta_path].count("AliasFinder") == 1
 
     def test_it_stands_before_what_is_installed(self, real: Path) -> None:

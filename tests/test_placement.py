@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import pickle
-import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from torch import nn
 
 from sentence_embedder import SentenceTransformer
 from sentence_embedder.placement import Placement
+from tests.crowd import in_threads
 
 GPU = torch.device("meta")
 """What stands for one: a device that any machine has."""
@@ -64,16 +64,12 @@ def test_threads_find_all_weights_in_one_place(device: torch.device | None) -> N
     assert model.devices == [torch.device("cpu")] * 2
     found = []
 
-    def come(delay: float) -> None:
-        time.sleep(delay)
+    def come(number: int) -> None:
+        time.sleep(0.01 * number)
         placement.ready_on(model, device)
         found.append(list(model.devices))
 
-    threads = [threading.Thread(target=come, args=(0.01 * number,)) for number in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    in_threads(6, come)
 
     assert found == [[GPU] * 2] * 6
     assert model.moves == 3

@@ -6,7 +6,6 @@ import copy
 import logging
 import pickle
 import sys
-import threading
 import weakref
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
@@ -29,6 +28,7 @@ from sentence_embedder import InputExample, SentenceTransformer, SimilarityFunct
 from sentence_embedder.features import Features
 from sentence_embedder.models import Dense, Normalize, Pooling, Transformer
 from sentence_embedder.util import cos_sim, paraphrase_mining
+from tests.crowd import in_threads
 from tests.tiny_models import WORDS
 
 TEXTS = ["the cat sat", "hello world", "a long sentence about the two vectors of a query", "kitten", ""]
@@ -289,11 +289,7 @@ class TestEncode:
             for _ in range(5):
                 together[place] = shared.encode(TEXTS, **calls[place])
 
-        threads = [threading.Thread(target=work, args=(place,)) for place in range(len(calls))]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(timeout=60)
+        in_threads(len(calls), work)
 
         for ours, expected in zip(together, alone, strict=True):
             _same(ours, expected)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import random
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from transformers import BertTokenizer
 from benchmarks.mixed_work import difference, mixed_work
 from benchmarks.texts import short_sentences
 from sentence_embedder import SentenceTransformer
+from tests.crowd import in_threads
 from tests.programs import run_program
 
 _SECONDS = 120
@@ -27,28 +27,6 @@ def three_threads() -> Iterator[None]:
     torch.set_num_threads(3)
     yield
     torch.set_num_threads(1)
-
-
-def in_threads(count: int, work: Callable[[int], None]) -> None:
-    """Do something in so many threads at the same time; the first error comes out."""
-    errors: list[BaseException] = []
-    start = threading.Barrier(count)
-
-    def run(number: int) -> None:
-        start.wait()
-        try:
-            work(number)
-        except BaseException as error:  # noqa: BLE001  # raised below
-            errors.append(error)
-
-    threads = [threading.Thread(target=run, args=(number,), daemon=True) for number in range(count)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(timeout=_SECONDS)
-    assert not any(thread.is_alive() for thread in threads), "threads wait for each other"
-    if errors:
-        raise errors[0]
 
 
 def all_agree(model: SentenceTransformer, *, threads: int, calls: int) -> None:

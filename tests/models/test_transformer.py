@@ -6,7 +6,6 @@ import copy
 import json
 import logging
 import os
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ import torch
 from torch import nn
 
 from sentence_embedder.models import Dense, Transformer, checkpoint
+from tests.crowd import in_threads
 from tests.tiny_models import TINY_MODELS
 
 TEXTS = ["the cat sat on the mat", "", "hello"]
@@ -332,14 +332,9 @@ class TestFiles:
         before = switches()
         loaded: list[Any] = []
 
-        def load(folder: Path) -> None:
-            loaded.append(Transformer.load(folder).tokenize(["cat"]))
+        folders = list(tiny_folders.values())
 
-        threads = [threading.Thread(target=load, args=(folder,)) for folder in tiny_folders.values()]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(timeout=120)
+        in_threads(len(folders), lambda number: loaded.append(Transformer.load(folders[number]).tokenize(["cat"])))
 
         assert len(loaded) == len(tiny_folders)
         assert switches() == before

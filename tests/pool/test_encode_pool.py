@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import multiprocessing
 import os
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from sentence_embedder import EncodePool, PoolError, SentenceTransformer
 from sentence_embedder.devices import available_cores
 from sentence_embedder.pool.encode_pool import chunks_of
 from sentence_embedder.pool.shared_file import SharedFile
+from tests.crowd import in_threads
 from tests.pool.misbehaving import Misbehaving, misbehaving_model
 from tests.tiny_chains import CHAINS, Folders
 
@@ -187,11 +187,7 @@ def test_two_threads_use_one_pool(shared: Shared, texts: list[str]) -> None:
     def encode(number: int) -> None:
         found[number] = model.encode(parts[number], pool=pool, chunk_size=50)
 
-    threads = [threading.Thread(target=encode, args=(number,)) for number in range(len(parts))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
+    in_threads(len(parts), encode)
 
     for number, part in enumerate(parts):
         assert_close(found[number], model.encode(part))

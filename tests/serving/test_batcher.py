@@ -26,6 +26,7 @@ from sentence_embedder import SentenceTransformer
 from sentence_embedder.features import Features
 from sentence_embedder.serving import call as calls
 from sentence_embedder.serving.batcher import Batcher
+from tests.crowd import in_threads
 from tests.pool.deadline import within
 
 TEXTS = [f"{'the cat sat ' * (place % 5)}the dog {place}" for place in range(60)]
@@ -109,24 +110,15 @@ ARGUMENTS: list[dict[str, Any]] = [
 
 def test_sixty_four_threads_with_mixed_arguments(shared: SentenceTransformer, batcher: Batcher) -> None:
     """Each call, of a text or of several, has what the model gives it alone, in its order and its container."""
-    failures: list[BaseException] = []
 
     def work(number: int) -> None:
-        try:
-            for step in range(6):
-                arguments = ARGUMENTS[(number + step) % len(ARGUMENTS)]
-                start = (number * 7 + step) % 50
-                texts: Any = TEXTS[start] if step % 2 else TEXTS[start : start + 1 + number % 5]
-                _same(batcher.encode(texts, **arguments), shared.encode(texts, **arguments))
-        except BaseException as error:  # noqa: BLE001  # told below
-            failures.append(error)
+        for step in range(6):
+            arguments = ARGUMENTS[(number + step) % len(ARGUMENTS)]
+            start = (number * 7 + step) % 50
+            texts: Any = TEXTS[start] if step % 2 else TEXTS[start : start + 1 + number % 5]
+            _same(batcher.encode(texts, **arguments), shared.encode(texts, **arguments))
 
-    threads = [threading.Thread(target=work, args=(number,), daemon=True) for number in range(64)]
-    for thread in threads:
-        thread.start()
-    _join(threads, 100)
-
-    assert failures == []
+    in_threads(64, work)
 
 
 def test_queries_and_documents(shared: SentenceTransformer, batcher: Batcher) -> None:
@@ -477,12 +469,8 @@ def test_tensors_of_a_list_are_the_callers_own(model: SentenceTransformer) -> No
 def test_rows_are_the_callers_own(batcher: Batcher) -> None:
     """A caller may change them, and keeps nobody else's in memory."""
     results: list[Any] = [None] * 20
-    threads = [
-        threading.Thread(target=lambda n=n: results.__setitem__(n, batcher.encode(TEXTS[n]))) for n in range(20)
-    ]
-    for thread in threads:
-        thread.start()
-    _join(threads, 20)
+
+    in_threads(20, lambda number: results.__setitem__(number, batcher.encode(TEXTS[number])))
 
     assert all(result.flags.writeable and result.nbytes == 32 * 4 for result in results)
     assert all(result.base is None or result.base.size == 32 for result in results)

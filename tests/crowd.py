@@ -1,0 +1,36 @@
+"""A crowd: threads that do something at the same time."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+_SECONDS = 120
+"""What has not ended then hangs."""
+
+
+def in_threads(count: int, work: Callable[[int], object]) -> None:
+    """Do something in so many threads at the same time; the first error comes out.
+
+    Args:
+        count: How many there are.
+        work: What they do, each told its number.
+    """
+    errors: list[BaseException] = []
+    start = threading.Barrier(count)
+
+    def run(number: int) -> None:
+        start.wait()
+        try:
+            work(number)
+        except BaseException as error:  # noqa: BLE001  # raised below
+            errors.append(error)
+
+    threads = [threading.Thread(target=run, args=(number,), daemon=True) for number in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=_SECONDS)
+    assert not any(thread.is_alive() for thread in threads), "threads wait for each other"
+    if errors:
+        raise errors[0]
