@@ -80,7 +80,7 @@ class TokenIds:
         if seconds is not None:
             encodings = backend.encode_batch_fast(list(zip(firsts, seconds, strict=True)))
         elif limit is None:
-            encodings = backend.encode_batch_fast(list(firsts))
+            encodings = _encoded_whole(backend, firsts)
         else:
             encodings = _encoded(backend, limit, firsts)
         columns = {"input_ids": [encoding.ids for encoding in encodings]}
@@ -268,12 +268,17 @@ def _cut_when_called(
     return [row for row, ids in zip(full, whole, strict=True) if limit is not None and len(ids) > limit]
 
 
+def _encoded_whole(backend: Any, texts: Sequence[str]) -> list[Any]:
+    """The encodings of texts: of one without the threads of the tokenizer, which it would wait for."""
+    return [backend.encode(texts[0])] if len(texts) == 1 else list(backend.encode_batch_fast(list(texts)))
+
+
 def _encoded(backend: Any, limit: int, texts: Sequence[str]) -> list[Any]:
     """The encodings of texts of any length, without reading much more of them than is kept."""
     if backend.truncation["direction"] != "right":
-        return list(backend.encode_batch_fast(list(texts)))
+        return _encoded_whole(backend, texts)
     beginnings = [_beginning(text, limit) for text in texts]
-    encodings: list[Any] = list(backend.encode_batch_fast(beginnings))
+    encodings = _encoded_whole(backend, beginnings)
     # Words do not change with what follows them: a beginning that fills the limit settles the matter.
     for row, (text, beginning) in enumerate(zip(texts, beginnings, strict=True)):
         if len(beginning) < len(text) and len(encodings[row].ids) < limit:
