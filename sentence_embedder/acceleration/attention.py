@@ -59,8 +59,8 @@ class Attention(Protocol):
         """The attended values; at what follows the last text, zeros.
 
         Args:
-            query: Shape (1, heads, tokens, dim), as torch's attention takes a single text.
-            key: Shape (1, key heads, tokens, dim); the heads are a multiple of the key heads.
+            query: Shape (heads, tokens, dim).
+            key: Shape (key heads, tokens, dim); the heads are a multiple of the key heads.
             value: Like the key.
             mask: Which tokens look at which.
             scale: The factor of the scores.
@@ -89,12 +89,12 @@ class GroupedAttention:
 
     def __call__(self, query: Tensor, key: Tensor, value: Tensor, mask: Mask, scale: float) -> Tensor:
         """The attended values."""
-        if query.shape[2] == self._lone:
+        if query.shape[1] == self._lone:
             return _attended_alone(query, key, value, mask=self._mask(mask, self._lone, query), scale=scale)
-        attended, start = query.new_empty(query.shape[2], query.shape[1], query.shape[3]), 0
+        attended, start = query.new_empty(query.shape[1], query.shape[0], query.shape[2]), 0
         for texts, tokens in self._groups:
             end = start + texts * tokens
-            group = (query[:, :, start:end], key[:, :, start:end], value[:, :, start:end])
+            group = (query[:, start:end], key[:, start:end], value[:, start:end])
             _attend(*group, texts=texts, mask=self._mask(mask, tokens, query), scale=scale, out=attended[start:end])
             start = end
         attended[start:].zero_()
@@ -151,21 +151,21 @@ class PaddedAttention:
     def __call__(self, query: Tensor, key: Tensor, value: Tensor, mask: Mask, scale: float) -> Tensor:
         """The attended values."""
         if not self.lengths.any():  # all that there is is filling
-            return query.new_zeros(query.shape[2], query.shape[1] * query.shape[3])
+            return query.new_zeros(query.shape[1], query.shape[0] * query.shape[2])
         tensor = self._mask(mask, query)
-        if tensor is not None and key.shape[1] != query.shape[1]:
+        if tensor is not None and len(key) != len(query):
             # Beside a mask no kernel of CUDA but the slowest takes fewer heads of keys than of queries.
-            key, value = (part.repeat_interleave(query.shape[1] // part.shape[1], dim=1) for part in (key, value))
+            key, value = (part.repeat_interleave(len(query) // len(part), dim=0) for part in (key, value))
         split = [self._padded(part) for part in (query, key, value)]
         rows = _by_token(_fused(*split, mask=tensor, scale=scale))
         return rows[self._places] if self._is_ragged else rows
 
     def _padded(self, part: Tensor) -> Tensor:
-        """(1, heads, tokens of all texts, dim) → (texts, heads, tokens, dim)."""
+        """(heads, tokens of all texts, dim) → (texts, heads, tokens, dim)."""
         texts, width = self._shape
         if not self._is_ragged:
             return _by_text(part, texts)
-        tokens = part[0].transpose(0, 1)
+        tokens = part.transpose(0, 1)
         padded = tokens.new_zeros(texts * width, *tokens.shape[1:]).index_copy_(0, self._places, tokens)
         return padded.view(texts, width, *tokens.shape[1:]).transpose(1, 2)
 
@@ -237,7 +237,7 @@ def _attend(
     """Attention of texts of one length on the CPU, in the way that is quickest.
 
     Args:
-        query: Shape (1, heads, tokens of all texts, dim).
+        query: Shape (heads, tokens of all texts, dim).
         key: Likewise; the heads are a multiple of the key heads.
         value: Like the key.
         texts: How many there are.
@@ -245,8 +245,8 @@ def _attend(
         scale: The factor of the scores.
         out: Takes the result; shape (tokens of all texts, heads, dim).
     """
-    tokens, heads = query.shape[2] // texts, query.shape[1]
-    if tokens > _longest_in_products(query.dtype) or key.shape[1] != heads:
+    tokens, heads = query.shape[1] // texts, len(query)
+    if tokens > _longest_in_products(query.dtype) or len(key) != heads:
         split = [_by_text(part, texts) for part in (query, key, value)]
         attended = _fused(*split, mask=mask, scale=scale).transpose(1, 2)
         out.view(attended.shape).copy_(attended)
@@ -255,7 +255,7 @@ def _attend(
     if texts <= at_once:
         _multiply(query, key, value, texts=texts, mask=mask, scale=scale, out=out)
         return
-    parts = (torch.split(part, at_once * tokens, dim=2) for part in (query, key, value))
+    parts = (torch.split(part, at_once * tokens, dim=1) for part in (query, key, value))
     for *some, rows in zip(*parts, torch.split(out, at_once * tokens), strict=True):
         _multiply(*some, texts=len(rows) // tokens, mask=mask, scale=scale, out=rows)
 
@@ -266,10 +266,10 @@ def _attended_alone(query: Tensor, key: Tensor, value: Tensor, *, mask: Tensor |
     Where several threads share it, torch's kernel opens a team of them for each small product of float32, which
     takes longer than the two products of all heads.
     """
-    is_long = query.shape[2] > _longest_in_products(query.dtype)
-    if query.dtype != torch.float32 or is_long or key.shape[1] != query.shape[1]:
-        return _by_token(_fused(query, key, value, mask=mask, scale=scale))
-    return _by_token(_softmax_of_scores(query[0], key[0], value[0], texts=1, mask=mask, scale=scale))
+    is_long = query.shape[1] > _longest_in_products(query.dtype)
+    if query.dtype != torch.float32 or is_long or len(key) != len(query):
+        return _by_token(_fused(query[None], key[None], value[None], mask=mask, scale=scale))
+    return _by_token(_softmax_of_scores(query, key, value, texts=1, mask=mask, scale=scale))
 
 
 def _fused(query: Tensor, key: Tensor, value: Tensor, *, mask: Tensor | None, scale: float) -> Tensor:
@@ -285,14 +285,14 @@ def _multiply(
     query: Tensor, key: Tensor, value: Tensor, *, texts: int, mask: Tensor | None, scale: float, out: Tensor
 ) -> None:
     """Attention as it is written down, with all scores in memory; arguments as for ``_attend``."""
-    are_few = query.shape[2] < FEW_TOKENS
+    are_few = query.shape[1] < FEW_TOKENS
     dtype = torch.float32 if are_few else query.dtype
     by_head = [_by_head(part, texts).to(dtype) for part in (query, key, value)]
     if dtype != torch.float32:
         # oneDNN multiplies halves, and would bring these into order itself, which takes it longer.
         by_head[:2] = [part.contiguous() for part in by_head[:2]]
     # float16 holds no exponentials but those of scores around zero.
-    is_unshifted = not are_few and query.shape[2] // texts <= _LONGEST_UNSHIFTED and dtype != torch.float16
+    is_unshifted = not are_few and query.shape[1] // texts <= _LONGEST_UNSHIFTED and dtype != torch.float16
     if not (is_unshifted and _exponentials_of_scores(*by_head, texts=texts, mask=mask, scale=scale, out=out)):
         _put_by_token(_softmax_of_scores(*by_head, texts=texts, mask=mask, scale=scale), texts, out)
 
@@ -308,10 +308,17 @@ def _scores(
     out: Tensor | None = None,
 ) -> Tensor:
     """Shape (texts × heads, tokens, dim) twice → (texts × heads, tokens, tokens), all of it times a factor."""
-    scores = torch.baddbmm(query.new_empty(1), query, key.transpose(1, 2), beta=0, alpha=scale * factor, out=out)
+    nothing = _nothing(query.dtype)  # without it, torch has no product with a factor
+    scores = torch.baddbmm(nothing, query, key.transpose(1, 2), beta=0, alpha=scale * factor, out=out)
     if mask is not None:
         (scores if texts == 1 else scores.view(texts, -1, *scores.shape[1:])).add_(mask, alpha=factor)
     return scores
+
+
+@cache
+def _nothing(dtype: torch.dtype) -> Tensor:
+    """What nobody reads."""
+    return torch.zeros(1, dtype=dtype)
 
 
 def _softmax_of_scores(
@@ -360,13 +367,13 @@ def _whole_vectors(count: int) -> int:
 
 
 def _by_text(part: Tensor, texts: int) -> Tensor:
-    """(1, heads, tokens of all texts, dim) → (texts, heads, tokens, dim)."""
-    return part.view(part.shape[1], texts, -1, part.shape[3]).transpose(0, 1)
+    """(heads, tokens of all texts, dim) → (texts, heads, tokens, dim)."""
+    return part.view(len(part), texts, -1, part.shape[2]).transpose(0, 1)
 
 
 def _by_head(part: Tensor, texts: int) -> Tensor:
-    """(1, heads, tokens of all texts, dim) → (texts × heads, tokens, dim)."""
-    return part[0] if texts == 1 else _by_text(part, texts).flatten(0, 1)
+    """(heads, tokens of all texts, dim) → (texts × heads, tokens, dim)."""
+    return part if texts == 1 else _by_text(part, texts).flatten(0, 1)
 
 
 def _by_token(attended: Tensor) -> Tensor:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial, reduce
+from functools import cached_property, partial, reduce
 from typing import Protocol
 
 import numpy as np
@@ -215,8 +215,8 @@ class SelfAttention:
     def _attended(self, x: Tensor, batch: Batch, places: Tensor | None) -> Tensor:
         """The values, (places, heads × head_dim)."""
         parts = [self.heads, self.key_heads, self.key_heads]
-        joined = self.qkv(x).view(1, -1, sum(parts), self.head_dim).transpose(1, 2)
-        query, key, value = torch.split_with_sizes(joined, parts, dim=1)
+        joined = self.qkv(x).view(-1, sum(parts), self.head_dim).transpose(0, 1)
+        query, key, value = torch.split_with_sizes(joined, parts)
         if self.query_norm is not None and self.key_norm is not None:
             query, key = self.query_norm(query), self.key_norm(key)
         if self.rotary is not None:
@@ -332,8 +332,21 @@ class SandwichNormLayer:
 class Embedding(Protocol):
     """The first step: token ids → token embeddings."""
 
-    def __call__(self, texts: PackedTexts, device: torch.device) -> Tensor:
-        """The embeddings of all tokens, float32, shape (tokens, dim), in memory that nobody else has."""
+    def columns(self, texts: PackedTexts, device: torch.device) -> dict[str, Tensor]:
+        """What it reads of texts beside their lengths: a name → int64, shape (tokens,).
+
+        Args:
+            texts: The batch.
+            device: Where it is computed.
+        """
+
+    def __call__(self, columns: Mapping[str, Tensor], batch: Batch) -> Tensor:
+        """The embeddings of all tokens, float32, shape (tokens, dim), in memory that nobody else has.
+
+        Args:
+            columns: What ``columns`` makes of the texts.
+            batch: What the tokens are.
+        """
 
     def counts_padding(self, pad_token_id: int | None) -> bool:
         """Whether padding is counted among the positions of a text, so that padding on the left shifts the text.
@@ -358,58 +371,82 @@ class TableEmbedding:
     after: Callable[[Tensor], Tensor]
     padding_id: int | None = None
 
-    def __call__(self, texts: PackedTexts, device: torch.device) -> Tensor:
+    def columns(self, texts: PackedTexts, device: torch.device) -> dict[str, Tensor]:
+        """What it reads of texts beside their lengths: the positions, too, where padding is among the tokens."""
+        columns = {name: texts.columns[name] for name, _ in self.tables if name in texts.columns}
+        if self.padding_id is not None:
+            is_token = texts.columns["input_ids"][: texts.lengths.sum()] != self.padding_id
+            if not is_token.all():
+                columns["positions"] = self._positions(texts, is_token)
+        return {name: array_to_device(column, device) for name, column in columns.items()}
+
+    def __call__(self, columns: Mapping[str, Tensor], batch: Batch) -> Tensor:
         """The embeddings of all tokens."""
-        return self.after(reduce(torch.add, (self._rows(*table, texts, device) for table in self.tables)))
+        return self.after(reduce(torch.add, (self._rows(*table, columns, batch) for table in self.tables)))
 
     def counts_padding(self, pad_token_id: int | None) -> bool:
         """Whether padding is counted among the positions of a text."""
         has_positions = any(name == "positions" for name, _ in self.tables)
         return has_positions and (self.padding_id is None or self.padding_id != pad_token_id)
 
-    def _rows(self, name: str, table: Tensor, texts: PackedTexts, device: torch.device) -> Tensor:
-        if name == "positions":
-            return self._rows_of_positions(table, texts, device)
-        if name in texts.columns:
-            return torch.embedding(table, array_to_device(texts.columns[name], device))
-        return table[0]  # a tokenizer that gives no token types means type 0
+    def _rows(self, name: str, table: Tensor, columns: Mapping[str, Tensor], batch: Batch) -> Tensor:
+        if name in columns:
+            return torch.embedding(table, columns[name])
+        if name != "positions":
+            return table[0]  # a tokenizer that gives no token types means type 0
+        first = 0 if self.padding_id is None else self.padding_id + 1
+        end = first + batch.texts.tokens
+        if batch.texts.is_lone and end <= table.shape[0]:
+            return table[first:end]  # the weights themselves, of which a sum is made
+        return torch.embedding(table, batch.positions + first)
 
-    def _rows_of_positions(self, table: Tensor, texts: PackedTexts, device: torch.device) -> Tensor:
-        if texts.is_lone and self.padding_id is None and texts.tokens <= table.shape[0]:
-            return table[: texts.tokens]  # the weights themselves, of which a sum is made
-        return torch.embedding(table, array_to_device(self._positions(texts), device))
-
-    def _positions(self, texts: PackedTexts) -> NDArray[np.int64]:
-        if self.padding_id is None:
-            return texts.positions
-        is_token = texts.columns["input_ids"][: texts.lengths.sum()] != self.padding_id
-        if is_token.all():
-            return texts.positions + self.padding_id + 1
+    def _positions(self, texts: PackedTexts, is_token: NDArray[np.bool_]) -> NDArray[np.int64]:
         counted = np.cumsum(is_token)
         starts = np.cumsum(texts.lengths) - texts.lengths
         before = np.repeat(np.concatenate(([0], counted))[starts], texts.lengths)
         return texts.filled((counted - before) * is_token + self.padding_id)
 
 
+@dataclass(frozen=True)
 class Batch:
     """What all layers share while they work on one batch.
 
     Args:
-        texts: The batch.
+        texts: The batch, of which but the lengths count.
         device: Where it is computed.
     """
 
-    def __init__(self, texts: PackedTexts, device: torch.device) -> None:
-        self.attention: Attention = attention_over(texts.lengths, device)
-        self._texts = texts
-        self._device = device
-        self._rotations: dict[int, Rotation] = {}
+    texts: PackedTexts
+    device: torch.device
+    _rotations: dict[int, Rotation] = field(default_factory=dict, repr=False, compare=False)
+
+    @cached_property
+    def attention(self) -> Attention:
+        """The attention over its texts."""
+        return attention_over(self.texts.lengths, self.device)
+
+    @cached_property
+    def positions(self) -> Tensor:
+        """The place of each token in its text, shape (tokens,)."""
+        return array_to_device(self.texts.positions, self.device)
 
     def rotation(self, rotary: RotaryEmbedding) -> Rotation:
         """The rotation of the batch's tokens, made once."""
         if id(rotary) not in self._rotations:
-            self._rotations[id(rotary)] = rotary.at(array_to_device(self._texts.positions, self._device))
+            self._rotations[id(rotary)] = rotary.at(self.positions)
         return self._rotations[id(rotary)]
+
+
+class Head(Protocol):
+    """What follows the token embeddings. Two that are equal do the same."""
+
+    def __call__(self, tokens: Tensor, lengths: NDArray[np.int64]) -> Tensor:
+        """What comes of token embeddings.
+
+        Args:
+            tokens: Those that are wanted of a batch, and perhaps filling; shape (places, dim).
+            lengths: How many tokens each text of it has, shape (texts,).
+        """
 
 
 @dataclass(frozen=True)
@@ -432,28 +469,35 @@ class Encoder:
     device: torch.device
     recordings: Recordings = field(default_factory=Recordings, repr=False, compare=False)
 
-    def __call__(self, texts: PackedTexts, places: NDArray[np.int64] | None = None) -> Tensor:
-        """The token embeddings of a batch; those of filling mean nothing.
+    def __call__(
+        self, texts: PackedTexts, places: NDArray[np.int64] | None = None, head: Head | None = None
+    ) -> Tensor:
+        """The token embeddings of a batch, those of filling mean nothing; or what a head makes of them.
 
         Args:
             texts: The batch.
             places: Those of the tokens of which they are wanted: most of the last layer is computed for no others.
                 None for all.
+            head: What follows, if anything does.
 
         Returns:
-            Shape (places, dim).
+            Shape (places, dim), or what the head makes.
         """
-        inputs = [self.embedding(texts, self.device)]
+        inputs = self.embedding.columns(texts, self.device)
         if places is not None:
-            inputs.append(array_to_device(places, self.device))
+            inputs["places"] = array_to_device(places, self.device)
+        call = partial(self._computed, texts, tuple(inputs), head)
         if not texts.is_lone or texts.tokens >= FEW_TOKENS or self.device.type != "cpu":
-            return self._after_embedding(texts, *inputs)
-        key = (texts.tokens, None if places is None else len(places))
-        return self.recordings.computed(key, partial(self._after_embedding, texts), *inputs)
+            return call(*inputs.values())
+        key = (texts.tokens, tuple(inputs), None if places is None else len(places), head)
+        return self.recordings.computed(key, call, *inputs.values())
 
-    def _after_embedding(self, texts: PackedTexts, x: Tensor, places: Tensor | None = None) -> Tensor:
-        """What follows the first step; of the texts only their lengths count."""
-        batch = Batch(texts, self.device)
+    def _computed(self, texts: PackedTexts, names: Sequence[str], head: Head | None, *inputs: Tensor) -> Tensor:
+        """The same of tensors with these names; of the texts but the lengths count."""
+        columns = dict(zip(names, inputs, strict=True))
+        places, batch = columns.pop("places", None), Batch(texts, self.device)
+        x = self.embedding(columns, batch)
         for layer in self.layers[:-1]:
             x = layer(x, batch)
-        return self.norm(self.layers[-1](x, batch, places))
+        x = self.norm(self.layers[-1](x, batch, places))
+        return x if head is None else head(x, texts.lengths)

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from sentence_embedder.acceleration.encoder import Encoder
+from sentence_embedder.acceleration.encoder import Encoder, Head
 from sentence_embedder.acceleration.shadow import Shadow
 from sentence_embedder.acceleration.sizes import rounded_up
 from sentence_embedder.features import (
@@ -25,15 +25,21 @@ from sentence_embedder.features import (
     to_device,
 )
 from sentence_embedder.forks import between_forks
+from sentence_embedder.formats import PoolingMode
 from sentence_embedder.grad_mode import inference_mode
-from sentence_embedder.models import Pooling
+from sentence_embedder.models import Normalize, Pooling
+from sentence_embedder.models.pooling import pool_packed
 from sentence_embedder.models.transformer import forward_through
+from sentence_embedder.similarity import normalize_embeddings
 
 _TOKENS_ON_CPU = 768
 """So many are enough for a product at full speed, and what is computed of them stays near; of halves, twice."""
 
 _TOKENS_ON_GPU = 32_768
 """So many keep a large GPU busy between two launches."""
+
+_NORMALIZES = Normalize().config
+"""The settings of a Normalize that reads sentence embeddings, and puts others into their place."""
 
 
 class Forward(Protocol):
@@ -159,24 +165,30 @@ class PackedForward:
             packed = source.packed(rows)
             pooling = None if packed.has_empty else self._packed_pooling
             if pooling is None:
-                made, following = self._padded(self._tokens(packed, least_tokens), packed), self.modules
+                made, following = self._padded(packed, least_tokens), self.modules
             else:
-                made, following = self._pooled(pooling, packed, least_tokens), self.modules[1:]
+                normalizes = _normalizes(self.modules[1:2])
+                made = self._pooled(packed, least_tokens, pooling, normalizes=normalizes)
+                following = self.modules[2 if normalizes else 1 :]
             features = {**self.extra, **made}
             for module in following:
                 features = module.forward(features)  # as written, and without hooks: else there is another way
         return _wanted(features, self.output_value)
 
-    def _tokens(self, packed: PackedTexts, least_tokens: int, places: NDArray[np.int64] | None = None) -> Tensor:
-        """The token embeddings of a batch, or those at some places."""
-        real = packed.tokens if places is None else len(places)
+    def _encoded(
+        self,
+        packed: PackedTexts,
+        least_tokens: int,
+        places: NDArray[np.int64] | None = None,
+        head: Head | None = None,
+    ) -> Tensor:
+        """What the encoder makes of a batch that is filled up."""
         packed = packed.filled_up(self._size(packed.tokens, least_tokens))
-        if places is not None and self._size(real) > real:
-            places = np.concatenate((places, np.zeros(self._size(real) - real, dtype=np.int64)))
+        if places is not None and (missing := self._size(len(places)) - len(places)):
+            places = np.concatenate((places, np.zeros(missing, dtype=np.int64)))
         # No longer than that: who listens to a module that follows may keep what it sees for gradients.
         with inference_mode():
-            tokens = self.encoder(packed, places)
-        return tokens if tokens.shape[0] == real else tokens[:real]
+            return self.encoder(packed, places, head)
 
     def _size(self, tokens: int, least: int = 0) -> int:
         """The size to which a batch is filled up. Only products on the CPU are made for a size; elsewhere only what
@@ -184,13 +196,12 @@ class PackedForward:
         """
         return rounded_up(max(tokens, least)) if self.device.type == "cpu" else max(tokens, 1)
 
-    def _pooled(self, pooling: Pooling, packed: PackedTexts, least_tokens: int) -> Features:
-        """What a Transformer and a Pooling make of a batch."""
-        if pooling.takes_one_token:
-            pooled = self._tokens(packed, least_tokens, pooling.places(packed.lengths)).clone()  # of no mode
-        else:
-            pooled = pooling.packed(self._tokens(packed, least_tokens), packed.lengths)
-        return {"sentence_embedding": pooled}
+    def _pooled(self, packed: PackedTexts, least_tokens: int, pooling: Pooling, *, normalizes: bool) -> Features:
+        """What a Transformer and a Pooling, and perhaps a Normalize, make of a batch."""
+        places = pooling.places(packed.lengths) if pooling.takes_one_token else None
+        head = _PoolingHead(None if places is not None else tuple(pooling.config.pooling_modes), normalizes)
+        pooled = self._encoded(packed, least_tokens, places, head)
+        return {"sentence_embedding": pooled.clone()}  # of no mode, as what comes below
 
     @property
     def _packed_pooling(self) -> Pooling | None:
@@ -207,8 +218,9 @@ class PackedForward:
         leaves_prompt_out = "prompt_length" in self.extra and not pooling.include_prompt
         return pooling if is_wanted and not leaves_prompt_out else None
 
-    def _padded(self, tokens: Tensor, packed: PackedTexts) -> Features:
+    def _padded(self, packed: PackedTexts, least_tokens: int) -> Features:
         """What a Transformer makes of a padded batch."""
+        tokens = self._encoded(packed, least_tokens)[: packed.tokens]
         mask = packed.mask
         if mask.all():
             tokens = tokens.clone()  # of no mode, as what comes below
@@ -219,6 +231,32 @@ class PackedForward:
             "token_embeddings": tokens.view(*mask.shape, -1),
             "attention_mask": array_to_device(mask.astype(int), self.device),
         }
+
+
+@dataclass(frozen=True)
+class _PoolingHead:
+    """What pools token embeddings.
+
+    Args:
+        modes: How; None if they are the embeddings already.
+        normalizes: Whether the embeddings are scaled to length 1.
+    """
+
+    modes: tuple[PoolingMode, ...] | None
+    normalizes: bool
+
+    def __call__(self, tokens: Tensor, lengths: NDArray[np.int64]) -> Tensor:
+        """The embeddings, shape (texts, dim of the embedding)."""
+        real = int(lengths.sum()) if self.modes is not None else len(lengths)
+        pooled = tokens if real == tokens.shape[0] else tokens[:real]
+        if self.modes is not None:
+            pooled = pool_packed(pooled, lengths, self.modes)
+        return normalize_embeddings(pooled) if self.normalizes else pooled
+
+
+def _normalizes(modules: Sequence[nn.Module]) -> bool:
+    """Whether the first of some modules does nothing but scale sentence embeddings to length 1."""
+    return len(modules) > 0 and type(modules[0]) is Normalize and modules[0].config == _NORMALIZES
 
 
 def _tokens_on_cpu(dtype: torch.dtype) -> int:

@@ -75,8 +75,7 @@ class Recordings:
     def __init__(self) -> None:
         self._counts: dict[Hashable, int] = {}
         self._recordings: dict[Hashable, Recording | None] = {}
-        # What is done to texts of most lengths is the same to the letter.
-        self._functions: dict[str, Callable[..., Tensor]] = {}
+        self._functions = Functions()
 
     def computed(self, key: Hashable, call: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
         """What a function makes of inputs.
@@ -86,39 +85,59 @@ class Recordings:
             call: The function, as for ``recorded``.
             inputs: The inputs.
         """
-        if key in self._recordings:
-            return (self._recordings[key] or call)(*inputs)
-        count = self._counts[key] = self._counts.get(key, 0) + 1
-        # Others who come while one records it do not.
-        if count % _WORTH_RECORDING == 0 and len(self._recordings) < _MOST:
-            self._recordings[key] = recorded(call, inputs, self._functions)
+        recording = self._recordings.get(key)
+        if recording is not None:
+            try:
+                return recording(*inputs)
+            except RuntimeError:
+                pass  # the function finds the same wrong, and says so in words of its own
+        elif key not in self._recordings:
+            count = self._counts[key] = self._counts.get(key, 0) + 1
+            # Others who come while one records it do not.
+            if count % _WORTH_RECORDING == 0 and len(self._recordings) < _MOST:
+                self._recordings[key] = recorded(call, inputs, self._functions)
         return call(*inputs)
 
 
-def recorded(
-    call: Callable[..., Tensor], inputs: Sequence[Tensor], functions: dict[str, Callable[..., Tensor]]
-) -> Recording | None:
-    """A recording of what a function does to inputs, which stay as they are; None if it cannot be repeated so.
+class Functions:
+    """Functions of torch's interpreter, that of TorchScript, by their text.
 
-    The interpreter, that of TorchScript, is no public interface of torch, so what it makes is compared.
+    What is done to texts of most lengths is the same to the letter.
+    """
+
+    def __init__(self) -> None:
+        self._made: dict[str, Callable[..., Tensor]] = {}
+
+    def with_text(self, text: str) -> Callable[..., Tensor]:
+        """The function with this text, made if there is none yet."""
+        if text not in self._made:
+            if len(self._made) >= _MOST_FUNCTIONS:
+                raise _CannotBeRecordedError(f"there are {len(self._made)} functions already")
+            self._made[text] = torch._C._create_function_from_graph("recording", torch._C.parse_ir(text))
+        return self._made[text]
+
+
+def recorded(call: Callable[..., Tensor], inputs: Sequence[Tensor], functions: Functions) -> Recording | None:
+    """A recording of what a function does to inputs; None if it cannot be repeated so.
+
+    The interpreter is no public interface of torch, so what it makes is compared.
 
     Args:
-        call: The function, which may write to its inputs, and to nothing else that was there before; what it
-            computes, it leaves to torch. What it reads beside the inputs, it may find changed each time.
+        call: The function, which writes to nothing that was there before; what it computes, it leaves to torch.
+            What it reads beside the inputs, it may find changed each time.
         inputs: What it is recorded with.
-        functions: Those of the interpreter, by their text; it may get one more.
+        functions: Those of the interpreter that there are.
     """
     try:
         if torch._C._len_torch_dispatch_stack():
             raise _CannotBeRecordedError("the caller listens to operations, too")
         with inference_mode():
-            given = [tensor.clone() for tensor in inputs]
-            script = _Script(given)
-            made = _written_down(script, call, given)
-            recording = Recording(_function(script.returning(made), functions), script.constants)
+            script = _Script(inputs)
+            made = _written_down(script, call, inputs)
+            recording = Recording(functions.with_text(script.returning(made)), script.constants)
             # The interpreter prepares itself in the first two runs.
             for _ in range(2):
-                found = recording(*(tensor.clone() for tensor in inputs))
+                found = recording(*inputs)
                 if found.dtype != made.dtype or not torch.equal(found, made):
                     raise _CannotBeRecordedError("the interpreter makes something else")
     except (_CannotBeRecordedError, RuntimeError, AttributeError, TypeError) as error:
@@ -141,15 +160,6 @@ def _written_down(script: _Script, call: Callable[..., Tensor], inputs: Sequence
         popped.extend(pops)
 
 
-def _function(text: str, functions: dict[str, Callable[..., Tensor]]) -> Callable[..., Tensor]:
-    """The function with this text, made if there is none yet."""
-    if text not in functions:
-        if len(functions) >= _MOST_FUNCTIONS:
-            raise _CannotBeRecordedError(f"there are {len(functions)} functions already")
-        functions[text] = torch._C._create_function_from_graph("recording", torch._C.parse_ir(text))
-    return functions[text]
-
-
 class _CannotBeRecordedError(Exception):
     """It would not be the same another time, or has no spelling."""
 
@@ -158,7 +168,7 @@ class _Script:
     """What is done to tensors, in the language of TorchScript's graphs.
 
     What is done to none, and to what comes of that (a mask, say), is left out: it is the same each time. Weights
-    are constants as well, but not what comes of them, as they may be changed.
+    are constants as well, and so are parts of their memory, but not what else comes of them: they may be changed.
 
     Args:
         inputs: The inputs.
@@ -176,9 +186,9 @@ class _Script:
         self._kept: list[Any] = []
         self._is_the_same: set[int] = set()
         self._written: set[int] = set()
+        self._inputs = frozenset(map(id, inputs))
         for tensor in inputs:
             self._parameter(tensor)
-            self._written.add(id(tensor))
 
     def returning(self, output: Tensor) -> str:
         """All of it, of which this is the result; the constants are parameters behind the inputs."""
@@ -190,25 +200,35 @@ class _Script:
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Called by torch for each operation."""
         kwargs = kwargs or {}
-        result = func(*args, **kwargs)
         arguments = [
             (args[place] if place < len(args) else kwargs.get(argument.name, argument.default_value), argument)
             for place, argument in enumerate(func._schema.arguments)
         ]
-        if all(id(tensor) in self._is_the_same for value, _ in arguments for tensor in _tensors_in(value)):
-            if torch.Tag.nondeterministic_seeded in func.tags:
-                raise _CannotBeRecordedError(f"{func} depends on chance")
-            self._kept.append(result)
+        tensors = [tensor for value, _ in arguments for tensor in _tensors_in(value)]
+        is_the_same = all(id(tensor) in self._is_the_same for tensor in tensors)
+        if is_the_same and torch.Tag.nondeterministic_seeded in func.tags:
+            raise _CannotBeRecordedError(f"{func} depends on chance")
+        if not is_the_same:
+            self._check_is_read_only(func, arguments)
+        result = func(*args, **kwargs)
+        if is_the_same:
             self._is_the_same.update(map(id, _tensors_in(result)))
-        else:
+        elif not (self._are_constants(tensors) and _is_part_of(tensors, result)):
             self._write(func, arguments, result)
+        self._kept.append(result)
         return result
 
-    def _write(self, func: Any, arguments: Sequence[tuple[Any, Any]], result: Any) -> None:
+    def _are_constants(self, tensors: Sequence[Tensor]) -> bool:
+        return all(id(tensor) not in self._inputs and id(tensor) not in self._written for tensor in tensors)
+
+    def _check_is_read_only(self, func: Any, arguments: Sequence[tuple[Any, Any]]) -> None:
+        """Raise an error before an operation writes to anything but what was written down."""
         for value, argument in arguments:
             is_written = argument.alias_info is not None and argument.alias_info.is_write
             if is_written and id(value) not in self._written:
-                raise _CannotBeRecordedError(f"{func} writes to a constant")
+                raise _CannotBeRecordedError(f"{func} writes to what was there before")
+
+    def _write(self, func: Any, arguments: Sequence[tuple[Any, Any]], result: Any) -> None:
         results = list(result) if isinstance(result, (list, tuple)) else [result]
         if not all(isinstance(one, Tensor) for one in results) or _DEPENDS_ON_VALUES & set(func.tags):
             raise _CannotBeRecordedError(f"{func} depends on values")
@@ -261,7 +281,6 @@ class _Script:
         return name
 
     def _name(self, tensor: Tensor) -> str:
-        self._kept.append(tensor)
         name = self._names[id(tensor)] = self._new_name()
         return name
 
@@ -275,6 +294,12 @@ def _tensors_in(value: Any) -> list[Tensor]:
     if isinstance(value, (list, tuple)):
         return [tensor for one in value for tensor in _tensors_in(one)]
     return [value] if isinstance(value, Tensor) else []
+
+
+def _is_part_of(tensors: Sequence[Tensor], result: Any) -> bool:
+    """Whether all that an operation has made lies in the memory of what it was given."""
+    given = {tensor.untyped_storage()._cdata for tensor in tensors}
+    return all(made.untyped_storage()._cdata in given for made in _tensors_in(result))
 
 
 def _without_optional(kind: Any) -> Any:

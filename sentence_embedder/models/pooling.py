@@ -101,6 +101,23 @@ def _lasts(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.cumsum(lengths) - 1
 
 
+def pool_packed(tokens: Tensor, lengths: NDArray[np.int64], modes: Sequence[PoolingMode]) -> Tensor:
+    """The embeddings of texts that lie end to end on the CPU, all of whose tokens count.
+
+    Args:
+        tokens: Their token embeddings, shape (tokens of all texts, dim).
+        lengths: How many tokens each text has, at least one, shape (texts,).
+        modes: Those of a Pooling that ``takes_packed``.
+
+    Returns:
+        Shape (texts, dim of the embedding), in the format of the tokens.
+    """
+    wide = tokens if tokens.dtype in (torch.float32, torch.float64) else tokens.float()
+    pooled = [_packed(wide, lengths, mode) for mode in modes]
+    joined = pooled[0] if len(pooled) == 1 else torch.cat(pooled, dim=-1)
+    return joined if joined.dtype == tokens.dtype else joined.to(tokens.dtype)
+
+
 def _packed(tokens: Tensor, lengths: NDArray[np.int64], mode: PoolingMode) -> Tensor:
     """What a mode makes of packed texts."""
     if mode == "mean":
@@ -317,21 +334,6 @@ class Pooling(Module):
             Shape (texts,).
         """
         return _ONE_TOKEN[self.config.pooling_modes[0]](lengths)
-
-    def packed(self, tokens: Tensor, lengths: NDArray[np.int64]) -> Tensor:
-        """The embeddings of texts that lie end to end on the CPU, all of whose tokens count.
-
-        Args:
-            tokens: Their token embeddings, shape (tokens of all texts, dim).
-            lengths: How many tokens each text has, at least one, shape (texts,).
-
-        Returns:
-            Shape (texts, dim of the embedding), in the format of the tokens.
-        """
-        wide = tokens if tokens.dtype in (torch.float32, torch.float64) else tokens.float()
-        pooled = [_packed(wide, lengths, mode) for mode in self.config.pooling_modes]
-        joined = pooled[0] if len(pooled) == 1 else torch.cat(pooled, dim=-1)
-        return joined if joined.dtype == tokens.dtype else joined.to(tokens.dtype)
 
     def _tokens(self, features: Features) -> _Tokens:
         embeddings: Tensor = features["token_embeddings"]

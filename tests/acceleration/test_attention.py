@@ -26,8 +26,8 @@ _Parts = tuple[Tensor, Tensor, Tensor]
 
 def _parts(lengths: list[int], *, key_heads: int = _HEADS) -> _Parts:
     random = torch.Generator().manual_seed(0)
-    joined = torch.randn(1, sum(lengths), _HEADS + 2 * key_heads, _DIM, generator=random).transpose(1, 2)
-    query, key, value = torch.split(joined, [_HEADS, key_heads, key_heads], dim=1)
+    joined = torch.randn(sum(lengths), _HEADS + 2 * key_heads, _DIM, generator=random).transpose(0, 1)
+    query, key, value = torch.split(joined, [_HEADS, key_heads, key_heads])
     return query, key, value
 
 
@@ -54,7 +54,7 @@ def _hidden(mask: Mask, width: int) -> Tensor:
 def _written_down(lengths: list[int], parts: _Parts, mask: Mask, scale: float) -> Tensor:
     """Attention text by text, head by head, in double precision."""
     rows = []
-    for query, key, value in zip(*(torch.split(part[0].double(), lengths, dim=1) for part in parts), strict=True):
+    for query, key, value in zip(*(torch.split(part.double(), lengths, dim=1) for part in parts), strict=True):
         heads = []
         for head in range(_HEADS):
             key_head = head * len(key) // _HEADS
@@ -183,8 +183,8 @@ def test_one_row_of_low_scores_is_not_lost_among_high_ones() -> None:
     """A text whose exponentials vanish is attended to as well as its neighbours."""
     lengths = [6] * 40
     query, key, value = _parts(lengths)
-    key[:, :, :6] = 50.0
-    query[:, :, :6] -= 50.0
+    key[:, :6] = 50.0
+    query[:, :6] -= 50.0
     expected = _written_down(lengths, (query, key, value), Mask(), 0.3)
     found = GroupedAttention(np.array(lengths))(query, key, value, Mask(), 0.3)
     torch.testing.assert_close(found.double(), expected, rtol=0, atol=1e-3)
@@ -250,7 +250,7 @@ def test_texts_without_tokens(attention_class: Any) -> None:
         if attention_class is GroupedAttention
         else PaddedAttention(lengths, torch.device("cpu"))
     )
-    query, key, value = torch.randn(3, 1, 4, 2, 8)
+    query, key, value = torch.randn(3, 4, 2, 8)
 
     attended = attention(query, key, value, Mask(), 1.0)
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -19,9 +20,10 @@ from sentence_embedder.acceleration import recording
 from sentence_embedder.acceleration.architectures import read_encoder
 from sentence_embedder.acceleration.encoder import Encoder
 from sentence_embedder.acceleration.linear import Products
-from sentence_embedder.acceleration.recording import Recording, Recordings, recorded
+from sentence_embedder.acceleration.recording import Functions, Recording, Recordings, recorded
 from sentence_embedder.grad_mode import inference_mode
 from tests.acceleration.tiny_transformers import CONFIGS, ragged_texts, tiny_transformer
+from tests.crowd import in_threads
 from tests.interruption import interrupted_at
 from tests.programs import run_program
 
@@ -37,6 +39,20 @@ def recordings_in(model: SentenceTransformer) -> list[Recording | None]:
     (kept,) = reading._kept
     assert kept.encoder is not None
     return recordings_of(kept.encoder)
+
+
+def unrecorded(encoder: Encoder) -> Encoder:
+    """The encoder without what it has recorded."""
+    return replace(encoder, recordings=NoRecordings())
+
+
+class NoRecordings(Recordings):
+    """Records nothing."""
+
+    def computed(self, key: Hashable, call: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+        """What a function makes of inputs."""
+        del key
+        return call(*inputs)
 
 
 @pytest.fixture
@@ -66,8 +82,7 @@ def test_each_architecture(name: str, products: Products) -> None:
             texts = ragged_texts((length,), seed=seed)
             with inference_mode():
                 found = encoder(texts, kept)
-                inputs = [encoder.embedding(texts, encoder.device), *([] if kept is None else [torch.tensor(kept)])]
-                assert torch.equal(found, encoder._after_embedding(texts, *inputs))
+                assert torch.equal(found, unrecorded(encoder)(texts, kept))
     made = recordings_of(encoder)
     assert len(made) == 5
     assert all(made)
@@ -87,8 +102,7 @@ def test_weights_are_read_each_time(name: str, dtype: torch.dtype) -> None:
         after = encoder(texts)
         assert all(recordings_of(encoder))
         assert not torch.allclose(after, before, atol=1e-2)
-        embedded = encoder.embedding(texts, encoder.device)
-        assert torch.equal(after, encoder._after_embedding(texts, embedded))
+        assert torch.equal(after, unrecorded(encoder)(texts))
 
 
 def test_what_is_seldom_computed_is_not_recorded() -> None:
@@ -104,15 +118,36 @@ def test_what_is_seldom_computed_is_not_recorded() -> None:
     assert len(recordings._recordings) == 64
 
 
-def test_inputs_stay_as_they_are() -> None:
-    """A function may write to what it is given; recording it gives it a copy."""
+def test_what_a_function_has_made_it_may_write_to() -> None:
+    """What is recorded of that is done each time."""
     x = torch.ones(3)
 
-    found = recorded(lambda x: x.add_(1).mul_(x), [x], {})
+    found = recorded(lambda x: (x + 1).mul_(x), [x], Functions())
 
     assert found is not None
     assert x.equal(torch.ones(3))
-    assert found(torch.full((3,), 2.0)).equal(torch.full((3,), 9.0))
+    assert found(torch.full((3,), 2.0)).equal(torch.full((3,), 6.0))
+
+
+def test_inputs_and_weights_stay_as_they_are() -> None:
+    """A function that writes to what was there before is not recorded, nor does the attempt write to it."""
+    x, weight = torch.ones(3), torch.ones(3)
+    assert recorded(lambda x: x.add_(1), [x], Functions()) is None
+    assert recorded(lambda x: weight.add_(x), [x], Functions()) is None
+    assert x.equal(torch.ones(3))
+    assert weight.equal(torch.ones(3))
+
+
+@pytest.mark.usefixtures("at_once")
+def test_what_a_function_raises() -> None:
+    """Where inputs are wrong, the error is that of the function, not one of the interpreter."""
+    recordings, table = Recordings(), torch.arange(6.0).reshape(3, 2)
+    call = partial(torch.embedding, table)
+    assert recordings.computed(2, call, torch.tensor([0, 2])).equal(table[[0, 2]])
+    assert recordings._recordings[2] is not None
+    with pytest.raises(IndexError, match="out of range"):
+        recordings.computed(2, call, torch.tensor([0, 3]))
+    assert recordings.computed(2, call, torch.tensor([1, 2])).equal(table[1:])
 
 
 def test_what_depends_on_no_input_is_computed_once() -> None:
@@ -125,7 +160,7 @@ def test_what_depends_on_no_input_is_computed_once() -> None:
         calls.append(0)
         return torch.cat([x @ weight + mask, torch.ones(1, 3)])
 
-    found = recorded(call, [torch.ones(1, 2)], {})
+    found = recorded(call, [torch.ones(1, 2)], Functions())
 
     assert found is not None
     x = torch.tensor([[2.0, 5.0]])
@@ -133,17 +168,32 @@ def test_what_depends_on_no_input_is_computed_once() -> None:
     assert len(calls) == 2
 
 
-def test_texts_of_most_lengths_share_a_function() -> None:
-    """What is done to them is the same to the letter; and only so many functions are kept."""
-    encoder = read_encoder(tiny_transformer("bert"), Products(torch.float32, packed=True))
-    with inference_mode(), pytest.MonkeyPatch.context() as patched:
-        patched.setattr(recording, "_WORTH_RECORDING", 1)
-        for length in range(1, 60):
-            encoder(ragged_texts((length,)))
-    assert all(recordings_of(encoder))
-    assert len(encoder.recordings._functions) <= 3
+def test_parts_of_weights_are_read_each_time() -> None:
+    """Which part is not spelt out, so that texts of all lengths share a function; what comes of a part, is made."""
+    weight, functions = torch.arange(6.0), Functions()
+    found = [recorded(lambda x, end=end: x + weight[:end].add(1), [torch.ones(end)], functions) for end in (2, 5)]
+    assert len(functions._made) == 1
+    weight.mul_(2)
+    for recording_of_part, end in zip(found, (2, 5), strict=True):
+        assert recording_of_part is not None
+        assert recording_of_part(torch.ones(end)).equal(weight[:end] + 2)
 
-    functions: dict[str, Any] = {}
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_texts_of_most_lengths_share_a_function(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is done to them is the same to the letter, in each architecture."""
+    monkeypatch.setattr(recording, "_WORTH_RECORDING", 1)
+    encoder = read_encoder(tiny_transformer(name), Products(torch.float32, packed=True))
+    with inference_mode():
+        for length in (1, 2, 7, 8, 15, 16, 17, 24, 25, 40, 60):
+            encoder(ragged_texts((length,)))
+    assert len(recordings_of(encoder)) == 11
+    assert all(recordings_of(encoder))
+
+
+def test_only_so_many_functions_are_kept() -> None:
+    """Each takes memory."""
+    functions = Functions()
     found = [recorded(partial(torch.mul, other=factor), [torch.ones(3)], functions) for factor in range(6)]
     assert [one is not None for one in found] == [True] * 4 + [False] * 2
 
@@ -172,7 +222,7 @@ def kept() -> Callable[[Tensor], Tensor]:
 )
 def test_what_cannot_be_repeated_is_not_recorded(call: Callable[[Tensor], Tensor]) -> None:
     """What depends on values, on chance or on what was before, and what has no spelling, is left to Python."""
-    assert recorded(call, [torch.ones(100)], {}) is None
+    assert recorded(call, [torch.ones(100)], Functions()) is None
 
 
 @pytest.mark.usefixtures("at_once")
@@ -252,7 +302,7 @@ def test_threads_share_recordings(tiny_folders: dict[str, Any]) -> None:
     expected = [SentenceTransformer(str(tiny_folders["bert"]), device="cpu").encode(text) for text in texts]
     wrong: list[str] = []
 
-    def work() -> None:
+    def work(_: int) -> None:
         wrong.extend(
             text
             for _ in range(40)
@@ -260,11 +310,8 @@ def test_threads_share_recordings(tiny_folders: dict[str, Any]) -> None:
             if not np.array_equal(model.encode(text), row)
         )
 
-    threads = [threading.Thread(target=work) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    in_threads(8, work)
+
     assert not wrong
     assert len(recordings_in(model)) == len(texts)
     assert all(recordings_in(model))
@@ -277,11 +324,11 @@ def test_interrupted_at_every_place() -> None:
     x, number = torch.ones(3), 0
 
     def work() -> None:
-        recorded(lambda x: (x * 2).split([1, 2])[1], [x], {})
+        recorded(lambda x: (x * 2).split([1, 2])[1], [x], Functions())
 
     while interrupted_at(number := number + 1, work, ("recording.py", "test_recording.py")):
         assert torch._C._len_torch_dispatch_stack() == 0
-        found = recorded(torch.neg, [x], {})
+        found = recorded(torch.neg, [x], Functions())
         assert found is not None
         assert found(x).equal(-x)
     assert number > 50

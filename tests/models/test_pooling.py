@@ -16,6 +16,7 @@ from sentence_embedder import SentenceTransformer
 from sentence_embedder.features import Features
 from sentence_embedder.formats import POOLING_MODES, PoolingMode
 from sentence_embedder.models import Pooling
+from sentence_embedder.models.pooling import pool_packed
 
 DIM = 5
 
@@ -92,7 +93,8 @@ def test_packed_texts(lengths: list[int], modes: list[PoolingMode], dtype: torch
     pooling = Pooling(DIM, modes)
     expected = pooling({**features, "token_embeddings": features["token_embeddings"].to(dtype)})
 
-    pooled = pooling.packed(torch.from_numpy(np.concatenate(texts)).to(dtype), np.array(lengths))
+    tokens = torch.from_numpy(np.concatenate(texts)).to(dtype)
+    pooled = pool_packed(tokens, np.array(lengths), pooling.config.pooling_modes)
 
     tolerance = 1e-2 if dtype == torch.bfloat16 else 1e-6
     torch.testing.assert_close(pooled, expected["sentence_embedding"], rtol=tolerance, atol=tolerance)
@@ -114,7 +116,9 @@ def test_who_takes_one_token(mode: PoolingMode) -> None:
     assert pooling.takes_one_token == (mode in {"cls", "lasttoken"})
     assert not Pooling(DIM, ["mean", mode]).takes_one_token
     if pooling.takes_one_token:
-        assert torch.equal(tokens[pooling.places(lengths)], pooling.packed(tokens, lengths))
+        assert torch.equal(
+            tokens[pooling.places(lengths)], pool_packed(tokens, lengths, pooling.config.pooling_modes)
+        )
 
 
 _FLAGS: dict[PoolingMode, str] = {

@@ -169,9 +169,11 @@ def read_mpnet(model: nn.Module, config: Any, products: Products) -> Encoder:
     encoder: Any = model.get_submodule("encoder")
 
     def bias(width: int) -> Tensor:
-        placeholder = torch.empty(1, width, 0, device=encoder.relative_attention_bias.weight.device)
-        biases: Tensor = encoder.compute_position_bias(placeholder)
-        return biases[0]
+        # Not by its compute_position_bias: what spells out a width cannot share a recording with others.
+        biases = encoder.relative_attention_bias
+        places = torch.arange(width, device=biases.weight.device)
+        buckets = encoder.relative_position_bucket(places - places[:, None])
+        return torch.embedding(biases.weight, buckets).permute(2, 0, 1)
 
     padding_id = model.get_submodule("embeddings").padding_idx
     return _read_post_norm(model, config, products, _MPNET, padding_id=padding_id, mask=Mask(bias=bias))

@@ -50,17 +50,17 @@ class _Encoder(nn.Module):
     def compute_position_bias(self, x: Tensor) -> Tensor:
         """What is added to the scores of texts of this shape: (texts, tokens, …) → (1, heads, tokens, tokens)."""
         places = torch.arange(x.shape[1], device=x.device)
-        biases: Tensor = self.relative_attention_bias(_bucket(places[None] - places[:, None]))
+        biases: Tensor = self.relative_attention_bias(self.relative_position_bucket(places - places[:, None]))
         return biases.permute(2, 0, 1)[None]
 
-
-def _bucket(ahead: Tensor) -> Tensor:
-    """The bucket of a distance: one for each near one, then ever more in one, as in T5."""
-    half, distance = _BUCKETS // 2, ahead.abs()
-    near = half // 2
-    # In the order of transformers: a rounding decides what lies on a border.
-    far = near + (torch.log(distance.float() / near) / math.log(_FARTHEST / near) * (half - near)).long()
-    return (ahead > 0) * half + distance.where(distance < near, far.clamp(max=half - 1))
+    @staticmethod
+    def relative_position_bucket(relative_position: Tensor) -> Tensor:
+        """The bucket of how far a key lies ahead: one for each near one, then ever more in one, as in T5."""
+        half, distance = _BUCKETS // 2, relative_position.abs()
+        near = half // 2
+        # In the order of transformers: a rounding decides what lies on a border.
+        far = near + (torch.log(distance.float() / near) / math.log(_FARTHEST / near) * (half - near)).long()
+        return (relative_position > 0) * half + distance.where(distance < near, far.clamp(max=half - 1))
 
 
 class MPNetStandIn(BertLikeStandIn):
