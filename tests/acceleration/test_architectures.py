@@ -12,12 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from sentence_embedder.acceleration import encoder as encoder_module
+from sentence_embedder.acceleration import batch as batch_module
 from sentence_embedder.acceleration.architectures import READERS, read_encoder
 from sentence_embedder.acceleration.attention import PaddedAttention, attention_over
-from sentence_embedder.acceleration.encoder import RMSNorm, _rms_normed, _rms_normed_at_once
 from sentence_embedder.acceleration.families.parts import UnreadableError
 from sentence_embedder.acceleration.linear import Products
+from sentence_embedder.acceleration.norms import RMSNorm, _rms_normed, _rms_normed_at_once
 from sentence_embedder.features import PackedTexts
 from tests.acceleration.tiny_transformers import (
     CONFIGS,
@@ -55,7 +55,7 @@ def test_ragged_texts_get_the_embeddings_of_transformers(name: str, products: Pr
 @pytest.mark.parametrize("name", CONFIGS)
 def test_the_way_of_a_gpu_gives_the_same(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Attention over padded texts, as on an accelerator, gives the same embeddings."""
-    monkeypatch.setattr(encoder_module, "attention_over", PaddedAttention)
+    monkeypatch.setattr(batch_module, "attention_over", PaddedAttention)
 
     _assert_same(tiny_transformer(name), ragged_texts())
     _assert_same(tiny_transformer(name), ragged_texts((5, 5, 5)))
@@ -98,7 +98,7 @@ def test_the_embeddings_of_some_tokens(
     name: str, dtype: torch.dtype, attention: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Those of some tokens alone, in any order, are those that they have among the embeddings of all."""
-    monkeypatch.setattr(encoder_module, "attention_over", attention)
+    monkeypatch.setattr(batch_module, "attention_over", attention)
     texts, places = ragged_texts(), np.array([40, 0, 81, 9, 19, 0])
     encoder = read_encoder(tiny_transformer(name), Products(dtype, packed=True))
 

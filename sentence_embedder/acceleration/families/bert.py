@@ -10,16 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from sentence_embedder.acceleration.attention import Mask
-from sentence_embedder.acceleration.encoder import (
-    MLP,
-    Encoder,
-    Layer,
-    Norm,
-    PostNormLayer,
-    SelfAttention,
-    TableEmbedding,
-    identity,
-)
+from sentence_embedder.acceleration.embedding import TableEmbedding
+from sentence_embedder.acceleration.encoder import Encoder
 from sentence_embedder.acceleration.families.parts import (
     UnreadableError,
     activation_at,
@@ -30,7 +22,9 @@ from sentence_embedder.acceleration.families.parts import (
     linear_at,
     table_at,
 )
+from sentence_embedder.acceleration.layers import MLP, Layer, PostNormLayer, SelfAttention
 from sentence_embedder.acceleration.linear import Linear, Products
+from sentence_embedder.acceleration.norms import Norm, identity
 
 
 @dataclass(frozen=True)

@@ -8,15 +8,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from sentence_embedder.acceleration.attention import Mask
-from sentence_embedder.acceleration.encoder import (
-    Encoder,
-    Layer,
-    Norm,
-    RMSNorm,
-    RotaryEmbedding,
-    SandwichNormLayer,
-    TableEmbedding,
-)
+from sentence_embedder.acceleration.embedding import TableEmbedding
+from sentence_embedder.acceleration.encoder import Encoder
 from sentence_embedder.acceleration.families.parts import (
     GATED_MLP,
     HEAD_NORMS,
@@ -30,7 +23,10 @@ from sentence_embedder.acceleration.families.parts import (
     self_attention_of,
     table_at,
 )
+from sentence_embedder.acceleration.layers import Layer, SandwichNormLayer
 from sentence_embedder.acceleration.linear import Products
+from sentence_embedder.acceleration.norms import Norm, RMSNorm
+from sentence_embedder.acceleration.rotary_embedding import RotaryEmbedding
 
 _SCALED_EMBEDDING = "transformers.models.gemma3.modeling_gemma3.Gemma3TextScaledWordEmbedding"
 _NORMS = (

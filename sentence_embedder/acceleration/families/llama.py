@@ -8,14 +8,8 @@ from typing import Any
 from torch import nn
 
 from sentence_embedder.acceleration.attention import Mask
-from sentence_embedder.acceleration.encoder import (
-    Encoder,
-    Layer,
-    PreNormLayer,
-    RotaryEmbedding,
-    TableEmbedding,
-    identity,
-)
+from sentence_embedder.acceleration.embedding import TableEmbedding
+from sentence_embedder.acceleration.encoder import Encoder
 from sentence_embedder.acceleration.families.parts import (
     GATED_MLP,
     HEAD_NORMS,
@@ -30,7 +24,10 @@ from sentence_embedder.acceleration.families.parts import (
     self_attention_of,
     table_at,
 )
+from sentence_embedder.acceleration.layers import Layer, PreNormLayer
 from sentence_embedder.acceleration.linear import Products
+from sentence_embedder.acceleration.norms import identity
+from sentence_embedder.acceleration.rotary_embedding import RotaryEmbedding
 
 
 def read_llama(model: nn.Module, config: Any, products: Products) -> Encoder:

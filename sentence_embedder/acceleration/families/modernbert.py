@@ -7,16 +7,8 @@ from typing import Any
 from torch import nn
 
 from sentence_embedder.acceleration.attention import Mask
-from sentence_embedder.acceleration.encoder import (
-    Encoder,
-    GatedMLP,
-    Layer,
-    PreNormLayer,
-    RotaryEmbedding,
-    SelfAttention,
-    TableEmbedding,
-    identity,
-)
+from sentence_embedder.acceleration.embedding import TableEmbedding
+from sentence_embedder.acceleration.encoder import Encoder
 from sentence_embedder.acceleration.families.parts import (
     activation_at,
     check_parameters,
@@ -26,7 +18,10 @@ from sentence_embedder.acceleration.families.parts import (
     rotaries_at,
     table_at,
 )
+from sentence_embedder.acceleration.layers import GatedMLP, Layer, PreNormLayer, SelfAttention
 from sentence_embedder.acceleration.linear import Products
+from sentence_embedder.acceleration.norms import identity
+from sentence_embedder.acceleration.rotary_embedding import RotaryEmbedding
 
 
 def read_modernbert(model: nn.Module, config: Any, products: Products) -> Encoder:

@@ -9,15 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from sentence_embedder.acceleration.attention import Mask
-from sentence_embedder.acceleration.encoder import (
-    GatedMLP,
-    LayerNorm,
-    Norm,
-    RMSNorm,
-    RotaryEmbedding,
-    SelfAttention,
-)
+from sentence_embedder.acceleration.layers import GatedMLP, SelfAttention
 from sentence_embedder.acceleration.linear import ACTIVATIONS, Activation, Products
+from sentence_embedder.acceleration.norms import LayerNorm, Norm, RMSNorm
+from sentence_embedder.acceleration.rotary_embedding import RotaryEmbedding
 from sentence_embedder.dotted_names import qualified_name
 
 _STATIC_ROPE = frozenset({"default", "linear", "llama3", "yarn"})

@@ -7,15 +7,8 @@ from typing import Any
 from torch import nn
 
 from sentence_embedder.acceleration.attention import Mask
-from sentence_embedder.acceleration.encoder import (
-    MLP,
-    Encoder,
-    Layer,
-    PostNormLayer,
-    RotaryEmbedding,
-    TableEmbedding,
-    identity,
-)
+from sentence_embedder.acceleration.embedding import TableEmbedding
+from sentence_embedder.acceleration.encoder import Encoder
 from sentence_embedder.acceleration.families.parts import (
     GATED_MLP,
     PROJECTIONS,
@@ -30,7 +23,10 @@ from sentence_embedder.acceleration.families.parts import (
     self_attention_of,
     table_at,
 )
+from sentence_embedder.acceleration.layers import MLP, Layer, PostNormLayer
 from sentence_embedder.acceleration.linear import Products
+from sentence_embedder.acceleration.norms import identity
+from sentence_embedder.acceleration.rotary_embedding import RotaryEmbedding
 
 _MLP = ("mlp.fc1", "mlp.fc2")
 _NORMS = ("post_attention_layernorm", "post_mlp_layernorm")

@@ -8,17 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from sentence_embedder.acceleration.attention import Mask
-from sentence_embedder.acceleration.encoder import (
-    MLP,
-    Encoder,
-    FeedForward,
-    GatedMLP,
-    Layer,
-    PreNormLayer,
-    SelfAttention,
-    TableEmbedding,
-    identity,
-)
+from sentence_embedder.acceleration.embedding import TableEmbedding
+from sentence_embedder.acceleration.encoder import Encoder
 from sentence_embedder.acceleration.families.parts import (
     UnreadableError,
     activation_at,
@@ -28,7 +19,9 @@ from sentence_embedder.acceleration.families.parts import (
     rms_norm_at,
     table_at,
 )
+from sentence_embedder.acceleration.layers import MLP, FeedForward, GatedMLP, Layer, PreNormLayer, SelfAttention
 from sentence_embedder.acceleration.linear import Products
+from sentence_embedder.acceleration.norms import identity
 
 _ATTENTION = "layer.0.SelfAttention"
 _MLP = "layer.1.DenseReluDense"
