@@ -122,7 +122,7 @@ def _packed(tokens: Tensor, lengths: NDArray[np.int64], mode: PoolingMode) -> Te
     """What a mode makes of packed texts."""
     if mode == "mean":
         return _packed_mean(tokens, lengths)
-    return tokens[torch.from_numpy(_ONE_TOKEN[mode](lengths))]
+    return tokens.index_select(0, torch.from_numpy(_ONE_TOKEN[mode](lengths)))
 
 
 def _packed_mean(tokens: Tensor, lengths: NDArray[np.int64]) -> Tensor:

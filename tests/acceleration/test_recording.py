@@ -22,6 +22,7 @@ from sentence_embedder.acceleration.encoder import Encoder
 from sentence_embedder.acceleration.linear import Products
 from sentence_embedder.acceleration.recording import Functions, Recording, Recordings, recorded
 from sentence_embedder.grad_mode import inference_mode
+from sentence_embedder.models import Normalize, Pooling
 from tests.acceleration.tiny_transformers import CONFIGS, ragged_texts, tiny_transformer
 from tests.crowd import in_threads
 from tests.interruption import interrupted_at
@@ -76,7 +77,7 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_each_architecture(name: str, products: Products) -> None:
     """A text has the token embeddings that it has without recordings, whichever text of its length was recorded."""
     encoder = read_encoder(tiny_transformer(name), products)
-    for length, places in [(1, None), (9, None), (9, [4, 0]), (40, [39]), (60, None)]:
+    for length, places in [(1, None), (9, None), (9, [4, 0]), (9, [3]), (40, [39]), (60, None)]:
         kept = None if places is None else np.array(places)
         for seed in (1, 2, 3):
             texts = ragged_texts((length,), seed=seed)
@@ -84,8 +85,58 @@ def test_each_architecture(name: str, products: Products) -> None:
                 found = encoder(texts, kept)
                 assert torch.equal(found, unrecorded(encoder)(texts, kept))
     made = recordings_of(encoder)
-    assert len(made) == 5
+    assert len(made) == 6
     assert all(made)
+
+
+@pytest.mark.usefixtures("at_once")
+@pytest.mark.parametrize("name", ["roberta", "mpnet"])
+@pytest.mark.parametrize("pads_first", [False, True])
+def test_a_padding_token_in_a_text(name: str, pads_first: bool) -> None:
+    """A text with one, whose positions are others, and one of its length without do not share a recording."""
+    encoder = read_encoder(tiny_transformer(name), Products(torch.float32, packed=True))
+    plain, padded = ragged_texts((9,)), ragged_texts((9,))
+    padded.columns["input_ids"][[2, 7]] = 1
+    with inference_mode():
+        for texts in [padded, plain, padded] if pads_first else [plain, padded, plain]:
+            assert torch.equal(encoder(texts), unrecorded(encoder)(texts))
+    assert len(recordings_of(encoder)) == 2
+    assert all(recordings_of(encoder))
+
+
+@pytest.mark.usefixtures("at_once")
+@pytest.mark.parametrize(("name", "longest"), [("bert", 64), ("roberta", 62)])
+def test_a_text_that_is_too_long(name: str, longest: int) -> None:
+    """A text with more tokens than there are positions is an error, not something else."""
+    encoder = read_encoder(tiny_transformer(name), Products(torch.float32, packed=True))
+    with inference_mode():
+        assert encoder(ragged_texts((longest,))).isfinite().all()
+        for _ in range(2):
+            with pytest.raises(IndexError, match="out of range"):
+                encoder(ragged_texts((longest + 1,)))
+
+
+@pytest.mark.usefixtures("at_once")
+def test_settings_that_change(tiny_folders: dict[str, Any]) -> None:
+    """What follows the layers may be set anew at any time: what was recorded before is not taken for it."""
+    model = SentenceTransformer(str(tiny_folders["bert"]), device="cpu")
+    pooling, normalize = Pooling(model[1].word_embedding_dimension), Normalize()
+    elsewhere = Normalize(module_output_name="elsewhere")
+    for modules in ([pooling], [pooling, normalize], [pooling, elsewhere], [pooling, normalize]):
+        for modes in (("mean",), ("cls",), ("lasttoken",), ("cls", "mean"), ("mean", "cls"), ("max",), ("mean",)):
+            pooling.config = replace(pooling.config, pooling_modes=modes)
+            fast, plain = (
+                SentenceTransformer(modules=[model[0], *modules], device="cpu", acceleration=is_fast)
+                for is_fast in (True, False)
+            )
+            fast._acceleration = model._acceleration
+            for text in ("the cat", "a dog sat"):
+                found = fast.encode(text)
+                np.testing.assert_allclose(found, plain.encode(text), atol=1e-5)
+                assert np.array_equal(found, fast.encode(text))
+    # Of two lengths: with a Normalize and without, of what are four to a recording; and of all tokens.
+    assert len(recordings_in(model)) == 2 * (2 * 4 + 1)
+    assert all(recordings_in(model))
 
 
 @pytest.mark.usefixtures("at_once")
