@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 
 _SECONDS = 120
@@ -26,11 +27,12 @@ def in_threads(count: int, work: Callable[[int], object]) -> None:
         except BaseException as error:  # noqa: BLE001  # raised below
             errors.append(error)
 
+    end = time.monotonic() + _SECONDS
     threads = [threading.Thread(target=run, args=(number,), daemon=True) for number in range(count)]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(timeout=_SECONDS)
+        thread.join(timeout=max(0.0, end - time.monotonic()))
     assert not any(thread.is_alive() for thread in threads), "threads wait for each other"
     if errors:
         raise errors[0]

@@ -17,9 +17,6 @@ from sentence_embedder import SentenceTransformer
 from tests.crowd import in_threads
 from tests.programs import run_program
 
-_SECONDS = 120
-"""What has not ended then hangs."""
-
 
 @pytest.fixture
 def three_threads() -> Iterator[None]:

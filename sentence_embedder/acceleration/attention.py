@@ -308,17 +308,12 @@ def _scores(
     out: Tensor | None = None,
 ) -> Tensor:
     """Shape (texts × heads, tokens, dim) twice → (texts × heads, tokens, tokens), all of it times a factor."""
-    nothing = _nothing(query.dtype)  # without it, torch has no product with a factor
+    # Nobody reads it, but torch has no product with a factor without it.
+    nothing = torch.empty(1, dtype=query.dtype, device=query.device)
     scores = torch.baddbmm(nothing, query, key.transpose(1, 2), beta=0, alpha=scale * factor, out=out)
     if mask is not None:
         (scores if texts == 1 else scores.view(texts, -1, *scores.shape[1:])).add_(mask, alpha=factor)
     return scores
-
-
-@cache
-def _nothing(dtype: torch.dtype) -> Tensor:
-    """What nobody reads."""
-    return torch.zeros(1, dtype=dtype)
 
 
 def _softmax_of_scores(

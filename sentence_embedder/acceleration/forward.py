@@ -167,9 +167,10 @@ class PackedForward:
             if pooling is None:
                 made, following = self._padded(packed, least_tokens), self.modules
             else:
-                normalizes = _normalizes(self.modules[1:2])
+                following = self.modules[1:]
+                normalizes = len(following) > 0 and _only_normalizes(following[0])
                 made = self._pooled(packed, least_tokens, pooling, normalizes=normalizes)
-                following = self.modules[2 if normalizes else 1 :]
+                following = following[1:] if normalizes else following
             features = {**self.extra, **made}
             for module in following:
                 features = module.forward(features)  # as written, and without hooks: else there is another way
@@ -254,9 +255,9 @@ class _PoolingHead:
         return normalize_embeddings(pooled) if self.normalizes else pooled
 
 
-def _normalizes(modules: Sequence[nn.Module]) -> bool:
-    """Whether the first of some modules does nothing but scale sentence embeddings to length 1."""
-    return len(modules) > 0 and type(modules[0]) is Normalize and modules[0].config == _NORMALIZES
+def _only_normalizes(module: nn.Module) -> bool:
+    """Whether a module does nothing but scale sentence embeddings to length 1."""
+    return type(module) is Normalize and module.config == _NORMALIZES
 
 
 def _tokens_on_cpu(dtype: torch.dtype) -> int:

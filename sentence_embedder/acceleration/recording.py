@@ -20,8 +20,9 @@ _WORTH_RECORDING = 128
 _MOST = 64
 """So many recordings are kept."""
 
-_MOST_FUNCTIONS = 4
-"""And so many functions of the interpreter, each of which takes some megabytes, the more the more layers."""
+_MOST_FUNCTIONS = 8
+"""And so many functions of the interpreter, each of which takes some megabytes, the more the more layers. Texts of
+all lengths need one to three with each head."""
 
 _LITERALS: dict[type, tuple[str, Callable[[Any], str]]] = {
     bool: ("bool", lambda value: str(int(value))),
@@ -87,16 +88,25 @@ class Recordings:
         """
         recording = self._recordings.get(key)
         if recording is not None:
-            try:
-                return recording(*inputs)
-            except RuntimeError:
-                pass  # the function finds the same wrong, and says so in words of its own
-        elif key not in self._recordings:
+            return self._repeated(recording, key, call, inputs)
+        if key not in self._recordings:
             count = self._counts[key] = self._counts.get(key, 0) + 1
             # Others who come while one records it do not.
             if count % _WORTH_RECORDING == 0 and len(self._recordings) < _MOST:
                 self._recordings[key] = recorded(call, inputs, self._functions)
         return call(*inputs)
+
+    def _repeated(
+        self, recording: Recording, key: Hashable, call: Callable[..., Tensor], inputs: Sequence[Tensor]
+    ) -> Tensor:
+        """What a recording makes of inputs; where it fails, the function has the last word."""
+        try:
+            return recording(*inputs)
+        except RuntimeError as error:
+            logger.debug("a recording failed: %s", error)
+        made = call(*inputs)  # if the inputs are wrong, it says so in its own words
+        self._recordings[key] = None
+        return made
 
 
 class Functions:
@@ -229,7 +239,7 @@ class _Script:
                 raise _CannotBeRecordedError(f"{func} writes to what was there before")
 
     def _write(self, func: Any, arguments: Sequence[tuple[Any, Any]], result: Any) -> None:
-        results = list(result) if isinstance(result, (list, tuple)) else [result]
+        results = _several(result)
         if not all(isinstance(one, Tensor) for one in results) or _DEPENDS_ON_VALUES & set(func.tags):
             raise _CannotBeRecordedError(f"{func} depends on values")
         call = f"{func._schema.name}({', '.join(self._argument(value, one.type) for value, one in arguments)})"
@@ -296,10 +306,15 @@ def _tensors_in(value: Any) -> list[Tensor]:
     return [value] if isinstance(value, Tensor) else []
 
 
+def _several(result: Any) -> list[Any]:
+    """What an operation has made, one or several."""
+    return list(result) if isinstance(result, (list, tuple)) else [result]
+
+
 def _is_part_of(tensors: Sequence[Tensor], result: Any) -> bool:
-    """Whether all that an operation has made lies in the memory of what it was given."""
+    """Whether all that an operation has made are tensors in the memory of what it was given."""
     given = {tensor.untyped_storage()._cdata for tensor in tensors}
-    return all(made.untyped_storage()._cdata in given for made in _tensors_in(result))
+    return all(isinstance(one, Tensor) and one.untyped_storage()._cdata in given for one in _several(result))
 
 
 def _without_optional(kind: Any) -> Any:

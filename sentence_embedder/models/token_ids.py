@@ -24,6 +24,9 @@ UNLIMITED = _NO_LIMIT + 1
 
 _SURROGATES = re.compile("[\\ud800-\\udfff]")
 
+_SHORT = 256
+"""So many characters take less time to tokenise than a thread takes to wake."""
+
 _CHARACTERS_A_TOKEN = 32
 _SHORTEST_CUT = 4096
 """Longer texts are looked at only up to 32 characters for each token that is kept, if that is enough."""
@@ -269,8 +272,10 @@ def _cut_when_called(
 
 
 def _encoded_whole(backend: Any, texts: Sequence[str]) -> list[Any]:
-    """The encodings of texts: of one without the threads of the tokenizer, which it would wait for."""
-    return [backend.encode(texts[0])] if len(texts) == 1 else list(backend.encode_batch_fast(list(texts)))
+    """The encodings of texts. A short one alone is not left to the tokenizer's threads; Python's wait meanwhile."""
+    if len(texts) == 1 and len(texts[0]) <= _SHORT:
+        return [backend.encode(texts[0])]
+    return list(backend.encode_batch_fast(list(texts)))
 
 
 def _encoded(backend: Any, limit: int, texts: Sequence[str]) -> list[Any]:

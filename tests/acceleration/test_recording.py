@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -199,6 +200,22 @@ def test_what_a_function_raises() -> None:
     with pytest.raises(IndexError, match="out of range"):
         recordings.computed(2, call, torch.tensor([0, 3]))
     assert recordings.computed(2, call, torch.tensor([1, 2])).equal(table[1:])
+    assert recordings._recordings[2] is not None
+
+
+@pytest.mark.usefixtures("at_once")
+def test_a_recording_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the function does not, the function's is the answer, and the recording is dropped."""
+    recordings, x = Recordings(), torch.ones(3)
+    recordings.computed(3, torch.neg, x)
+    assert recordings._recordings[3] is not None
+
+    def fails(*_: Any) -> None:
+        raise RuntimeError("no memory")
+
+    monkeypatch.setattr(Recording, "__call__", fails)
+    assert recordings.computed(3, torch.neg, x).equal(-x)
+    assert recordings._recordings == {3: None}
 
 
 def test_what_depends_on_no_input_is_computed_once() -> None:
@@ -236,17 +253,27 @@ def test_texts_of_most_lengths_share_a_function(name: str, monkeypatch: pytest.M
     monkeypatch.setattr(recording, "_WORTH_RECORDING", 1)
     encoder = read_encoder(tiny_transformer(name), Products(torch.float32, packed=True))
     with inference_mode():
-        for length in (1, 2, 7, 8, 15, 16, 17, 24, 25, 40, 60):
-            encoder(ragged_texts((length,)))
-    assert len(recordings_of(encoder)) == 11
+        for head in (None, mean):
+            for length in (1, 2, 7, 8, 15, 16, 17, 24, 25, 40, 60):
+                encoder(ragged_texts((length,)), None, head)
+    assert len(recordings_of(encoder)) == 22
     assert all(recordings_of(encoder))
+
+
+def mean(tokens: Tensor, lengths: NDArray[np.int64]) -> Tensor:
+    """What may follow the layers."""
+    del lengths
+    return tokens.mean(dim=0, keepdim=True)
 
 
 def test_only_so_many_functions_are_kept() -> None:
     """Each takes memory."""
     functions = Functions()
-    found = [recorded(partial(torch.mul, other=factor), [torch.ones(3)], functions) for factor in range(6)]
-    assert [one is not None for one in found] == [True] * 4 + [False] * 2
+    found = [recorded(partial(torch.mul, other=factor), [torch.ones(3)], functions) for factor in range(10)]
+    assert [one is not None for one in found] == [True] * 8 + [False] * 2
+
+
+WEIGHT = torch.arange(3.0)
 
 
 def kept() -> Callable[[Tensor], Tensor]:
@@ -268,8 +295,14 @@ def kept() -> Callable[[Tensor], Tensor]:
         kept(),
         lambda x: x.to(memory_format=torch.channels_last),
         lambda _: None,
+        lambda x: x * WEIGHT[0].item(),
+        lambda x: x * float(WEIGHT.sum()),
+        lambda x: x * 2 if torch.equal(WEIGHT, WEIGHT + 1) else x,
     ],
-    ids=["branch", "mask", "places", "dropout", "random", "chance", "constant", "memory", "format", "nothing"],
+    ids=[
+        *("branch", "mask", "places", "dropout", "random", "chance", "constant", "memory", "format", "nothing"),
+        *("number of a weight", "number of weights", "branch by weights"),
+    ],
 )
 def test_what_cannot_be_repeated_is_not_recorded(call: Callable[[Tensor], Tensor]) -> None:
     """What depends on values, on chance or on what was before, and what has no spelling, is left to Python."""
