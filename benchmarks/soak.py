@@ -43,7 +43,7 @@ class Unlucky(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self._draw = random.Random(0)
+        self._draw = random.Random(1)  # with which both come soon
 
     def forward(self, features: Features) -> Features:
         """What was given, or an error."""

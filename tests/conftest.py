@@ -31,6 +31,7 @@ import torch
 from huggingface_hub import constants
 
 from sentence_embedder import SentenceTransformer
+from sentence_embedder.acceleration import dtypes
 from tests.hub.server import HubServer, running
 from tests.minilm import minilm_folder
 from tests.tiny_chains import Folders, write_checkpoints
@@ -56,6 +57,12 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     is_grouped = item.get_closest_marker("xdist_group") is not None and item.config.getoption("loadgroup", False)
     if is_grouped and "@" not in item.nodeid:
         pytest.fail("tests are not grouped: these versions of pytest and pytest-xdist do not fit", pytrace=False)
+
+
+@pytest.fixture
+def native_halves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A processor that computes in every format, as far as it is asked."""
+    monkeypatch.setattr(dtypes, "is_native", lambda _dtype, _device: True)
 
 
 @pytest.fixture(autouse=True)

@@ -198,10 +198,6 @@ FEW_TOKENS = 64
 """Among fewer, what an operation costs before it begins is more than it takes: one softmax is less than what takes
 its place below, and products of halves, which are prepared anew each time, are more than those of float32."""
 
-_FEWER_THAN_A_VECTOR = 16
-"""Of a row of fewer scores than fill a register (of AVX-512) torch computes the softmax one by one; that of columns
-for many at once."""
-
 _LONGEST_UNSHIFTED = 1024
 """Up to so many scores in a row, their softmax takes longer than exponentials and a sum."""
 
@@ -216,6 +212,17 @@ computes one by one, and to other last digits."""
 
 _TOTALS = (1e-26, 1e35)
 """Sums of exponentials within these limits have lost nothing to the limits of a float."""
+
+
+@cache
+def _floats_in_a_vector() -> int:
+    """How many floats torch computes at once.
+
+    Of a row of fewer scores it computes the softmax one by one, which takes longer than that of a column. With more
+    columns than that it would compute some together and others alone, to other last digits: which, would depend on
+    the number of threads.
+    """
+    return {"AVX512": 16, "AVX2": 8}.get(torch.backends.cpu.get_cpu_capability(), 4)
 
 
 @cache
@@ -320,7 +327,7 @@ def _softmax_of_scores(
     query: Tensor, key: Tensor, value: Tensor, *, texts: int, mask: Tensor | None, scale: float
 ) -> Tensor:
     """The attended values, shape (texts × heads, tokens, dim)."""
-    if query.shape[1] < _FEWER_THAN_A_VECTOR:
+    if query.shape[1] < _floats_in_a_vector():
         mask = None if mask is None else mask.transpose(-1, -2)
         weights = _scores(key, query, texts=texts, mask=mask, scale=scale).softmax(dim=1).transpose(1, 2)
     else:

@@ -26,8 +26,8 @@ from torch import nn
 
 from sentence_embedder import SentenceTransformer, models
 from sentence_embedder.acceleration import acceleration as acceleration_module
-from sentence_embedder.acceleration import dtypes, linear, snapshot
 from sentence_embedder.acceleration import forward as forward_module
+from sentence_embedder.acceleration import linear, snapshot
 from sentence_embedder.acceleration.forward import Forward, PackedForward, PlainForward, ShadowForward
 from sentence_embedder.acceleration.sizes import rounded_up
 from sentence_embedder.features import Features
@@ -606,6 +606,7 @@ def test_what_cannot_be_read_computes_in_its_own_way(
     assert_like_the_plain_chain(model)
 
 
+@pytest.mark.usefixtures("native_halves")
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("can_pack", [True, False])
 @pytest.mark.parametrize("name", TINY_MODELS)
@@ -1095,12 +1096,6 @@ def test_large_copies_are_made_where_memory_allows(
 
 
 # ── Number formats ────────────────────────────────────────────────────────────────────────────────────────────
-
-
-@pytest.fixture
-def native_halves(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A processor that computes in every format, as far as it is asked."""
-    monkeypatch.setattr(dtypes, "is_native", lambda _dtype, _device: True)
 
 
 @pytest.mark.usefixtures("native_halves")

@@ -159,6 +159,7 @@ class TestTheSame:
         assert str(deferred.tokenize([*texts, *pairs])) == str(at_once.tokenize([*texts, *pairs]))
         assert is_deferred(deferred)
 
+    @pytest.mark.usefixtures("native_halves")
     @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "auto"])
     def test_embeddings(self, dtype: str) -> None:
         """The real model makes the same embeddings before and after transformers has loaded it."""
