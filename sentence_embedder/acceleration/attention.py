@@ -82,15 +82,19 @@ class GroupedAttention:
         # How many neighbours have the same length, and which.
         self._groups = [(count, length) for length, count in runs if length > 0]
         texts, tokens = self._groups[0] if len(self._groups) == 1 else (0, 0)
-        # How many tokens the text has, if there is but one, and few of them; or else -1.
-        self._lone = tokens if texts == 1 and tokens < FEW_TOKENS else -1
+        # How many tokens the text has, if there is but one, and few of them.
+        self._lone = tokens if texts == 1 and tokens < FEW_TOKENS else 0
         self._longest = max((tokens for _, tokens in self._groups), default=0)
         self._masks: dict[tuple[Mask, int], Tensor | None] = {}
 
     def __call__(self, query: Tensor, key: Tensor, value: Tensor, mask: Mask, scale: float) -> Tensor:
         """The attended values."""
-        if query.shape[1] == self._lone:
-            return _attended_alone(query, key, value, mask=self._mask(mask, self._lone, query), scale=scale)
+        if self._lone > 0:
+            missing = query.shape[1] - self._lone
+            if missing:
+                query, key, value = (part[:, : self._lone] for part in (query, key, value))
+            alone = _attended_alone(query, key, value, mask=self._mask(mask, self._lone, query), scale=scale)
+            return functional.pad(alone, (0, 0, 0, missing)) if missing else alone
         attended, start = query.new_empty(query.shape[1], query.shape[0], query.shape[2]), 0
         for texts, tokens in self._groups:
             end = start + texts * tokens

@@ -71,9 +71,9 @@ class Encoder:
         if places is not None:
             inputs["places"] = array_to_device(places, self.device)
         call = partial(self._computed, texts, tuple(inputs), head)
-        if not texts.is_lone or texts.tokens >= FEW_TOKENS or self.device.type != "cpu":
+        if len(texts.lengths) != 1 or texts.tokens >= FEW_TOKENS or self.device.type != "cpu":
             return call(*inputs.values())
-        key = (texts.tokens, tuple(inputs), None if places is None else len(places), head)
+        key = (*texts.lengths, texts.tokens, tuple(inputs), None if places is None else len(places), head)
         return self.recordings.computed(key, call, *inputs.values())
 
     def _computed(self, texts: PackedTexts, names: Sequence[str], head: Head | None, *inputs: Tensor) -> Tensor:

@@ -22,11 +22,10 @@ _MOST = 64
 
 _MOST_FUNCTIONS = 8
 """And so many functions of the interpreter, each of which takes some megabytes, the more the more layers. Texts of
-all lengths need one to three with each head."""
+all lengths need three or four with each head."""
 
 _LITERALS: dict[type, tuple[str, Callable[[Any], str]]] = {
     bool: ("bool", lambda value: str(int(value))),
-    int: ("int", str),
     float: ("float", repr),
     str: ("str", lambda value: f'"{value}"'),
 }
@@ -59,7 +58,7 @@ class Recording:
     """
 
     function: Callable[..., Tensor]
-    constants: Sequence[Tensor]
+    constants: Sequence[Tensor | int]
 
     def __call__(self, *inputs: Tensor) -> Tensor:
         """What comes of inputs of the shapes that it was recorded with."""
@@ -179,17 +178,19 @@ class _Script:
 
     What is done to none, and to what comes of that (a mask, say), is left out: it is the same each time. Weights
     are constants as well, and so are parts of their memory, but not what else comes of them: they may be changed.
+    So are whole numbers, most of which are the length of a text, so that it is the same to the letter for others.
 
     Args:
         inputs: The inputs.
     """
 
     def __init__(self, inputs: Sequence[Tensor]) -> None:
-        self.constants: list[Tensor] = []
+        self.constants: list[Tensor | int] = []
         self._count = 0
         self._parameters: list[str] = []
         self._lines: list[str] = []
         self._literals: dict[str, str] = {}
+        self._numbers: dict[tuple[Hashable, int], str] = {}
         self._examples: dict[torch.dtype | torch.device, Tensor] = {}
         # By identity: all are kept here, so that no other tensor gets the number of one.
         self._names: dict[int, str] = {}
@@ -198,7 +199,7 @@ class _Script:
         self._written: set[int] = set()
         self._inputs = frozenset(map(id, inputs))
         for tensor in inputs:
-            self._parameter(tensor)
+            self._parameter("Tensor", self._name(tensor))
 
     def returning(self, output: Tensor) -> str:
         """All of it, of which this is the result; the constants are parameters behind the inputs."""
@@ -242,7 +243,8 @@ class _Script:
         results = _several(result)
         if not all(isinstance(one, Tensor) for one in results) or _DEPENDS_ON_VALUES & set(func.tags):
             raise _CannotBeRecordedError(f"{func} depends on values")
-        call = f"{func._schema.name}({', '.join(self._argument(value, one.type) for value, one in arguments)})"
+        spelt = (self._argument(value, one.type, (func, one.name)) for value, one in arguments)
+        call = f"{func._schema.name}({', '.join(spelt)})"
         names = [self._name(one) for one in results]
         if isinstance(result, list):
             several = self._new_name()
@@ -251,24 +253,26 @@ class _Script:
         self._lines.append(f"{', '.join(f'{name} : Tensor' for name in names)} = {call}")
         self._written.update(map(id, results))
 
-    def _argument(self, value: Any, kind: Any) -> str:
-        """The name of a value, which is made if need be."""
+    def _argument(self, value: Any, kind: Any, place: Hashable) -> str:
+        """The name of a value, which is made if need be; numbers of different places have different ones."""
         if isinstance(value, Tensor):
             return self._names.get(id(value)) or self._constant(value)
         if isinstance(value, (list, tuple)):
             element = _without_optional(kind).getElementType()
-            elements = ", ".join(self._argument(one, element) for one in value)
+            elements = ", ".join(self._argument(one, element, (place, at)) for at, one in enumerate(value))
             return self._literal(f"{_spelt(element)}[]", f"prim::ListConstruct({elements})")
         if value is None:
             return self._literal("NoneType", "prim::Constant()")
         if isinstance(value, torch.dtype):  # a number, which torch tells nobody
             example = self._examples.setdefault(value, torch.empty(0, dtype=value))
-            return self._literal("int", f"prim::dtype({self._argument(example, kind)})")
+            return self._literal("int", f"prim::dtype({self._argument(example, kind, place)})")
         if isinstance(value, torch.device):
             example = self._examples.setdefault(value, torch.empty(0, device=value))
-            return self._literal("Device", f"prim::device({self._argument(example, kind)})")
+            return self._literal("Device", f"prim::device({self._argument(example, kind, place)})")
         if type(value) is int and _without_optional(kind).kind() == "FloatType":
             value = float(value)
+        if type(value) is int:
+            return self._numbers.get((place, value)) or self._number(place, value)
         if type(value) not in _LITERALS:
             raise _CannotBeRecordedError(f"{value!r} has no spelling")
         name, spell = _LITERALS[type(value)]
@@ -283,11 +287,15 @@ class _Script:
 
     def _constant(self, tensor: Tensor) -> str:
         self.constants.append(tensor)
-        return self._parameter(tensor)
+        return self._parameter("Tensor", self._name(tensor))
 
-    def _parameter(self, tensor: Tensor) -> str:
-        name = self._name(tensor)
-        self._parameters.append(f"{name} : Tensor")
+    def _number(self, place: Hashable, value: int) -> str:
+        self.constants.append(value)
+        name = self._numbers[place, value] = self._new_name()
+        return self._parameter("int", name)
+
+    def _parameter(self, kind: str, name: str) -> str:
+        self._parameters.append(f"{name} : {kind}")
         return name
 
     def _name(self, tensor: Tensor) -> str:

@@ -13,6 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.nn import functional
 
 from sentence_embedder.acceleration import attention as attention_module
 from sentence_embedder.acceleration.attention import Attention, GroupedAttention, Mask, PaddedAttention
@@ -109,12 +110,17 @@ def test_longer_texts_either_way(mask: Mask, longest_in_products: int, monkeypat
 @pytest.mark.parametrize("longest_in_products", [24, 256])
 @pytest.mark.parametrize("length", [1, 9, 15, 16, 24, 25, 63, 64])
 def test_a_lone_text(mask: Mask, longest_in_products: int, length: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A text without company is attended to as the formula has it, in whichever way is quickest."""
+    """A text without company is attended to as the formula has it, in whichever way is quickest; filling, which may
+    be anything, is not looked at, and is left with zeros.
+    """
     monkeypatch.setattr(attention_module, "_longest_in_products", lambda _dtype: longest_in_products)
     parts = _parts([length])
     expected = _written_down([length], parts, mask, 0.35)
-    found = GroupedAttention(np.array([length]))(*parts, mask, 0.35)
-    torch.testing.assert_close(found.double(), expected, rtol=0, atol=1e-5)
+    for filling in (0, 3):
+        query, key, value = (functional.pad(part, (0, 0, 0, filling), value=torch.nan) for part in parts)
+        found = GroupedAttention(np.array([length]))(query, key, value, mask, 0.35)
+        torch.testing.assert_close(found[:length].double(), expected, rtol=0, atol=1e-5)
+        assert found[length:].equal(torch.zeros(filling, expected.shape[1]))
 
 
 @pytest.mark.parametrize("length", [5, 40])

@@ -22,6 +22,7 @@ from sentence_embedder.acceleration.architectures import read_encoder
 from sentence_embedder.acceleration.encoder import Encoder
 from sentence_embedder.acceleration.linear import Products
 from sentence_embedder.acceleration.recording import Functions, Recording, Recordings, recorded
+from sentence_embedder.acceleration.sizes import rounded_up
 from sentence_embedder.grad_mode import inference_mode
 from sentence_embedder.models import Normalize, Pooling
 from tests.acceleration.tiny_transformers import CONFIGS, ragged_texts, tiny_transformer
@@ -78,15 +79,16 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_each_architecture(name: str, products: Products) -> None:
     """A text has the token embeddings that it has without recordings, whichever text of its length was recorded."""
     encoder = read_encoder(tiny_transformer(name), products)
-    for length, places in [(1, None), (9, None), (9, [4, 0]), (9, [3]), (40, [39]), (60, None)]:
+    sizes = [(1, 1), (9, 9), (9, 9), (9, 9), (20, 22), (21, 22), (40, 40), (60, 60)]
+    for (length, size), places in zip(sizes, [None, None, [4, 0], [3], None, None, [39], None], strict=True):
         kept = None if places is None else np.array(places)
         for seed in (1, 2, 3):
-            texts = ragged_texts((length,), seed=seed)
+            texts = ragged_texts((length,), seed=seed).filled_up(size)
             with inference_mode():
                 found = encoder(texts, kept)
                 assert torch.equal(found, unrecorded(encoder)(texts, kept))
     made = recordings_of(encoder)
-    assert len(made) == 6
+    assert len(made) == len(sizes)
     assert all(made)
 
 
@@ -254,9 +256,9 @@ def test_texts_of_most_lengths_share_a_function(name: str, monkeypatch: pytest.M
     encoder = read_encoder(tiny_transformer(name), Products(torch.float32, packed=True))
     with inference_mode():
         for head in (None, mean):
-            for length in (1, 2, 7, 8, 15, 16, 17, 24, 25, 40, 60):
-                encoder(ragged_texts((length,)), None, head)
-    assert len(recordings_of(encoder)) == 22
+            for length in (1, 2, 7, 8, 15, 16, 17, 24, 25, 29, 35, 40, 60):
+                encoder(ragged_texts((length,)).filled_up(rounded_up(length)), None, head)
+    assert len(recordings_of(encoder)) == 26
     assert all(recordings_of(encoder))
 
 
@@ -269,7 +271,7 @@ def mean(tokens: Tensor, lengths: NDArray[np.int64]) -> Tensor:
 def test_only_so_many_functions_are_kept() -> None:
     """Each takes memory."""
     functions = Functions()
-    found = [recorded(partial(torch.mul, other=factor), [torch.ones(3)], functions) for factor in range(10)]
+    found = [recorded(partial(torch.mul, other=factor / 2), [torch.ones(3)], functions) for factor in range(10)]
     assert [one is not None for one in found] == [True] * 8 + [False] * 2
 
 
