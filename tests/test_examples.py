@@ -77,6 +77,7 @@ def test_contrastive_training(small_model: str) -> None:
     assert after > before + 0.02
 
 
+@pytest.mark.xdist_group("distillation")  # which takes longest, and so comes early
 def test_distillation() -> None:
     """A student comes nearer to its teacher; on STS-B, where that is at hand, much nearer."""
     small = [] if (EXAMPLES.parents[1] / "shared" / "data").exists() else ["--small"]

@@ -49,6 +49,7 @@ def _state(model: SentenceTransformer) -> Any:
     return modules, backend.truncation, backend.padding, dict(model.prompts), model.max_seq_length
 
 
+@pytest.mark.xdist_group("sixty-four threads")  # which take long, and so come early
 def test_sixty_four_threads_do_mixed_work(model: SentenceTransformer) -> None:
     """64 threads with 200 calls each, of every kind, get what one gets; model and tokenizer stay the same."""
     all_agree(model, threads=64, calls=200)

@@ -73,7 +73,7 @@ class TableEmbedding:
         end = first + batch.texts.tokens
         if batch.texts.is_lone and end <= table.shape[0]:
             return table[first:end]  # the weights themselves, of which a sum is made
-        return torch.embedding(table, batch.positions + first)
+        return torch.embedding(table, batch.positions + first if first else batch.positions)
 
     def _positions(self, texts: PackedTexts, is_token: NDArray[np.bool_]) -> NDArray[np.int64]:
         counted = np.cumsum(is_token)
