@@ -82,7 +82,7 @@ class GroupedAttention:
         # How many neighbours have the same length, and which.
         self._groups = [(count, length) for length, count in runs if length > 0]
         texts, tokens = self._groups[0] if len(self._groups) == 1 else (0, 0)
-        # How many tokens the text has, if there is but one, and few of them.
+        # How many tokens the text has, if there is but one, and few of them; or else 0.
         self._lone = tokens if texts == 1 and tokens < FEW_TOKENS else 0
         self._longest = max((tokens for _, tokens in self._groups), default=0)
         self._masks: dict[tuple[Mask, int], Tensor | None] = {}
@@ -220,11 +220,11 @@ _TOTALS = (1e-26, 1e35)
 
 @cache
 def _floats_in_a_vector() -> int:
-    """How many floats torch computes at once.
+    """How many floats torch computes at once; at least, where it does not say.
 
-    Of a row of fewer scores it computes the softmax one by one, which takes longer than that of a column. With more
-    columns than that it would compute some together and others alone, to other last digits: which, would depend on
-    the number of threads.
+    Of a row of fewer scores it computes the softmax one by one, which takes longer than that of a column. Of as
+    many columns or more it would compute some together and others alone, to other last digits: which, would depend
+    on the number of threads.
     """
     return {"AVX512": 16, "AVX2": 8}.get(torch.backends.cpu.get_cpu_capability(), 4)
 

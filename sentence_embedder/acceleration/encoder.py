@@ -71,7 +71,7 @@ class Encoder:
         if places is not None:
             inputs["places"] = array_to_device(places, self.device)
         call = partial(self._computed, texts, tuple(inputs), head)
-        if len(texts.lengths) != 1 or texts.tokens >= FEW_TOKENS or self.device.type != "cpu":
+        if len(texts.lengths) != 1 or texts.lengths[0] >= FEW_TOKENS or self.device.type != "cpu":
             return call(*inputs.values())
         key = (*texts.lengths, texts.tokens, tuple(inputs), None if places is None else len(places), head)
         return self.recordings.computed(key, call, *inputs.values())

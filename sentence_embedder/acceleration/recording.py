@@ -17,12 +17,12 @@ logger = logging.getLogger(__name__)
 _WORTH_RECORDING = 128
 """So often something is computed before it is recorded, which takes about as long as so many recordings save."""
 
-_MOST = 64
+_MOST = 128
 """So many recordings are kept."""
 
-_MOST_FUNCTIONS = 8
-"""And so many functions of the interpreter, each of which takes some megabytes, the more the more layers. Texts of
-all lengths need three or four with each head."""
+_MOST_FUNCTIONS = 12
+"""And so many functions of the interpreter, each of which takes some ten megabytes, the more the more layers.
+Texts of all lengths need two to six with each head, by the processor and the architecture."""
 
 _LITERALS: dict[type, tuple[str, Callable[[Any], str]]] = {
     bool: ("bool", lambda value: str(int(value))),
@@ -178,7 +178,8 @@ class _Script:
 
     What is done to none, and to what comes of that (a mask, say), is left out: it is the same each time. Weights
     are constants as well, and so are parts of their memory, but not what else comes of them: they may be changed.
-    So are whole numbers, most of which are the length of a text, so that it is the same to the letter for others.
+    Whole numbers, many of which come of the length of a text, are constants, too, and not letters of the script:
+    that is the same for texts of many lengths.
 
     Args:
         inputs: The inputs.
@@ -254,7 +255,9 @@ class _Script:
         self._written.update(map(id, results))
 
     def _argument(self, value: Any, kind: Any, place: Hashable) -> str:
-        """The name of a value, which is made if need be; numbers of different places have different ones."""
+        """The name of a value, which is made if need be. Equal numbers share one, which is handed over once, in the
+        same place alone: a length that happens to be a width as well would make another script.
+        """
         if isinstance(value, Tensor):
             return self._names.get(id(value)) or self._constant(value)
         if isinstance(value, (list, tuple)):
