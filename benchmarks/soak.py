@@ -43,7 +43,7 @@ class Unlucky(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self._draw = random.Random(1)  # which has both among its first ten
+        self._draw = random.Random(1)  # which brings both errors soon
 
     def forward(self, features: Features) -> Features:
         """What was given, or an error."""

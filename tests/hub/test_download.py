@@ -282,7 +282,7 @@ class TestServer:
 
         for name in (str(folder), NAME):
             model = SentenceTransformer(name, cache_folder=str(tmp_path / "cache"), **arguments)
-            np.testing.assert_allclose(model.encode("hello world"), expected, atol=1e-5)
+            np.testing.assert_allclose(model.encode("hello world"), expected, rtol=1e-6, atol=1e-6)
 
     def test_a_plain_checkpoint(self, hub: HubServer, load: Any, checkpoint: Path) -> None:
         """A repository without modules.json is a plain transformer, which the cache remembers."""
